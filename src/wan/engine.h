@@ -1,0 +1,151 @@
+/* gst-wan: the engine's C interface, the one header that both the plugin and the engine include.
+ *
+ * The plugin opens libwan-engine.so with g_module_open, looks up WAN_ENGINE_ENTRY and asks for the interface of
+ * WAN_ENGINE_ABI. Nothing else is exported. No exception crosses it: every call that can fail returns a WanStatus and
+ * fills a WanError with one sentence for the user.
+ *
+ * SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef WAN_ENGINE_H
+#define WAN_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Raised by every change of this header. */
+#define WAN_ENGINE_ABI 1
+/** Name of the only exported symbol, a WanEngineEntry. */
+#define WAN_ENGINE_ENTRY "wan_engine"
+
+typedef enum WanStatus {
+  WAN_OK,
+  WAN_NOT_FOUND,     /* a file or directory is not there */
+  WAN_INVALID,       /* a file, tensor, size or value is wrong */
+  WAN_OUT_OF_MEMORY, /* the device or the host has too little memory for what was asked */
+  WAN_DEVICE,        /* the device is absent or failed */
+  WAN_CANCELLED,     /* WanCallbacks.cancelled or .frames asked to stop */
+  WAN_INTERNAL       /* a bug or an unforeseen failure of a library */
+} WanStatus;
+
+typedef struct WanError {
+  char message[1024]; /* UTF-8, one sentence */
+} WanError;
+
+typedef enum WanDtype { WAN_DTYPE_AUTO, WAN_DTYPE_FLOAT32, WAN_DTYPE_BFLOAT16 } WanDtype;
+
+typedef enum WanScheduler { WAN_SCHEDULER_AUTO, WAN_SCHEDULER_UNIPC, WAN_SCHEDULER_EULER } WanScheduler;
+
+typedef enum WanPixelFormat {
+  WAN_PIXEL_NV12,
+  WAN_PIXEL_I420,
+  WAN_PIXEL_RGB,
+  WAN_PIXEL_RGBX, /* also RGBA: the fourth byte is 255 */
+  WAN_PIXEL_BGRX  /* also BGRA */
+} WanPixelFormat;
+
+typedef enum WanColorMatrix { WAN_MATRIX_BT601, WAN_MATRIX_BT709 } WanColorMatrix;
+
+/** How one frame lies in memory: GstVideoInfo's offsets and strides, in bytes. */
+typedef struct WanPixelLayout {
+  WanPixelFormat format;
+  WanColorMatrix matrix; /* of NV12 and I420 */
+  bool full_range;       /* of NV12 and I420 */
+  int32_t width, height; /* pixels, multiples of WanDefaults.size_multiple */
+  size_t offset[3];
+  int32_t stride[3];
+  size_t size; /* bytes of a whole frame */
+} WanPixelLayout;
+
+/** What a checkpoint suggests for everything that Diffusers leaves to the caller. */
+typedef struct WanDefaults {
+  int32_t width, height, num_frames;
+  int32_t fps_n, fps_d;
+  int32_t steps;
+  double guidance_scale, guidance_scale_2; /* equal where the checkpoint has one transformer */
+  double flow_shift;
+  WanScheduler scheduler;  /* UNIPC or EULER */
+  int32_t size_multiple;   /* width and height must be multiples of it, pixels */
+  int32_t frames_multiple; /* num_frames must be 1 + a multiple of it */
+} WanDefaults;
+
+typedef enum WanStage { WAN_STAGE_LOAD, WAN_STAGE_TEXT, WAN_STAGE_DENOISE, WAN_STAGE_DECODE } WanStage;
+
+typedef struct WanProgress {
+  WanStage stage;
+  int32_t step, steps; /* done and in all: per cent (LOAD), prompts (TEXT), steps (DENOISE), chunks (DECODE) */
+  double seconds;      /* since the stage began */
+} WanProgress;
+
+/** One decoded chunk: num_frames frames of WanPixelLayout.size bytes, one after the other, in host memory. */
+typedef struct WanFrames {
+  uint8_t *data;
+  size_t frame_size; /* bytes from one frame to the next */
+  int32_t num_frames;
+  int32_t first_frame; /* index in the clip */
+  int32_t chunk;       /* index of the latent frame */
+} WanFrames;
+
+typedef struct WanCallbacks {
+  void *user;
+  /** Called on the calling thread. */
+  void (*progress)(void *user, const WanProgress *progress);
+  /** Polled between layers and chunks, from any thread: true stops the call with WAN_CANCELLED. */
+  bool (*cancelled)(void *user);
+  /** Takes the chunk (give it back with frames_free). In order, on a thread of the engine; may block, which holds back
+   * the decoder. False stops the call with WAN_CANCELLED. */
+  bool (*frames)(void *user, WanFrames *frames);
+} WanCallbacks;
+
+typedef struct WanLoadOptions {
+  const char *model_dir; /* a Diffusers directory */
+  const char *device;    /* "auto", "cpu", "cuda" or "cuda:N" */
+  WanDtype dtype;        /* AUTO: bfloat16 on CUDA, float32 on the CPU */
+} WanLoadOptions;
+
+typedef struct WanGenerateOptions {
+  const char *prompt, *negative_prompt; /* UTF-8 */
+  uint64_t seed;
+  int32_t num_frames, steps;
+  double guidance_scale, guidance_scale_2;
+  double flow_shift;
+  WanScheduler scheduler;
+  WanPixelLayout layout; /* width and height say the video's size */
+} WanGenerateOptions;
+
+typedef struct WanMemory {
+  uint64_t gpu_bytes, gpu_peak_bytes; /* held by tensors on the model's device; 0 on the CPU */
+  uint64_t pinned_bytes;              /* page-locked host memory */
+} WanMemory;
+
+typedef struct WanModel WanModel;
+
+typedef struct WanEngineApi {
+  uint32_t abi;        /* WAN_ENGINE_ABI */
+  const char *version; /* of the project */
+
+  /** Reads the JSON files of a checkpoint, no weights. */
+  WanStatus (*describe)(const char *model_dir, WanDefaults *defaults, WanError *error);
+  /** Loads a checkpoint. Uses callbacks' progress and cancelled. */
+  WanStatus (*load)(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model, WanError *error);
+  /** Makes one clip; one call at a time on a model. Whatever it returns, the model can be used again. */
+  WanStatus (*generate)(WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
+                        WanError *error);
+  void (*memory)(const WanModel *model, WanMemory *memory);
+  /** NULL is allowed. */
+  void (*model_free)(WanModel *model);
+  /** Callable from any thread, also after model_free. */
+  void (*frames_free)(WanFrames *frames);
+} WanEngineApi;
+
+/** Returns NULL where the library does not serve `abi`. */
+typedef const WanEngineApi *(*WanEngineEntry)(uint32_t abi);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
