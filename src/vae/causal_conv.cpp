@@ -4,6 +4,12 @@
 
 namespace wan {
 
+int64_t StreamState::bytes() const {
+  int64_t sum = 0;
+  for (const auto &[conv, cache] : caches_) sum += static_cast<int64_t>(cache.storage().nbytes());
+  return sum;
+}
+
 CausalConv3d::CausalConv3d(const Weights &weights, int64_t in, int64_t out, int64_t kernel_time, int64_t kernel_space)
     : weight_(weights("weight", {out, in, kernel_time, kernel_space, kernel_space})),
       bias_(weights("bias", {out})),

@@ -21,6 +21,8 @@ class StreamState {
   ConvCache &cache(const CausalConv3d *conv) { return caches_[conv]; }
   bool first_chunk() const { return chunks_ == 0; }
   void end_chunk() { ++chunks_; }
+  /// Memory that the caches hold.
+  int64_t bytes() const;
 
  private:
   std::unordered_map<const CausalConv3d *, ConvCache> caches_;
