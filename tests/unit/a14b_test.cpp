@@ -1,5 +1,5 @@
-// A checkpoint of the released A14B's true widths, sharded as it is released, with few layers and random weights: it
-// loads from files and runs to pixels.
+// A checkpoint of the released A14B's true widths, sharded as it is released, with few layers and random
+// weights: it loads from files and runs to pixels.
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
@@ -38,8 +38,8 @@ Inventory inventory_of(const Config &config) {
   return inventory;
 }
 
-/// Writes bfloat16 numbers of deviation 0.02. Of large tensors only the beginning: the rest is a hole that reads as
-/// zeros, which the embedding's rows of tokens that never occur may well be.
+/// Writes bfloat16 numbers of deviation 0.02. Of large tensors only the beginning: the rest is a hole that
+/// reads as zeros, which the embedding's rows of tokens that never occur may well be.
 void write_random(std::ofstream &file, int64_t count) {
   static const at::Tensor block = (at::randn({1 << 20}) * 0.02).to(at::kBFloat16);
   constexpr int64_t kHoleAbove = 500'000'000;
@@ -64,17 +64,20 @@ void write_shard(const fs::path &path, const Inventory &inventory, size_t first,
   std::ofstream file(path, std::ios::binary);
   file.write(reinterpret_cast<const char *>(&length), sizeof(length));
   file << text;
-  for (size_t i = first; i < last; ++i) write_random(file, c10::multiply_integers(inventory.tensors[i].second));
+  for (size_t i = first; i < last; ++i)
+    write_random(file, c10::multiply_integers(inventory.tensors[i].second));
   file.close();
   fs::resize_file(path, sizeof(length) + length + static_cast<uint64_t>(position));
 }
 
-void write_component(const fs::path &directory, const std::string &stem, const Inventory &inventory, size_t shards) {
+void write_component(const fs::path &directory, const std::string &stem, const Inventory &inventory,
+                     size_t shards) {
   fs::create_directories(directory);
   Json weight_map;
   for (size_t shard = 0; shard < shards; ++shard) {
     const std::string name = stem + "-" + std::to_string(shard) + ".safetensors";
-    const size_t count = inventory.tensors.size(), first = count * shard / shards, last = count * (shard + 1) / shards;
+    const size_t count = inventory.tensors.size(), first = count * shard / shards,
+                 last = count * (shard + 1) / shards;
     write_shard(directory / name, inventory, first, last);
     for (size_t i = first; i < last; ++i) weight_map[inventory.tensors[i].first] = name;
   }
@@ -101,7 +104,8 @@ void write_a14b(const fs::path &model, int64_t layers) {
   const Json text = {{"model_type", "umt5"}, {"num_layers", layers}};
   Json vae = read_json(tiny / "vae/config.json");
   vae["base_dim"] = 96;
-  for (const char *component : {"transformer", "transformer_2"}) write_json(model / component / "config.json", transformer);
+  for (const char *component : {"transformer", "transformer_2"})
+    write_json(model / component / "config.json", transformer);
   write_json(model / "text_encoder/config.json", text);
   write_json(model / "vae/config.json", vae);
 
@@ -120,7 +124,8 @@ TEST(A14B, OfTrueWidthLoadsAndRunsToPixels) {
   const TemporaryDirectory directory;
   write_a14b(directory.path() / "model", /*layers=*/1);
   const char *device = std::getenv("WAN_TEST_DEVICE");
-  const Model model = load_model((directory.path() / "model").string(), device ? device : "cpu", WAN_DTYPE_BFLOAT16);
+  const Model model =
+      load_model((directory.path() / "model").string(), device ? device : "cpu", WAN_DTYPE_BFLOAT16);
   WanGenerateOptions options = tiny_options();
   options.layout = packed_layout(WAN_PIXEL_RGB, 32, 32);
   options.num_frames = 5;

@@ -1,4 +1,5 @@
-// Loading through the C interface: damaged copies of the embedded model are refused with the right kind and sentence.
+// Loading through the C interface: damaged copies of the embedded model are refused with the right kind and
+// sentence.
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -77,7 +78,9 @@ class Checkpoint : public testing::Test {
   const fs::path model_ = directory_.path() / "model";
 };
 
-TEST_F(Checkpoint, ACopyLoads) { EXPECT_EQ(refusal(), "accepted"); }
+TEST_F(Checkpoint, ACopyLoads) {
+  EXPECT_EQ(refusal(), "accepted");
+}
 
 TEST_F(Checkpoint, MissingDirectoryAndFiles) {
   fs::rename(model_, directory_.path() / "away");
@@ -86,8 +89,8 @@ TEST_F(Checkpoint, MissingDirectoryAndFiles) {
   EXPECT_THAT(refusal(WAN_NOT_FOUND), HasSubstr("not a Diffusers checkpoint"));
   fs::remove(model_);
   fs::rename(directory_.path() / "away", model_);
-  for (const std::string file : {"vae/config.json", "text_encoder/model.safetensors", "tokenizer/spiece.model",
-                                 "scheduler/scheduler_config.json", kWeights}) {
+  for (const std::string file : {"vae/config.json", "text_encoder/model.safetensors",
+                                 "tokenizer/spiece.model", "scheduler/scheduler_config.json", kWeights}) {
     fs::rename(model_ / file, directory_.path() / "away");
     EXPECT_THAT(refusal(WAN_NOT_FOUND), HasSubstr(file));
     fs::rename(directory_.path() / "away", model_ / file);
@@ -170,7 +173,8 @@ TEST_F(Checkpoint, AShardedFloat32CheckpointGivesTheSameVideo) {
         at::from_blob(const_cast<std::byte *>(whole.data(entry)), entry.shape, at::kBFloat16).to(at::kFloat);
     const size_t begin = data[shard].size();
     data[shard].append(static_cast<const char *>(tensor.const_data_ptr()), tensor.nbytes());
-    headers[shard][name] = {{"dtype", "F32"}, {"shape", entry.shape}, {"data_offsets", {begin, data[shard].size()}}};
+    headers[shard][name] = {
+        {"dtype", "F32"}, {"shape", entry.shape}, {"data_offsets", {begin, data[shard].size()}}};
     weight_map[name] = "part-" + std::to_string(shard) + ".safetensors";
   }
   WanGenerateOptions options = tiny_options();

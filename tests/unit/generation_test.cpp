@@ -1,4 +1,5 @@
-// Generations through the C interface: seeds, formats, cancellation at every stage, errors, and what follows them.
+// Generations through the C interface: seeds, formats, cancellation at every stage, errors, and what follows
+// them.
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -95,9 +96,9 @@ TEST_F(Generation, ProgressTellsEveryStage) {
   listener.progress = [&](const WanProgress &progress) { heard.emplace_back(progress.stage, progress.step); };
   generate(model_, small_clip(), listener);
   const std::vector<std::pair<WanStage, int32_t>> expected = {
-      {WAN_STAGE_TEXT, 0},    {WAN_STAGE_TEXT, 1},    {WAN_STAGE_TEXT, 2},   {WAN_STAGE_DENOISE, 0},
-      {WAN_STAGE_DENOISE, 1}, {WAN_STAGE_DENOISE, 2}, {WAN_STAGE_DECODE, 0}, {WAN_STAGE_DECODE, 1},
-      {WAN_STAGE_DECODE, 2}};
+      {WAN_STAGE_TEXT, 0},    {WAN_STAGE_TEXT, 1},    {WAN_STAGE_TEXT, 2},
+      {WAN_STAGE_DENOISE, 0}, {WAN_STAGE_DENOISE, 1}, {WAN_STAGE_DENOISE, 2},
+      {WAN_STAGE_DECODE, 0},  {WAN_STAGE_DECODE, 1},  {WAN_STAGE_DECODE, 2}};
   EXPECT_EQ(heard, expected);
 }
 
@@ -142,7 +143,8 @@ TEST_F(Generation, BadValuesAreNamed) {
   EXPECT_THAT(refusal([](auto &o) { o.flow_shift = 0; }), HasSubstr("flow-shift"));
   EXPECT_THAT(refusal([](auto &o) { o.guidance_scale = NAN; }), HasSubstr("guidance-scale"));
   EXPECT_THAT(refusal([](auto &o) { o.prompt = "\xff\xfe"; }), HasSubstr("UTF-8"));
-  EXPECT_THAT(refusal([](auto &o) { o.layout = packed_layout(WAN_PIXEL_RGB, 32768, 16); }), HasSubstr("1024 at most"));
+  EXPECT_THAT(refusal([](auto &o) { o.layout = packed_layout(WAN_PIXEL_RGB, 32768, 16); }),
+              HasSubstr("1024 at most"));
 }
 
 TEST_F(Generation, AVideoTooBigForTheMachineIsRefusedBeforeItStarts) {

@@ -1,5 +1,5 @@
-// frames_to_pixels against the same arithmetic in ATen, in every format, on sizes that are not powers of two, with
-// padded rows. On the CPU, and on CUDA where WAN_TEST_DEVICE says so.
+// frames_to_pixels against the same arithmetic in ATen, in every format, on sizes that are not powers of two,
+// with padded rows. On the CPU, and on CUDA where WAN_TEST_DEVICE says so.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
@@ -27,8 +27,8 @@ WanPixelLayout padded(WanPixelFormat format, int32_t width, int32_t height) {
 }
 
 /// One plane of a frame, [rows, columns], out of the bytes.
-at::Tensor plane(const at::Tensor &bytes, const WanPixelLayout &layout, int index, int64_t rows, int64_t columns,
-                 int64_t step = 1, int64_t first = 0) {
+at::Tensor plane(const at::Tensor &bytes, const WanPixelLayout &layout, int index, int64_t rows,
+                 int64_t columns, int64_t step = 1, int64_t first = 0) {
   const int64_t offset = static_cast<int64_t>(layout.offset[index]) + first;
   return bytes.as_strided({rows, columns}, {layout.stride[index], step}, bytes.storage_offset() + offset);
 }
@@ -86,11 +86,12 @@ TEST_P(FramesToPixels, EqualsAten) {
   for (int64_t t = 0; t < 3; ++t) check_frame(pixels[t], rgb.select(1, t), layout);
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, FramesToPixels,
-                         testing::Combine(testing::Values(WAN_PIXEL_NV12, WAN_PIXEL_I420, WAN_PIXEL_RGB,
-                                                          WAN_PIXEL_RGBX, WAN_PIXEL_BGRX),
-                                          testing::Values(WAN_MATRIX_BT601, WAN_MATRIX_BT709), testing::Bool(),
-                                          testing::Values(std::pair{2, 2}, std::pair{34, 6}, std::pair{162, 98})));
+INSTANTIATE_TEST_SUITE_P(
+    Formats, FramesToPixels,
+    testing::Combine(testing::Values(WAN_PIXEL_NV12, WAN_PIXEL_I420, WAN_PIXEL_RGB, WAN_PIXEL_RGBX,
+                                     WAN_PIXEL_BGRX),
+                     testing::Values(WAN_MATRIX_BT601, WAN_MATRIX_BT709), testing::Bool(),
+                     testing::Values(std::pair{2, 2}, std::pair{34, 6}, std::pair{162, 98})));
 
 TEST(FramesToPixels, ExtremesAreExact) {
   WanPixelLayout layout = packed_layout(WAN_PIXEL_NV12, 2, 2);

@@ -68,9 +68,12 @@ TEST(Safetensors, RefusesBadEntries) {
   const auto entry = [](const std::string &json) { return file_of("{\"w\":" + json + "}", 8); };
   EXPECT_THAT(refusal(entry("3")), HasSubstr("tensor 'w' lacks"));
   EXPECT_THAT(refusal(entry(R"({"dtype":"F32","shape":[2]})")), HasSubstr("tensor 'w' lacks"));
-  EXPECT_THAT(refusal(entry(R"({"dtype":"F33","shape":[2],"data_offsets":[0,8]})")), HasSubstr("unknown dtype 'F33'"));
-  EXPECT_THAT(refusal(entry(R"({"dtype":"F32","shape":[-2],"data_offsets":[0,8]})")), HasSubstr("not a whole number"));
-  EXPECT_THAT(refusal(entry(R"({"dtype":"F32","shape":[2.0],"data_offsets":[0,8]})")), HasSubstr("not a whole number"));
+  EXPECT_THAT(refusal(entry(R"({"dtype":"F33","shape":[2],"data_offsets":[0,8]})")),
+              HasSubstr("unknown dtype 'F33'"));
+  EXPECT_THAT(refusal(entry(R"({"dtype":"F32","shape":[-2],"data_offsets":[0,8]})")),
+              HasSubstr("not a whole number"));
+  EXPECT_THAT(refusal(entry(R"({"dtype":"F32","shape":[2.0],"data_offsets":[0,8]})")),
+              HasSubstr("not a whole number"));
   EXPECT_THAT(refusal(entry(R"({"dtype":"F32","shape":[2],"data_offsets":[8,0]})")), HasSubstr("do not fit"));
   EXPECT_THAT(refusal(entry(R"({"dtype":"F32","shape":[1],"data_offsets":[0,8]})")), HasSubstr("do not fit"));
   EXPECT_THAT(refusal(entry(R"({"dtype":"F32","shape":[4],"data_offsets":[0,16]})")), HasSubstr("truncated"));

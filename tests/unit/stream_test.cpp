@@ -44,8 +44,11 @@ TEST_F(Stream, TwoInterleavedStreamsEqualWholeDecodesBitForBit) {
   const auto whole = decode(latents_), other_whole = decode(other);
   StreamState state, other_state;
   for (int64_t t = 0; t < latents_.size(2); ++t) {
-    EXPECT_TRUE(at::equal(vae_.decode(latents_.narrow(2, t, 1), state, quiet()), whole[static_cast<size_t>(t)])) << t;
-    EXPECT_TRUE(at::equal(vae_.decode(other.narrow(2, t, 1), other_state, quiet()), other_whole[static_cast<size_t>(t)]))
+    EXPECT_TRUE(
+        at::equal(vae_.decode(latents_.narrow(2, t, 1), state, quiet()), whole[static_cast<size_t>(t)]))
+        << t;
+    EXPECT_TRUE(at::equal(vae_.decode(other.narrow(2, t, 1), other_state, quiet()),
+                          other_whole[static_cast<size_t>(t)]))
         << t;
   }
 }
