@@ -19,7 +19,7 @@ using json = nlohmann::json;
 
 constexpr size_t max_length = 512;
 
-const fs::path source_root = WAN_SOURCE_ROOT;
+const fs::path source_root = WAN_SOURCE_DIR;
 const fs::path tiny_tokenizer = source_root / "models/wan-tiny/tokenizer";
 const fs::path fallback_tokenizer = source_root / "tests/parity/tokenizer-2000";
 
