@@ -52,12 +52,12 @@ at::Device parse_device(const std::string &name) {
     if (status != std::errc() || rest != end || index < 0 || begin == end) index = -1;
   }
   if ((name != "cuda" && !name.starts_with("cuda:")) || index < 0)
-    throw invalid("device '" + name + "' is not one of auto, cpu, cuda and cuda:N");
-  if (!failure.empty()) throw Error(WAN_DEVICE, "device '" + name + "' cannot be used: " + failure);
+    throw invalid("Device '" + name + "' is not one of auto, cpu, cuda and cuda:N");
+  if (!failure.empty()) throw Error(WAN_DEVICE, "Device '" + name + "' cannot be used: " + failure);
   const int count = c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount();
   if (index >= count)
     throw Error(WAN_DEVICE,
-                "device '" + name + "' cannot be used: there are " + std::to_string(count) + " GPUs");
+                "Device '" + name + "' cannot be used: there are " + std::to_string(count) + " GPUs");
   at::globalContext().lazyInitDevice(at::kCUDA);
   return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
 }

@@ -20,7 +20,9 @@ namespace wan {
 
 namespace {
 
-WanStatus report(WanError *error, WanStatus status, const std::string &message) {
+/// Makes a sentence of the message.
+WanStatus report(WanError *error, WanStatus status, std::string message) {
+  if (!message.ends_with('.')) message += '.';
   std::strncpy(error->message, message.c_str(), sizeof(error->message) - 1);
   error->message[sizeof(error->message) - 1] = '\0';
   return status;
@@ -47,14 +49,14 @@ WanStatus guarded(WanError *error, const std::string &advice, Function function)
     return report(error, failure.kind(), failure.what());
   } catch (const c10::OutOfMemoryError &failure) {
     return report(error, WAN_OUT_OF_MEMORY,
-                  "the GPU has too little memory: " + advice + " (" +
+                  "The GPU has too little memory: " + advice + " (" +
                       first_line(failure.what_without_backtrace()) + ")");
   } catch (const c10::Error &failure) {
     const bool memory = is_host_out_of_memory(failure);
     return report(error, memory ? WAN_OUT_OF_MEMORY : WAN_INTERNAL,
                   first_line(failure.what_without_backtrace()));
   } catch (const std::bad_alloc &) {
-    return report(error, WAN_OUT_OF_MEMORY, "this machine has too little memory");
+    return report(error, WAN_OUT_OF_MEMORY, "This machine has too little memory");
   } catch (const std::exception &failure) {
     return report(error, WAN_INTERNAL, first_line(failure.what()));
   }

@@ -221,7 +221,7 @@ SchedulerConfig SchedulerConfig::parse(const JsonFile &file) {
 CheckpointConfig CheckpointConfig::read(const std::filesystem::path &directory) {
   std::error_code status;
   if (!std::filesystem::is_directory(directory, status))
-    throw not_found("there is no model directory '" + directory.string() + "'");
+    throw not_found("There is no model directory '" + directory.string() + "'");
   if (!std::filesystem::exists(directory / "model_index.json"))
     throw not_found("'" + directory.string() + "' is not a Diffusers checkpoint: it has no model_index.json");
   const JsonFile index(directory / "model_index.json");

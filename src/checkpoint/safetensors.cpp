@@ -88,7 +88,7 @@ struct FileDescriptor {
 std::shared_ptr<const std::byte> map_file(const std::string &path, uint64_t &size) {
   const FileDescriptor file(path);
   if (file.number < 0) {
-    if (errno == ENOENT) throw not_found("there is no file " + path);
+    if (errno == ENOENT) throw not_found("There is no file " + path);
     throw invalid(path + " cannot be opened: " + std::strerror(errno));
   }
   struct stat status;

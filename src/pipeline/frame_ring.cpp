@@ -86,7 +86,7 @@ void FrameRing::deliver(const Chunk &chunk) {
   owned->chunk = chunk.index;
   const WanCallbacks &callbacks = context_.callbacks();
   if (!callbacks.frames(callbacks.user, owned.release()))
-    throw Error(WAN_CANCELLED, "the receiver of the frames asked to stop");
+    throw Error(WAN_CANCELLED, "The receiver of the frames asked to stop");
 }
 
 void FrameRing::deliver_all() {

@@ -100,13 +100,13 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   };
   for (const auto &[value, name] : {std::pair{layout.width, "width"}, {layout.height, "height"}})
     require(value > 0 && value % defaults.size_multiple == 0,
-            std::string(name) + " " + std::to_string(value) + " is not a multiple of " +
+            "The " + std::string(name) + " " + std::to_string(value) + " is not a multiple of " +
                 std::to_string(defaults.size_multiple));
   require(options.num_frames > 0 && (options.num_frames - 1) % defaults.frames_multiple == 0,
-          "the number of frames, " + std::to_string(options.num_frames) +
+          "The number of frames, " + std::to_string(options.num_frames) +
               ", is not 1 more than a multiple of " + std::to_string(defaults.frames_multiple));
   require(options.steps > 0 && options.steps <= config_.scheduler.num_train_timesteps,
-          "steps " + std::to_string(options.steps) + " is not in 1 to " +
+          "steps=" + std::to_string(options.steps) + " is not in 1 to " +
               std::to_string(config_.scheduler.num_train_timesteps));
   require(options.flow_shift > 0 && std::isfinite(options.flow_shift), "flow-shift must be above 0");
   require(std::isfinite(options.guidance_scale) && std::isfinite(options.guidance_scale_2),
@@ -124,7 +124,7 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
       static_cast<uint64_t>(10 * transformer.inner_dim() + 2 * transformer.ffn_dim) * 4;
   const uint64_t needed = std::max(tokens * per_token, vae_->decode_bytes(height, width));
   if (needed > free_memory(device_))
-    throw Error(WAN_OUT_OF_MEMORY, "a video of " + describe_size(options) + " needs about " +
+    throw Error(WAN_OUT_OF_MEMORY, "A video of " + describe_size(options) + " needs about " +
                                        std::to_string(needed >> 20) + " MiB of memory, and " +
                                        std::to_string(free_memory(device_) >> 20) +
                                        " MiB are free: choose a smaller width, height or number of frames");

@@ -29,8 +29,7 @@ u32string from_utf8(std::string_view utf8) {
     // GLib takes a NUL for the end of the text.
     const gunichar c = *at == '\0' ? 0 : g_utf8_get_char_validated(at, end - at);
     if (c > 0x10FFFF)
-      throw invalid("The prompt is not valid UTF-8: bad byte at offset " + std::to_string(at - utf8.data()) +
-                    ".");
+      throw invalid("The prompt is not valid UTF-8: bad byte at offset " + std::to_string(at - utf8.data()));
     text += c;
   }
   return text;

@@ -185,7 +185,7 @@ int32_t read_eos_id(const json &node) {
 }
 
 json parse_file(const std::filesystem::path &path) {
-  if (!std::filesystem::is_regular_file(path)) throw not_found("There is no " + path.string() + ".");
+  if (!std::filesystem::is_regular_file(path)) throw not_found("There is no file " + path.string());
   std::ifstream file(path, std::ios::binary);
   return json::parse(file);
 }
@@ -206,7 +206,7 @@ auto naming(const std::filesystem::path &path, Read read) {
     throw invalid(path.string() + " is corrupt: " + error.what());
   } catch (const Error &error) {
     throw error.kind() == WAN_NOT_FOUND ? error
-                                        : invalid(path.string() + " cannot be used: " + error.what() + ".");
+                                        : invalid(path.string() + " cannot be used: " + error.what());
   }
 }
 
@@ -296,9 +296,9 @@ Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer &&) noexcept = default;
 
 std::vector<int32_t> Tokenizer::operator()(std::string_view cleaned_prompt, size_t max_length) const {
-  if (max_length == 0) throw invalid("max_length must leave room for the end token.");
+  if (max_length == 0) throw invalid("max_length must leave room for the end token");
   if (!cleaned_prompt.empty() && !g_utf8_validate_len(cleaned_prompt.data(), cleaned_prompt.size(), nullptr))
-    throw invalid("The prompt is not valid UTF-8.");
+    throw invalid("The prompt is not valid UTF-8");
   Ids ids;
   definition_->encode(cleaned_prompt, ids);
   ids.resize(std::min(ids.size(), max_length - 1));

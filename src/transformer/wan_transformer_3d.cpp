@@ -131,7 +131,7 @@ RotaryEmbedding WanTransformer3DModel::rotary(int64_t frames, int64_t height, in
   const int64_t rows = height / config_.patch_height, columns = width / config_.patch_width;
   for (const auto &[length, what] : {std::pair{frames, "frames"}, {rows, "rows"}, {columns, "columns"}})
     if (length > config_.rope_max_seq_len)
-      throw invalid("the video has " + std::to_string(length) + " " + what +
+      throw invalid("The video has " + std::to_string(length) + " " + what +
                     " of patches, and the model takes " + std::to_string(config_.rope_max_seq_len) +
                     " at most");
   return rotary_embedding(config_.attention_head_dim, frames, rows, columns, patch_weight_.device());

@@ -90,7 +90,7 @@ TEST_F(Checkpoint, MissingDirectoryAndFiles) {
   fs::remove(model_);
   fs::rename(directory_.path() / "away", model_);
   for (const std::string file : {"vae/config.json", "text_encoder/model.safetensors",
-                                 "tokenizer/spiece.model", "scheduler/scheduler_config.json", kWeights}) {
+                                 "tokenizer/tokenizer.json", "scheduler/scheduler_config.json", kWeights}) {
     fs::rename(model_ / file, directory_.path() / "away");
     EXPECT_THAT(refusal(WAN_NOT_FOUND), HasSubstr(file));
     fs::rename(directory_.path() / "away", model_ / file);

@@ -138,8 +138,8 @@ TEST_F(Generation, BadValuesAreNamed) {
   EXPECT_THAT(refusal([](auto &o) { o.layout.height = 0; }), HasSubstr("height 0"));
   EXPECT_THAT(refusal([](auto &o) { o.num_frames = 4; }), HasSubstr("number of frames, 4,"));
   EXPECT_THAT(refusal([](auto &o) { o.num_frames = -3; }), HasSubstr("-3"));
-  EXPECT_THAT(refusal([](auto &o) { o.steps = 0; }), HasSubstr("steps 0"));
-  EXPECT_THAT(refusal([](auto &o) { o.steps = 1001; }), HasSubstr("steps 1001"));
+  EXPECT_THAT(refusal([](auto &o) { o.steps = 0; }), HasSubstr("steps=0"));
+  EXPECT_THAT(refusal([](auto &o) { o.steps = 1001; }), HasSubstr("steps=1001"));
   EXPECT_THAT(refusal([](auto &o) { o.flow_shift = 0; }), HasSubstr("flow-shift"));
   EXPECT_THAT(refusal([](auto &o) { o.guidance_scale = NAN; }), HasSubstr("guidance-scale"));
   EXPECT_THAT(refusal([](auto &o) { o.prompt = "\xff\xfe"; }), HasSubstr("UTF-8"));

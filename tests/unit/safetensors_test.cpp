@@ -111,7 +111,7 @@ class Shards : public testing::Test {
 };
 
 TEST_F(Shards, OpensOneFileOrTheShardsOfAnIndex) {
-  EXPECT_THAT(opening(), HasSubstr("there is no file"));
+  EXPECT_THAT(opening(), HasSubstr("There is no file"));
   write("m.safetensors", one_);
   EXPECT_EQ(opening(), "1 files");
   write("m-1.safetensors", one_);
@@ -129,7 +129,7 @@ TEST_F(Shards, RefusesIndexesThatLieOrLeaveTheDirectory) {
   write("m.safetensors.index.json", R"({"weight_map":{"b":"m-1.safetensors"}})");
   EXPECT_THAT(opening(), HasSubstr("lacks the tensor 'b'"));
   write("m.safetensors.index.json", R"({"weight_map":{"a":"m-3.safetensors"}})");
-  EXPECT_THAT(opening(), HasSubstr("there is no file"));
+  EXPECT_THAT(opening(), HasSubstr("There is no file"));
   write("m.safetensors.index.json", R"({"weight_map":[1]})");
   EXPECT_THAT(opening(), HasSubstr("weight_map"));
 }
