@@ -96,7 +96,7 @@ typedef struct WanCallbacks {
   /** Polled between layers and chunks, from any thread: true stops the call with WAN_CANCELLED. */
   bool (*cancelled)(void *user);
   /** Takes the chunk (give it back with frames_free). In order, on a thread of the engine; may block, which holds back
-   * the decoder. False stops the call with WAN_CANCELLED. */
+   * the decoder, but not once cancelled() would say true. False stops the call with WAN_CANCELLED. */
   bool (*frames)(void *user, WanFrames *frames);
 } WanCallbacks;
 

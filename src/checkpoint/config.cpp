@@ -1,0 +1,263 @@
+#include "checkpoint/config.h"
+
+#include <cmath>
+#include <cstdio>
+
+namespace wan {
+
+namespace {
+
+constexpr int64_t kMaxDim = 1 << 20;  // above every real width, low enough that products stay in int64
+
+void require_class(const JsonFile &file, const char *expected) {
+  const std::string found = file.get<std::string>("_class_name", "");
+  if (found != expected)
+    throw file.error("_class_name", "is '" + found + "', but only " + expected + " is supported");
+}
+
+int64_t dimension(const JsonFile &file, const char *key, int64_t fallback) {
+  return file.integer(key, fallback, 1, kMaxDim);
+}
+
+/// A finite number above zero.
+double positive(const JsonFile &file, const char *key, double fallback) {
+  const double value = file.get<double>(key, fallback);
+  if (!(value > 0) || !std::isfinite(value)) throw file.error(key, "must be a number above 0");
+  return value;
+}
+
+/// Refuses what the code does not do, rather than doing something else.
+template <typename T>
+void require(const JsonFile &file, const char *key, const T &only, const char *spelled) {
+  if (file.has(key) && *file.find<T>(key) != only)
+    throw file.error(key, std::string("must be ") + spelled + ": nothing else is supported");
+}
+
+void require_null(const JsonFile &file, const char *key, const char *meaning) {
+  if (file.has(key)) throw file.error(key, std::string("is set: ") + meaning + " is not supported");
+}
+
+/// True where model_index.json has a component; it must be of the class given.
+bool has_component(const JsonFile &index, const char *name, const std::vector<std::string> &classes) {
+  if (!index.has(name)) return false;
+  const Json &entry = index.json().at(name);
+  if (!entry.is_array() || entry.size() != 2) throw index.error(name, "must be a pair of library and class");
+  const Json &type = entry[1];
+  if (type.is_null()) return false;
+  for (const std::string &expected : classes)
+    if (type == expected) return true;
+  throw index.error(name, "is a " + type.dump() + ", but only " + classes.front() + " is supported");
+}
+
+void require_component(const JsonFile &index, const char *name, const std::vector<std::string> &classes) {
+  if (!has_component(index, name, classes)) throw index.error(name, "is missing");
+}
+
+void parse_framerate(const JsonFile &file, WanDefaults &defaults) {
+  const std::string text = file.get<std::string>("framerate", "16/1");
+  char rest = 0;
+  const int fields = std::sscanf(text.c_str(), "%d/%d%c", &defaults.fps_n, &defaults.fps_d, &rest);
+  if (fields != 2 || defaults.fps_n < 1 || defaults.fps_d < 1)
+    throw file.error("framerate", "must be a fraction such as \"16/1\"");
+}
+
+/// What the authors recommend for A14B, unless a gst-wan.json beside model_index.json says otherwise.
+WanDefaults read_defaults(const CheckpointConfig &config) {
+  const std::filesystem::path path = config.directory / "gst-wan.json";
+  const JsonFile file =
+      std::filesystem::exists(path) ? JsonFile(path) : JsonFile(std::string_view("{}"), path.string());
+  WanDefaults defaults{};
+  defaults.size_multiple = static_cast<int32_t>(config.vae.spatial_scale() * config.transformer.patch_width);
+  defaults.frames_multiple = static_cast<int32_t>(config.vae.temporal_scale());
+  defaults.width = static_cast<int32_t>(file.integer("width", 832, 1, kMaxDim));
+  defaults.height = static_cast<int32_t>(file.integer("height", 480, 1, kMaxDim));
+  if (defaults.width % defaults.size_multiple || defaults.height % defaults.size_multiple)
+    throw file.error("width and height", "must be multiples of " + std::to_string(defaults.size_multiple));
+  defaults.num_frames = static_cast<int32_t>(file.integer("num_frames", 81, 1, kMaxDim));
+  parse_framerate(file, defaults);
+  defaults.steps = static_cast<int32_t>(file.integer("steps", 40, 1, 1000));
+  const bool own_guidance = file.has("guidance_scale");
+  defaults.guidance_scale = file.get<double>("guidance_scale", 4.0);
+  // As in Diffusers, a guidance scale given alone serves both transformers.
+  defaults.guidance_scale_2 =
+      file.get<double>("guidance_scale_2", own_guidance || !config.boundary_ratio ? defaults.guidance_scale : 3.0);
+  defaults.flow_shift = config.scheduler.flow_shift;
+  defaults.scheduler = config.scheduler.scheduler;
+  return defaults;
+}
+
+}  // namespace
+
+TransformerConfig TransformerConfig::parse(const JsonFile &file) {
+  require_class(file, "WanTransformer3DModel");
+  require_null(file, "image_dim", "conditioning on a CLIP image (Wan 2.1 image to video)");
+  require_null(file, "added_kv_proj_dim", "conditioning on a CLIP image (Wan 2.1 image to video)");
+  require_null(file, "pos_embed_seq_len", "conditioning on a CLIP image (Wan 2.1 image to video)");
+  require(file, "cross_attn_norm", true, "true");
+  const auto patch = file.get<std::vector<int64_t>>("patch_size", {1, 2, 2});
+  if (patch.size() != 3 || patch[0] != 1 || patch[1] < 1 || patch[2] != patch[1] || patch[1] > 16)
+    throw file.error("patch_size", "must be [1, p, p]");
+  TransformerConfig config{};
+  config.num_attention_heads = dimension(file, "num_attention_heads", 40);
+  config.attention_head_dim = dimension(file, "attention_head_dim", 128);
+  if (config.attention_head_dim % 2 || config.attention_head_dim < 6)
+    throw file.error("attention_head_dim", "must be an even number from 6 on");
+  config.in_channels = dimension(file, "in_channels", 16);
+  config.out_channels = dimension(file, "out_channels", config.in_channels);
+  config.text_dim = dimension(file, "text_dim", 4096);
+  config.freq_dim = dimension(file, "freq_dim", 256);
+  if (config.freq_dim % 2) throw file.error("freq_dim", "must be even");
+  config.ffn_dim = dimension(file, "ffn_dim", 13824);
+  config.num_layers = file.integer("num_layers", 40, 1, 1000);
+  config.patch_height = patch[1];
+  config.patch_width = patch[2];
+  config.rope_max_seq_len = dimension(file, "rope_max_seq_len", 1024);
+  config.eps = positive(file, "eps", 1e-6);
+  return config;
+}
+
+VaeConfig VaeConfig::parse(const JsonFile &file) {
+  require_class(file, "AutoencoderKLWan");
+  require(file, "is_residual", false, "false");
+  require_null(file, "patch_size", "a VAE that works on patches (Wan 2.2 TI2V-5B)");
+  require_null(file, "decoder_base_dim", "a decoder of another width than the encoder");
+  require(file, "in_channels", int64_t{3}, "3");
+  require(file, "out_channels", int64_t{3}, "3");
+  if (!file.get<std::vector<double>>("attn_scales", {}).empty())
+    throw file.error("attn_scales", "must be empty: nothing else is supported");
+  VaeConfig config{};
+  config.base_dim = dimension(file, "base_dim", 96);
+  config.z_dim = dimension(file, "z_dim", 16);
+  config.num_res_blocks = file.integer("num_res_blocks", 2, 1, 100);
+  config.dim_mult = file.get<std::vector<int64_t>>("dim_mult", {1, 2, 4, 4});
+  if (config.dim_mult.size() < 2 || config.dim_mult.size() > 8)
+    throw file.error("dim_mult", "must have 2 to 8 entries");
+  for (const int64_t factor : config.dim_mult)
+    if (factor < 1 || factor > 64) throw file.error("dim_mult", "must hold whole numbers from 1 to 64");
+  const auto downsample = file.get<std::vector<bool>>("temperal_downsample", {false, true, true});
+  if (downsample.size() != config.dim_mult.size() - 1)
+    throw file.error("temperal_downsample", "must have one entry less than dim_mult");
+  config.temporal_upsample.assign(downsample.rbegin(), downsample.rend());
+  for (const auto &[key, values] : {std::pair{"latents_mean", &config.latents_mean},
+                                    std::pair{"latents_std", &config.latents_std}}) {
+    if (!file.has(key)) throw file.error(key, "is missing");
+    *values = *file.find<std::vector<double>>(key);
+    if (values->size() != static_cast<size_t>(config.z_dim))
+      throw file.error(key, "must have z_dim (" + std::to_string(config.z_dim) + ") values");
+  }
+  for (const double deviation : config.latents_std)
+    if (!(deviation > 0)) throw file.error("latents_std", "must hold numbers above 0");
+  return config;
+}
+
+std::vector<int64_t> VaeConfig::decoder_dims() const {
+  std::vector<int64_t> dims;
+  for (auto factor = dim_mult.rbegin(); factor != dim_mult.rend(); ++factor) dims.push_back(base_dim * *factor);
+  return dims;
+}
+
+int64_t VaeConfig::temporal_scale() const {
+  int64_t scale = 1;
+  for (const bool upsample : temporal_upsample) scale *= upsample ? 2 : 1;
+  return scale;
+}
+
+TextEncoderConfig TextEncoderConfig::parse(const JsonFile &file) {
+  const std::string type = file.get<std::string>("model_type", "");
+  if (type != "umt5") throw file.error("model_type", "is '" + type + "', but only umt5 is supported");
+  const std::string projection = file.get<std::string>("feed_forward_proj", "gated-gelu");
+  if (projection != "gated-gelu")
+    throw file.error("feed_forward_proj", "is '" + projection + "', but only gated-gelu is supported");
+  TextEncoderConfig config{};
+  config.vocab_size = dimension(file, "vocab_size", 256384);
+  config.d_model = dimension(file, "d_model", 4096);
+  config.d_kv = dimension(file, "d_kv", 64);
+  config.d_ff = dimension(file, "d_ff", 10240);
+  config.num_layers = file.integer("num_layers", 24, 1, 1000);
+  config.num_heads = dimension(file, "num_heads", 64);
+  config.relative_attention_num_buckets = file.integer("relative_attention_num_buckets", 32, 4, 4096);
+  config.relative_attention_max_distance = dimension(file, "relative_attention_max_distance", 128);
+  if (config.relative_attention_max_distance <= config.relative_attention_num_buckets / 4)
+    throw file.error("relative_attention_max_distance", "is too small for relative_attention_num_buckets");
+  config.layer_norm_epsilon = positive(file, "layer_norm_epsilon", 1e-6);
+  return config;
+}
+
+SchedulerConfig SchedulerConfig::parse(const JsonFile &file) {
+  const std::string name = file.get<std::string>("_class_name", "");
+  SchedulerConfig config{};
+  config.num_train_timesteps = file.integer("num_train_timesteps", 1000, 1, kMaxDim);
+  if (name == "UniPCMultistepScheduler") {
+    config.scheduler = WAN_SCHEDULER_UNIPC;
+    config.flow_shift = positive(file, "flow_shift", 1.0);
+    require(file, "prediction_type", std::string("flow_prediction"), "\"flow_prediction\"");
+    require(file, "use_flow_sigmas", true, "true");
+    require(file, "solver_order", int64_t{2}, "2");
+    require(file, "solver_type", std::string("bh2"), "\"bh2\"");
+    require(file, "predict_x0", true, "true");
+    require(file, "lower_order_final", true, "true");
+    require(file, "final_sigmas_type", std::string("zero"), "\"zero\"");
+    require(file, "thresholding", false, "false");
+    if (!file.get<std::vector<int64_t>>("disable_corrector", {}).empty())
+      throw file.error("disable_corrector", "must be empty: nothing else is supported");
+  } else if (name == "FlowMatchEulerDiscreteScheduler") {
+    config.scheduler = WAN_SCHEDULER_EULER;
+    config.flow_shift = positive(file, "shift", 1.0);
+    require(file, "stochastic_sampling", false, "false");
+    require(file, "invert_sigmas", false, "false");
+  } else {
+    throw file.error("_class_name", "is '" + name +
+                                        "', but only UniPCMultistepScheduler and "
+                                        "FlowMatchEulerDiscreteScheduler are supported");
+  }
+  for (const char *key : {"use_dynamic_shifting", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"})
+    require(file, key, false, "false");
+  require_null(file, "shift_terminal", "a terminal shift");
+  return config;
+}
+
+CheckpointConfig CheckpointConfig::read(const std::filesystem::path &directory) {
+  std::error_code status;
+  if (!std::filesystem::is_directory(directory, status))
+    throw not_found("there is no model directory '" + directory.string() + "'");
+  if (!std::filesystem::exists(directory / "model_index.json"))
+    throw not_found("'" + directory.string() + "' is not a Diffusers checkpoint: it has no model_index.json");
+  const JsonFile index(directory / "model_index.json");
+  require_class(index, "WanPipeline");
+  require(index, "expand_timesteps", false, "false");
+  require_component(index, "transformer", {"WanTransformer3DModel"});
+  require_component(index, "vae", {"AutoencoderKLWan"});
+  require_component(index, "text_encoder", {"UMT5EncoderModel"});
+  require_component(index, "tokenizer", {"T5TokenizerFast", "T5Tokenizer"});
+  require_component(index, "scheduler", {"UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"});
+
+  CheckpointConfig config{};
+  config.directory = directory;
+  config.boundary_ratio = index.find<double>("boundary_ratio");
+  const bool has_transformer_2 = has_component(index, "transformer_2", {"WanTransformer3DModel"});
+  if (config.boundary_ratio.has_value() != has_transformer_2)
+    throw index.error("boundary_ratio", "and transformer_2 must be there together");
+  const JsonFile transformer_file(directory / "transformer" / "config.json");
+  config.transformer = TransformerConfig::parse(transformer_file);
+  const JsonFile vae_file(directory / "vae" / "config.json");
+  config.vae = VaeConfig::parse(vae_file);
+  const JsonFile text_file(directory / "text_encoder" / "config.json");
+  config.text_encoder = TextEncoderConfig::parse(text_file);
+  config.scheduler = SchedulerConfig::parse(JsonFile(directory / "scheduler" / "scheduler_config.json"));
+  if (has_transformer_2) {
+    const JsonFile second_file(directory / "transformer_2" / "config.json");
+    const TransformerConfig second = TransformerConfig::parse(second_file);
+    if (second.in_channels != config.transformer.in_channels || second.out_channels != config.transformer.out_channels ||
+        second.text_dim != config.transformer.text_dim || second.patch_width != config.transformer.patch_width)
+      throw second_file.error("in_channels, out_channels, text_dim and patch_size", "must equal transformer's");
+    config.transformer_2 = second;
+  }
+  if (config.transformer.in_channels != config.vae.z_dim || config.transformer.out_channels != config.vae.z_dim)
+    throw transformer_file.error("in_channels", "and out_channels must equal the VAE's z_dim");
+  if (config.transformer.text_dim != config.text_encoder.d_model)
+    throw transformer_file.error("text_dim", "must equal the text encoder's d_model");
+  config.defaults = read_defaults(config);
+  return config;
+}
+
+}  // namespace wan

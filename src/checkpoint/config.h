@@ -1,0 +1,76 @@
+// The JSON files of a Diffusers checkpoint of Wan 2.2, with Diffusers' names and defaults.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/json_file.h"
+#include "wan/engine.h"
+
+namespace wan {
+
+/// transformer/config.json of a WanTransformer3DModel.
+struct TransformerConfig {
+  int64_t num_attention_heads, attention_head_dim;
+  int64_t in_channels, out_channels;
+  int64_t text_dim, freq_dim, ffn_dim, num_layers;
+  int64_t patch_height, patch_width;  // the temporal patch is 1
+  int64_t rope_max_seq_len;
+  double eps;
+
+  int64_t inner_dim() const { return num_attention_heads * attention_head_dim; }
+  static TransformerConfig parse(const JsonFile &file);
+};
+
+/// vae/config.json of an AutoencoderKLWan with 16 latent channels (the VAE of Wan 2.1 and of Wan 2.2 A14B).
+struct VaeConfig {
+  int64_t base_dim, z_dim, num_res_blocks;
+  std::vector<int64_t> dim_mult;
+  std::vector<bool> temporal_upsample;  // decoder order: the config's temperal_downsample, reversed
+  std::vector<double> latents_mean, latents_std;
+
+  /// Channels after the decoder's stage: index 0 is the first, at latent size.
+  std::vector<int64_t> decoder_dims() const;
+  int64_t spatial_scale() const { return int64_t{1} << (dim_mult.size() - 1); }
+  int64_t temporal_scale() const;
+  static VaeConfig parse(const JsonFile &file);
+};
+
+/// text_encoder/config.json of a UMT5EncoderModel.
+struct TextEncoderConfig {
+  int64_t vocab_size, d_model, d_kv, d_ff, num_layers, num_heads;
+  int64_t relative_attention_num_buckets, relative_attention_max_distance;
+  double layer_norm_epsilon;
+
+  static TextEncoderConfig parse(const JsonFile &file);
+};
+
+/// scheduler/scheduler_config.json: UniPCMultistepScheduler or FlowMatchEulerDiscreteScheduler.
+struct SchedulerConfig {
+  WanScheduler scheduler;
+  double flow_shift;
+  int64_t num_train_timesteps;
+
+  static SchedulerConfig parse(const JsonFile &file);
+};
+
+/// A checkpoint directory: everything that its JSON files say.
+struct CheckpointConfig {
+  std::filesystem::path directory;
+  std::optional<double> boundary_ratio;  // none: transformer alone denoises
+  TransformerConfig transformer;
+  std::optional<TransformerConfig> transformer_2;  // there exactly if boundary_ratio is
+  VaeConfig vae;
+  TextEncoderConfig text_encoder;
+  SchedulerConfig scheduler;
+  WanDefaults defaults;
+
+  /// Throws wan::Error: WAN_NOT_FOUND for a missing directory or file, WAN_INVALID for one that is not what it should
+  /// be or that asks for something not supported.
+  static CheckpointConfig read(const std::filesystem::path &directory);
+};
+
+}  // namespace wan

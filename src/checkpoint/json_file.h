@@ -1,0 +1,61 @@
+// A JSON file of a checkpoint, read with errors that name the file and the key.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "error.h"
+
+namespace wan {
+
+using Json = nlohmann::json;
+
+/// Parses untrusted JSON: valid UTF-8, no duplicate keys in one object, at most 8 levels deep.
+/// `source` names it in errors. Throws wan::Error (WAN_INVALID).
+Json parse_json(std::string_view text, const std::string &source);
+
+/// One JSON file whose top level is an object.
+class JsonFile {
+ public:
+  /// Throws wan::Error: WAN_NOT_FOUND where there is no such file, WAN_INVALID where it is not a JSON object.
+  explicit JsonFile(const std::filesystem::path &path);
+  /// Takes text instead of a file; `source` names it in errors.
+  JsonFile(std::string_view text, const std::string &source);
+
+  const std::string &source() const { return source_; }
+  const Json &json() const { return json_; }
+
+  /// True where the key is there and not null.
+  bool has(const char *key) const;
+  /// The value of a key, or nothing where it is absent or null. Throws WAN_INVALID where its type is another.
+  template <typename T>
+  std::optional<T> find(const char *key) const;
+  /// The value of a key, or `fallback` where it is absent or null.
+  template <typename T>
+  T get(const char *key, T fallback) const {
+    return find<T>(key).value_or(std::move(fallback));
+  }
+  /// A whole number in [least, most], or `fallback` where the key is absent or null.
+  int64_t integer(const char *key, int64_t fallback, int64_t least, int64_t most) const;
+
+  Error error(const std::string &key, const std::string &what) const;
+
+ private:
+  std::string source_;
+  Json json_;
+};
+
+template <typename T>
+std::optional<T> JsonFile::find(const char *key) const {
+  if (!has(key)) return std::nullopt;
+  try {
+    return json_.at(key).get<T>();
+  } catch (const Json::exception &) {
+    throw error(key, "has a value of the wrong type");
+  }
+}
+
+}  // namespace wan

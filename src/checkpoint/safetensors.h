@@ -1,0 +1,56 @@
+// The safetensors file format (https://github.com/huggingface/safetensors): an untrusted file, memory-mapped.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "error.h"
+
+namespace wan {
+
+/// One tensor of a file: row-major, little endian.
+struct TensorEntry {
+  std::string dtype;  // as the format spells it: "F32", "BF16", …
+  std::vector<int64_t> shape;
+  uint64_t begin, end;  // bytes, relative to the data section
+};
+
+/// Bytes of one element of a dtype, 0 where the format does not know it.
+size_t safetensors_element_size(std::string_view dtype);
+
+/// Reads the header of a file of `file_size` bytes that begins with `head` (at least the header's bytes). Checks
+/// everything the format promises: sizes without overflow, shape against offsets, no holes, no overlaps, no rest.
+/// `source` names the file in errors. Throws wan::Error (WAN_INVALID). Sets `data_begin` to the data's first byte.
+std::map<std::string, TensorEntry> parse_safetensors_header(std::string_view head, uint64_t file_size,
+                                                            const std::string &source, uint64_t &data_begin);
+
+/// A safetensors file mapped into memory, read-only.
+class SafetensorsFile {
+ public:
+  /// Throws wan::Error: WAN_NOT_FOUND, WAN_INVALID.
+  explicit SafetensorsFile(const std::filesystem::path &path);
+
+  const std::string &path() const { return path_; }
+  const std::map<std::string, TensorEntry> &tensors() const { return tensors_; }
+  /// First byte of a tensor; valid as long as this object, and not necessarily aligned.
+  const std::byte *data(const TensorEntry &entry) const { return mapping_.get() + data_begin_ + entry.begin; }
+
+ private:
+  std::string path_;
+  std::shared_ptr<const std::byte> mapping_;
+  uint64_t data_begin_ = 0;
+  std::map<std::string, TensorEntry> tensors_;
+};
+
+/// The files of one component by tensor name: `<stem>.safetensors`, or the shards that
+/// `<stem>.safetensors.index.json` lists (the index wins where both are there, as in Diffusers).
+/// Throws wan::Error: WAN_NOT_FOUND, WAN_INVALID.
+std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &directory, const std::string &stem);
+
+}  // namespace wan

@@ -1,0 +1,72 @@
+// Weights of one component, looked up by their checkpoint names.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "checkpoint/safetensors.h"
+
+namespace wan {
+
+/// Where a component's tensors come from. Each is asked for once, by name, shape and dtype.
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  /// Throws wan::Error (WAN_INVALID) naming file and tensor.
+  virtual at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) = 0;
+};
+
+/// The safetensors files of a Diffusers component. A tensor goes from the mapped file to the device and is converted
+/// there, so that host memory never holds a second copy of the model.
+class CheckpointWeights : public WeightSource {
+ public:
+  /// `loaded` hears the bytes read by each tensor; it may throw to stop.
+  CheckpointWeights(const std::filesystem::path &directory, const std::string &stem, at::Device device,
+                    std::function<void(uint64_t)> loaded);
+
+  at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) override;
+
+  /// Strictness: throws WAN_INVALID if the files hold a tensor that was not loaded and whose name does not begin with
+  /// one of `ignored`.
+  void check_all_loaded(const std::vector<std::string> &ignored = {}) const;
+  bool contains(const std::string &name) const;
+  /// Bytes of all tensors of the files.
+  uint64_t bytes() const;
+
+ private:
+  const SafetensorsFile *find(const std::string &name) const;
+
+  std::vector<SafetensorsFile> files_;
+  std::string directory_;
+  at::Device device_;
+  std::function<void(uint64_t)> loaded_;
+  std::set<std::string> names_loaded_;
+};
+
+/// A point in the tree of names: `weights / "blocks" / 0 / "norm2"` stands for "blocks.0.norm2.".
+class Weights {
+ public:
+  /// Tensors get `dtype`, but float32 where a component of their name stands in `keep_in_fp32`
+  /// (Diffusers' _keep_in_fp32_modules).
+  Weights(WeightSource &source, at::ScalarType dtype, std::set<std::string> keep_in_fp32 = {});
+
+  Weights operator/(const std::string &name) const;
+  Weights operator/(int64_t index) const { return *this / std::to_string(index); }
+  at::Tensor operator()(const std::string &name, at::IntArrayRef shape) const;
+  /// The dtype of tensors outside keep_in_fp32.
+  at::ScalarType dtype() const { return dtype_; }
+
+ private:
+  WeightSource *source_;
+  at::ScalarType dtype_;
+  std::set<std::string> keep_in_fp32_;
+  std::string prefix_;
+};
+
+}  // namespace wan

@@ -1,0 +1,110 @@
+// The C interface of wan/engine.h: exceptions become a status and a sentence here, and nowhere else.
+#include <ATen/Context.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
+
+#include <cstring>
+#include <new>
+
+#include "checkpoint/config.h"
+#include "device.h"
+#include "pipeline/frame_ring.h"
+#include "pipeline/wan_pipeline.h"
+#include "wan/engine.h"
+
+struct WanModel {
+  wan::WanPipeline pipeline;
+};
+
+namespace wan {
+
+namespace {
+
+WanStatus report(WanError *error, WanStatus status, const std::string &message) {
+  std::strncpy(error->message, message.c_str(), sizeof(error->message) - 1);
+  error->message[sizeof(error->message) - 1] = '\0';
+  return status;
+}
+
+/// LibTorch's messages carry a C++ backtrace; the first line is the sentence.
+std::string first_line(const char *text) { return std::string(text).substr(0, std::string(text).find('\n')); }
+
+/// LibTorch's CPU allocator has no exception type of its own.
+bool is_host_out_of_memory(const c10::Error &failure) {
+  return std::strstr(failure.what(), "DefaultCPUAllocator") != nullptr;
+}
+
+template <typename Function>
+WanStatus guarded(WanError *error, Function function) {
+  try {
+    const c10::InferenceMode inference;
+    function();
+    return WAN_OK;
+  } catch (const Error &failure) {
+    return report(error, failure.kind(), failure.what());
+  } catch (const c10::OutOfMemoryError &failure) {
+    return report(error, WAN_OUT_OF_MEMORY,
+                  "the GPU has too little memory: choose a smaller width, height or number of frames (" +
+                      first_line(failure.what_without_backtrace()) + ")");
+  } catch (const c10::Error &failure) {
+    const bool memory = is_host_out_of_memory(failure);
+    return report(error, memory ? WAN_OUT_OF_MEMORY : WAN_INTERNAL, first_line(failure.what_without_backtrace()));
+  } catch (const std::bad_alloc &) {
+    return report(error, WAN_OUT_OF_MEMORY, "this machine has too little memory");
+  } catch (const std::exception &failure) {
+    return report(error, WAN_INTERNAL, first_line(failure.what()));
+  }
+}
+
+at::ScalarType scalar_type(WanDtype dtype, at::Device device) {
+  if (dtype == WAN_DTYPE_AUTO) return device.is_cpu() ? at::kFloat : at::kBFloat16;
+  return dtype == WAN_DTYPE_BFLOAT16 ? at::kBFloat16 : at::kFloat;
+}
+
+WanStatus describe(const char *model_dir, WanDefaults *defaults, WanError *error) {
+  return guarded(error, [&] { *defaults = CheckpointConfig::read(model_dir).defaults; });
+}
+
+WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model, WanError *error) {
+  return guarded(error, [&] {
+    const RunContext context(*callbacks);
+    const at::Device device = parse_device(options->device);
+    const CheckpointConfig config = CheckpointConfig::read(options->model_dir);
+    Tokenizer tokenizer(config.directory / "tokenizer");
+    // The source outlives this call (the text encoder comes back through it), the callbacks do not.
+    auto loading = std::make_shared<std::optional<StageProgress>>(std::in_place, context, WAN_STAGE_LOAD, 100);
+    auto source = open_checkpoint(config, device, [loading, context](uint64_t bytes, uint64_t all) {
+      if (!*loading) return;
+      context.check();
+      (*loading)->report(static_cast<int32_t>(bytes * 100 / all));
+    });
+    *model = new WanModel{{config, std::move(source), std::move(tokenizer), device,
+                           scalar_type(options->dtype, device)}};
+    (*loading)->report(100);
+    loading->reset();
+  });
+}
+
+WanStatus generate(WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
+                   WanError *error) {
+  const WanStatus status = guarded(error, [&] { model->pipeline.generate(*options, RunContext(*callbacks)); });
+  // What was queued before a cancel or an error must be done before the next call.
+  if (status != WAN_OK) {
+    WanError ignored;
+    guarded(&ignored, [&] { synchronize(model->pipeline.device()); });
+  }
+  return status;
+}
+
+void memory(const WanModel *model, WanMemory *memory) { *memory = memory_in_use(model->pipeline.device()); }
+
+void model_free(WanModel *model) { delete model; }
+
+const WanEngineApi kApi = {WAN_ENGINE_ABI, WAN_VERSION, describe,   load,
+                           generate,       memory,      model_free, free_frames};
+
+}  // namespace
+
+}  // namespace wan
+
+extern "C" const WanEngineApi *wan_engine(uint32_t abi) { return abi == WAN_ENGINE_ABI ? &wan::kApi : nullptr; }

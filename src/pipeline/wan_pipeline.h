@@ -1,0 +1,76 @@
+// Text to video: diffusers.pipelines.wan.pipeline_wan.WanPipeline, with the decoder as a stream.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "checkpoint/config.h"
+#include "checkpoint/weights.h"
+#include "run_context.h"
+#include "text/prompt_clean.h"
+#include "text/tokenizer.h"
+#include "text/umt5_encoder.h"
+#include "transformer/wan_transformer_3d.h"
+#include "vae/autoencoder_kl_wan.h"
+
+namespace wan {
+
+/// Where the weights of the four components come from: a checkpoint, or random numbers in a benchmark.
+class ComponentSource {
+ public:
+  virtual ~ComponentSource() = default;
+  /// component: "text_encoder", "transformer", "transformer_2" or "vae".
+  virtual std::unique_ptr<WeightSource> open(const std::string &component) = 0;
+  /// Called when a component has taken all it needs; throws where that was not all there is.
+  virtual void close(const std::string &component, const WeightSource &source) = 0;
+};
+
+class WanPipeline {
+ public:
+  /// Loads all components but, on CUDA, the text encoder: it is as large as an expert, works for a moment and would
+  /// take the memory of the denoiser, so it comes and goes with each new prompt.
+  /// `dtype` is that of the text encoder and the transformers; the VAE runs in float32, as Diffusers' examples do.
+  WanPipeline(const CheckpointConfig &config, std::unique_ptr<ComponentSource> source, Tokenizer tokenizer,
+              at::Device device, at::ScalarType dtype);
+
+  /// Throws wan::Error.
+  void generate(const WanGenerateOptions &options, const RunContext &context);
+
+  at::Device device() const { return device_; }
+
+ private:
+  struct PromptEmbedding {
+    std::string prompt;
+    at::Tensor embedding;  // [1, 512, d_model], zero beyond the prompt
+  };
+
+  template <typename Model, typename Config>
+  std::unique_ptr<const Model> load(const std::string &component, const Config &config, at::ScalarType dtype,
+                                    std::set<std::string> keep_in_fp32 = {}) const;
+
+  void check(const WanGenerateOptions &options) const;
+  at::Tensor embed(PromptEmbedding &cached, const std::string &prompt, const RunContext &context);
+  at::Tensor denoise(const WanGenerateOptions &options, const at::Tensor &prompt, const at::Tensor &negative,
+                     const RunContext &context) const;
+  void decode(const at::Tensor &latents, const WanPixelLayout &layout, const RunContext &context) const;
+
+  const CheckpointConfig config_;
+  const std::unique_ptr<ComponentSource> source_;
+  const Tokenizer tokenizer_;
+  const at::Device device_;
+  const at::ScalarType dtype_;
+  std::unique_ptr<const UMT5EncoderModel> text_encoder_;  // none while it is off the GPU
+  std::unique_ptr<const WanTransformer3DModel> transformer_, transformer_2_;
+  std::unique_ptr<const AutoencoderKLWan> vae_;
+  PromptEmbedding prompt_, negative_prompt_;  // of the last clip
+};
+
+/// The components of a checkpoint directory. `progress` hears the bytes read and the bytes in all; it may throw.
+std::unique_ptr<ComponentSource> open_checkpoint(const CheckpointConfig &config, at::Device device,
+                                                 std::function<void(uint64_t, uint64_t)> progress);
+
+}  // namespace wan

@@ -1,0 +1,50 @@
+// What a running load or generation asks and tells the outside: cancellation and progress.
+#pragma once
+
+#include <chrono>
+
+#include "error.h"
+
+namespace wan {
+
+class RunContext {
+ public:
+  explicit RunContext(const WanCallbacks &callbacks) : callbacks_(callbacks) {}
+
+  /// Throws wan::Error (WAN_CANCELLED) if the caller asked to stop. Called between layers and chunks.
+  void check() const {
+    if (callbacks_.cancelled && callbacks_.cancelled(callbacks_.user))
+      throw Error(WAN_CANCELLED, "generation was cancelled");
+  }
+  const WanCallbacks &callbacks() const { return callbacks_; }
+
+ private:
+  WanCallbacks callbacks_;
+};
+
+/// Reports the steps of one stage and measures its time.
+class StageProgress {
+ public:
+  StageProgress(const RunContext &context, WanStage stage, int32_t steps)
+      : context_(context), stage_(stage), steps_(steps) {
+    report(0);
+  }
+
+  void report(int32_t step) const {
+    const WanCallbacks &callbacks = context_.callbacks();
+    if (!callbacks.progress) return;
+    const std::chrono::duration<double> elapsed = Clock::now() - start_;
+    const WanProgress progress = {stage_, step, steps_, elapsed.count()};
+    callbacks.progress(callbacks.user, &progress);
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  const RunContext &context_;
+  WanStage stage_;
+  int32_t steps_;
+  Clock::time_point start_ = Clock::now();
+};
+
+}  // namespace wan

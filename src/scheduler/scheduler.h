@@ -1,0 +1,59 @@
+// Schedulers: the noise levels of a run and the step between two of them, as in diffusers.schedulers.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "checkpoint/config.h"
+
+namespace wan {
+
+/// One denoising run: made anew for every clip, since a multistep solver remembers its last steps.
+class Scheduler {
+ public:
+  virtual ~Scheduler() = default;
+
+  /// Timestep of each step, in [0, num_train_timesteps]; what the model is given.
+  const std::vector<double> &timesteps() const { return timesteps_; }
+  /// Noise level before each step and, last, after the last one (0).
+  const std::vector<float> &sigmas() const { return sigmas_; }
+
+  /// Takes the next step: from the model's output (predicted velocity) and the sample it was computed from.
+  virtual at::Tensor step(const at::Tensor &model_output, const at::Tensor &sample) = 0;
+
+ protected:
+  std::vector<double> timesteps_;
+  std::vector<float> sigmas_;
+  size_t step_index_ = 0;
+};
+
+/// UniPC (Zhao et al. 2023, https://arxiv.org/abs/2302.04867), order 2, B2(h), predicting x0, on flow-matching
+/// sigmas: diffusers UniPCMultistepScheduler as Wan configures it (from Diffusers 0.37 on).
+class UniPCMultistepScheduler : public Scheduler {
+ public:
+  UniPCMultistepScheduler(int steps, double flow_shift, int64_t num_train_timesteps);
+  at::Tensor step(const at::Tensor &model_output, const at::Tensor &sample) override;
+
+ private:
+  at::Tensor correct(const at::Tensor &x0) const;
+  at::Tensor predict(const at::Tensor &sample) const;
+
+  std::vector<at::Tensor> x0_;  // predictions of the last two steps, the newest last
+  at::Tensor last_sample_;
+  int order_ = 1;  // of the last prediction
+};
+
+/// Euler steps along the flow: diffusers FlowMatchEulerDiscreteScheduler with a static shift.
+class FlowMatchEulerDiscreteScheduler : public Scheduler {
+ public:
+  FlowMatchEulerDiscreteScheduler(int steps, double shift, int64_t num_train_timesteps);
+  at::Tensor step(const at::Tensor &model_output, const at::Tensor &sample) override;
+};
+
+/// `scheduler` may be AUTO: the checkpoint's.
+std::unique_ptr<Scheduler> make_scheduler(const SchedulerConfig &config, WanScheduler scheduler, int steps,
+                                          double flow_shift);
+
+}  // namespace wan

@@ -1,0 +1,41 @@
+#include "transformer/rope.h"
+
+#include <ATen/ATen.h>
+
+namespace wan {
+
+namespace {
+
+constexpr double kTheta = 10000.0;
+
+/// Angles of one axis: [length, dim / 2] float64.
+at::Tensor angles(int64_t dim, int64_t length) {
+  const at::Tensor exponent = at::arange(0, dim, 2, at::kDouble) / static_cast<double>(dim);
+  return at::outer(at::arange(length, at::kDouble), at::reciprocal(at::pow(kTheta, exponent)));
+}
+
+}  // namespace
+
+RotaryEmbedding rotary_embedding(int64_t head_dim, int64_t frames, int64_t rows, int64_t columns,
+                                 at::Device device) {
+  const int64_t space_dim = 2 * (head_dim / 6), time_dim = head_dim - 2 * space_dim;
+  const auto axis = [&](int64_t dim, int64_t length, int64_t position) {
+    std::vector<int64_t> view = {1, 1, 1, dim / 2};
+    view[static_cast<size_t>(position)] = length;
+    return angles(dim, length).view(view).expand({frames, rows, columns, dim / 2});
+  };
+  const at::Tensor all =
+      at::cat({axis(time_dim, frames, 0), axis(space_dim, rows, 1), axis(space_dim, columns, 2)}, -1)
+          .reshape({frames * rows * columns, 1, head_dim / 2});
+  return {all.cos().to(at::kFloat).to(device), all.sin().to(at::kFloat).to(device)};
+}
+
+at::Tensor apply_rotary_embedding(const at::Tensor &x, const RotaryEmbedding &rotary) {
+  const at::Tensor pairs = x.unflatten(-1, {-1, 2});
+  const at::Tensor a = pairs.select(-1, 0), b = pairs.select(-1, 1);
+  return at::stack({a * rotary.cos - b * rotary.sin, a * rotary.sin + b * rotary.cos}, -1)
+      .flatten(-2)
+      .to(x.scalar_type());
+}
+
+}  // namespace wan

@@ -1,0 +1,173 @@
+#include "transformer/wan_transformer_3d.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "device.h"
+
+namespace wan {
+
+namespace {
+
+/// LayerNorm in float32 over the last dimension, without or with weight and bias; returns float32.
+at::Tensor layer_norm(const at::Tensor &x, double eps, const at::Tensor &weight = {}, const at::Tensor &bias = {}) {
+  return at::layer_norm(x.to(at::kFloat), {x.size(-1)}, weight, bias, eps);
+}
+
+/// norm(x) * (1 + scale) + shift, in float32, rounded once to x's dtype.
+at::Tensor modulated_norm(const at::Tensor &x, double eps, const at::Tensor &shift, const at::Tensor &scale) {
+  return (layer_norm(x, eps) * (scale + 1) + shift).to(x.scalar_type());
+}
+
+/// x + branch * gate, in float32, rounded once to x's dtype.
+at::Tensor gated_residual(const at::Tensor &x, const at::Tensor &branch, const at::Tensor &gate) {
+  return (x.to(at::kFloat) + branch * gate).to(x.scalar_type());
+}
+
+}  // namespace
+
+at::Tensor Linear::operator()(const at::Tensor &x) const { return at::linear(x, weight, bias); }
+
+WanAttention::WanAttention(const TransformerConfig &config, const Weights &weights)
+    : num_heads_(config.num_attention_heads),
+      eps_(config.eps),
+      to_q_(weights / "to_q", config.inner_dim(), config.inner_dim()),
+      to_k_(weights / "to_k", config.inner_dim(), config.inner_dim()),
+      to_v_(weights / "to_v", config.inner_dim(), config.inner_dim()),
+      to_out_(weights / "to_out" / 0, config.inner_dim(), config.inner_dim()),
+      norm_q_(weights("norm_q.weight", {config.inner_dim()})),
+      norm_k_(weights("norm_k.weight", {config.inner_dim()})) {}
+
+at::Tensor WanAttention::heads(const at::Tensor &x) const { return x.unflatten(-1, {num_heads_, -1}); }
+
+at::Tensor WanAttention::query(const at::Tensor &x) const {
+  return heads(at::rms_norm(to_q_(x), norm_q_.sizes(), norm_q_, eps_));
+}
+
+WanAttention::KeyValue WanAttention::key_value(const at::Tensor &x) const {
+  return {heads(at::rms_norm(to_k_(x), norm_k_.sizes(), norm_k_, eps_)), heads(to_v_(x))};
+}
+
+at::Tensor WanAttention::attend(const at::Tensor &query, const KeyValue &key_value) const {
+  const at::Tensor out = at::scaled_dot_product_attention(query.transpose(1, 2), key_value.key.transpose(1, 2),
+                                                          key_value.value.transpose(1, 2));
+  return to_out_(out.transpose(1, 2).flatten(2).to(query.scalar_type()));
+}
+
+at::Tensor WanAttention::self_attention(const at::Tensor &x, const RotaryEmbedding &rotary) const {
+  const KeyValue own = key_value(x);
+  return attend(apply_rotary_embedding(query(x), rotary), {apply_rotary_embedding(own.key, rotary), own.value});
+}
+
+at::Tensor WanAttention::cross_attention(const at::Tensor &x, const KeyValue &text) const {
+  return attend(query(x), text);
+}
+
+WanTransformerBlock::WanTransformerBlock(const TransformerConfig &config, const Weights &weights)
+    : eps_(config.eps),
+      scale_shift_table_(weights("scale_shift_table", {1, 6, config.inner_dim()})),
+      attn1_(config, weights / "attn1"),
+      attn2_(config, weights / "attn2"),
+      norm2_weight_(weights("norm2.weight", {config.inner_dim()})),
+      norm2_bias_(weights("norm2.bias", {config.inner_dim()})),
+      ffn_in_(weights / "ffn.net.0.proj", config.inner_dim(), config.ffn_dim),
+      ffn_out_(weights / "ffn.net.2", config.ffn_dim, config.inner_dim()) {}
+
+at::Tensor WanTransformerBlock::operator()(const at::Tensor &x, const WanAttention::KeyValue &text,
+                                           const at::Tensor &timestep, const RotaryEmbedding &rotary) const {
+  const std::vector<at::Tensor> modulation = (scale_shift_table_ + timestep.to(at::kFloat)).chunk(6, 1);
+  const at::Tensor &shift_attention = modulation[0], &scale_attention = modulation[1];
+  const at::Tensor &gate_attention = modulation[2], &shift_ffn = modulation[3];
+  const at::Tensor &scale_ffn = modulation[4], &gate_ffn = modulation[5];
+
+  at::Tensor normed = modulated_norm(x, eps_, shift_attention, scale_attention);
+  at::Tensor y = gated_residual(x, attn1_.self_attention(normed, rotary), gate_attention);
+
+  normed = layer_norm(y, eps_, norm2_weight_, norm2_bias_).to(y.scalar_type());
+  y = y + attn2_.cross_attention(normed, text);
+
+  normed = modulated_norm(y, eps_, shift_ffn, scale_ffn);
+  return gated_residual(y, ffn_out_(at::gelu(ffn_in_(normed), "tanh")), gate_ffn);
+}
+
+const std::set<std::string> WanTransformer3DModel::kKeepInFp32 = {"time_embedder", "scale_shift_table", "norm1",
+                                                                  "norm2", "norm3"};
+
+WanTransformer3DModel::WanTransformer3DModel(const TransformerConfig &config, const Weights &weights)
+    : config_(config),
+      dtype_(weights.dtype()),
+      patch_weight_(weights("patch_embedding.weight", {config.inner_dim(), config.in_channels, 1,
+                                                       config.patch_height, config.patch_width})),
+      patch_bias_(weights("patch_embedding.bias", {config.inner_dim()})),
+      time_in_(weights / "condition_embedder.time_embedder.linear_1", config.freq_dim, config.inner_dim()),
+      time_out_(weights / "condition_embedder.time_embedder.linear_2", config.inner_dim(), config.inner_dim()),
+      time_proj_(weights / "condition_embedder.time_proj", config.inner_dim(), 6 * config.inner_dim()),
+      text_in_(weights / "condition_embedder.text_embedder.linear_1", config.text_dim, config.inner_dim()),
+      text_out_(weights / "condition_embedder.text_embedder.linear_2", config.inner_dim(), config.inner_dim()),
+      scale_shift_table_(weights("scale_shift_table", {1, 2, config.inner_dim()})),
+      proj_out_(weights / "proj_out", config.inner_dim(),
+                config.out_channels * config.patch_height * config.patch_width) {
+  for (int64_t i = 0; i < config.num_layers; ++i) blocks_.emplace_back(config, weights / "blocks" / i);
+}
+
+WanTransformer3DModel::TextContext WanTransformer3DModel::encode_text(const at::Tensor &text) const {
+  const at::Tensor embedded = text_out_(at::gelu(text_in_(text.to(dtype_)), "tanh"));
+  TextContext context;
+  for (const WanTransformerBlock &block : blocks_) context.push_back(block.cross_attention().key_value(embedded));
+  return context;
+}
+
+RotaryEmbedding WanTransformer3DModel::rotary(int64_t frames, int64_t height, int64_t width) const {
+  const int64_t rows = height / config_.patch_height, columns = width / config_.patch_width;
+  for (const auto &[length, what] : {std::pair{frames, "frames"}, {rows, "rows"}, {columns, "columns"}})
+    if (length > config_.rope_max_seq_len)
+      throw invalid("the video has " + std::to_string(length) + " " + what + " of patches, and the model takes " +
+                    std::to_string(config_.rope_max_seq_len) + " at most");
+  return rotary_embedding(config_.attention_head_dim, frames, rows, columns, patch_weight_.device());
+}
+
+at::Tensor WanTransformer3DModel::patchify(const at::Tensor &latents) const {
+  const at::Tensor tokens = at::conv3d(latents.to(dtype_), patch_weight_, patch_bias_,
+                                       /*stride=*/{1, config_.patch_height, config_.patch_width});
+  return tokens.flatten(2).transpose(1, 2).contiguous();
+}
+
+/// The channel is the fastest index of a token's features.
+at::Tensor WanTransformer3DModel::unpatchify(const at::Tensor &tokens, at::IntArrayRef latents_shape) const {
+  const int64_t batch = latents_shape[0], frames = latents_shape[2];
+  const int64_t height = latents_shape[3], width = latents_shape[4];
+  return tokens
+      .reshape({batch, frames, height / config_.patch_height, width / config_.patch_width, config_.patch_height,
+                config_.patch_width, config_.out_channels})
+      .permute({0, 6, 1, 2, 4, 3, 5})
+      .reshape({batch, config_.out_channels, frames, height, width});
+}
+
+/// Sinusoid (cosines first) and its two-layer embedding: [1, D], rounded to the weights' dtype.
+at::Tensor WanTransformer3DModel::time_embedding(double timestep) const {
+  const int64_t half = config_.freq_dim / 2;
+  const at::Tensor frequency =
+      at::exp(at::arange(half, at::kFloat) * -std::log(10000.0) / static_cast<double>(half));
+  const at::Tensor angle = frequency * at::scalar_tensor(timestep, at::kFloat);
+  const at::Tensor sinusoid = at::cat({angle.cos(), angle.sin()}).unsqueeze(0).to(patch_weight_.device());
+  return time_out_(at::silu(time_in_(sinusoid))).to(dtype_);
+}
+
+at::Tensor WanTransformer3DModel::operator()(const at::Tensor &latents, double timestep, const TextContext &text,
+                                             const RotaryEmbedding &rotary, const RunContext &context) const {
+  const at::Tensor time = time_embedding(timestep);
+  const at::Tensor modulation = time_proj_(at::silu(time)).unflatten(1, {6, -1});
+  at::Tensor x = patchify(latents);
+  LaunchWindow window(x.device());
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    context.check();
+    x = blocks_[i](x, text[i], modulation, rotary);
+    window.advance();
+  }
+  const std::vector<at::Tensor> head = (scale_shift_table_ + time.unsqueeze(1)).chunk(2, 1);
+  x = proj_out_(modulated_norm(x, config_.eps, /*shift=*/head[0], /*scale=*/head[1]));
+  return unpatchify(x, latents.sizes());
+}
+
+}  // namespace wan

@@ -1,0 +1,103 @@
+// The denoiser: diffusers.models.transformers.transformer_wan.WanTransformer3DModel.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "checkpoint/config.h"
+#include "checkpoint/weights.h"
+#include "run_context.h"
+#include "transformer/rope.h"
+
+namespace wan {
+
+struct Linear {
+  Linear(const Weights &weights, int64_t in, int64_t out)
+      : weight(weights("weight", {out, in})), bias(weights("bias", {out})) {}
+  at::Tensor operator()(const at::Tensor &x) const;
+
+  const at::Tensor weight, bias;
+};
+
+/// Multi-head attention with RMS-normalised queries and keys (diffusers WanAttention and WanAttnProcessor).
+class WanAttention {
+ public:
+  WanAttention(const TransformerConfig &config, const Weights &weights);
+
+  /// Keys and values, [B, L, heads, head_dim].
+  struct KeyValue {
+    at::Tensor key, value;
+  };
+  KeyValue key_value(const at::Tensor &x) const;
+  at::Tensor self_attention(const at::Tensor &x, const RotaryEmbedding &rotary) const;
+  at::Tensor cross_attention(const at::Tensor &x, const KeyValue &text) const;
+
+ private:
+  at::Tensor query(const at::Tensor &x) const;
+  at::Tensor attend(const at::Tensor &query, const KeyValue &key_value) const;
+  at::Tensor heads(const at::Tensor &x) const;
+
+  const int64_t num_heads_;
+  const double eps_;
+  const Linear to_q_, to_k_, to_v_, to_out_;
+  const at::Tensor norm_q_, norm_k_;
+};
+
+/// Self-attention, cross-attention and feed-forward, modulated by the timestep (diffusers WanTransformerBlock).
+class WanTransformerBlock {
+ public:
+  WanTransformerBlock(const TransformerConfig &config, const Weights &weights);
+
+  /// x: [B, L, D]; timestep: [B, 6, D]; text: this block's keys and values of the prompt.
+  at::Tensor operator()(const at::Tensor &x, const WanAttention::KeyValue &text, const at::Tensor &timestep,
+                        const RotaryEmbedding &rotary) const;
+  const WanAttention &cross_attention() const { return attn2_; }
+
+ private:
+  const double eps_;
+  const at::Tensor scale_shift_table_;  // [1, 6, D] float32
+  const WanAttention attn1_, attn2_;
+  const at::Tensor norm2_weight_, norm2_bias_;  // float32
+  const Linear ffn_in_, ffn_out_;
+};
+
+class WanTransformer3DModel {
+ public:
+  /// Diffusers' _keep_in_fp32_modules.
+  static const std::set<std::string> kKeepInFp32;
+
+  WanTransformer3DModel(const TransformerConfig &config, const Weights &weights);
+
+  /// What the denoiser keeps of a prompt for a whole run: each block's keys and values.
+  using TextContext = std::vector<WanAttention::KeyValue>;
+  /// text: [B, 512, text_dim], the text encoder's rows, zero beyond the prompt.
+  TextContext encode_text(const at::Tensor &text) const;
+
+  /// latents: [B, in_channels, T, H, W]; timestep in [0, 1000]; rotary: tables for (T, H / patch, W / patch).
+  /// Returns the predicted velocity, [B, out_channels, T, H, W] in the weights' dtype.
+  at::Tensor operator()(const at::Tensor &latents, double timestep, const TextContext &text,
+                        const RotaryEmbedding &rotary, const RunContext &context) const;
+
+  /// Tables for latents of this size. Throws wan::Error (WAN_INVALID) beyond rope_max_seq_len.
+  RotaryEmbedding rotary(int64_t frames, int64_t height, int64_t width) const;
+
+ private:
+  at::Tensor patchify(const at::Tensor &latents) const;
+  at::Tensor unpatchify(const at::Tensor &tokens, at::IntArrayRef latents_shape) const;
+  at::Tensor time_embedding(double timestep) const;
+
+  const TransformerConfig config_;
+  const at::ScalarType dtype_;
+  const at::Tensor patch_weight_, patch_bias_;
+  const Linear time_in_, time_out_;  // float32
+  const Linear time_proj_;
+  const Linear text_in_, text_out_;
+  std::vector<WanTransformerBlock> blocks_;
+  const at::Tensor scale_shift_table_;  // [1, 2, D] float32
+  const Linear proj_out_;
+};
+
+}  // namespace wan
