@@ -34,8 +34,9 @@ bool is_host_out_of_memory(const c10::Error &failure) {
   return std::strstr(failure.what(), "DefaultCPUAllocator") != nullptr;
 }
 
+/// `advice` says what to change where the GPU has too little memory.
 template <typename Function>
-WanStatus guarded(WanError *error, Function function) {
+WanStatus guarded(WanError *error, const std::string &advice, Function function) {
   try {
     const c10::InferenceMode inference;
     function();
@@ -44,8 +45,7 @@ WanStatus guarded(WanError *error, Function function) {
     return report(error, failure.kind(), failure.what());
   } catch (const c10::OutOfMemoryError &failure) {
     return report(error, WAN_OUT_OF_MEMORY,
-                  "the GPU has too little memory: choose a smaller width, height or number of frames (" +
-                      first_line(failure.what_without_backtrace()) + ")");
+                  "the GPU has too little memory: " + advice + " (" + first_line(failure.what_without_backtrace()) + ")");
   } catch (const c10::Error &failure) {
     const bool memory = is_host_out_of_memory(failure);
     return report(error, memory ? WAN_OUT_OF_MEMORY : WAN_INTERNAL, first_line(failure.what_without_backtrace()));
@@ -62,11 +62,11 @@ at::ScalarType scalar_type(WanDtype dtype, at::Device device) {
 }
 
 WanStatus describe(const char *model_dir, WanDefaults *defaults, WanError *error) {
-  return guarded(error, [&] { *defaults = CheckpointConfig::read(model_dir).defaults; });
+  return guarded(error, "", [&] { *defaults = CheckpointConfig::read(model_dir).defaults; });
 }
 
 WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model, WanError *error) {
-  return guarded(error, [&] {
+  return guarded(error, "choose a smaller model, dtype=bfloat16 or device=cpu", [&] {
     const RunContext context(*callbacks);
     const at::Device device = parse_device(options->device);
     const CheckpointConfig config = CheckpointConfig::read(options->model_dir);
@@ -87,11 +87,12 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
 
 WanStatus generate(WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
                    WanError *error) {
-  const WanStatus status = guarded(error, [&] { model->pipeline.generate(*options, RunContext(*callbacks)); });
+  const WanStatus status = guarded(error, "choose a smaller width, height or number of frames",
+                                   [&] { model->pipeline.generate(*options, RunContext(*callbacks)); });
   // What was queued before a cancel or an error must be done before the next call.
   if (status != WAN_OK) {
     WanError ignored;
-    guarded(&ignored, [&] { synchronize(model->pipeline.device()); });
+    guarded(&ignored, "", [&] { synchronize(model->pipeline.device()); });
   }
   return status;
 }

@@ -1,7 +1,7 @@
 /* gst-wan: the engine's C interface, the one header that both the plugin and the engine include.
  *
  * The plugin opens libwan-engine.so with g_module_open, looks up WAN_ENGINE_ENTRY and asks for the interface of
- * WAN_ENGINE_ABI. Nothing else is exported. No exception crosses it: every call that can fail returns a WanStatus and
+ * WAN_ENGINE_ABI. No exception crosses it: every call that can fail returns a WanStatus and
  * fills a WanError with one sentence for the user.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later */
@@ -18,7 +18,7 @@ extern "C" {
 
 /** Raised by every change of this header. */
 #define WAN_ENGINE_ABI 1
-/** Name of the only exported symbol, a WanEngineEntry. */
+/** Name of the library's entry, a WanEngineEntry. */
 #define WAN_ENGINE_ENTRY "wan_engine"
 
 typedef enum WanStatus {
@@ -143,6 +143,7 @@ typedef struct WanEngineApi {
 
 /** Returns NULL where the library does not serve `abi`. */
 typedef const WanEngineApi *(*WanEngineEntry)(uint32_t abi);
+const WanEngineApi *wan_engine(uint32_t abi);
 
 #ifdef __cplusplus
 }

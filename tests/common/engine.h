@@ -1,0 +1,47 @@
+// The engine through its C interface, for tests: errors become exceptions, frames become tensors.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "wan/engine.h"
+
+namespace wan::test {
+
+const WanEngineApi &api();
+
+/// Layout of tightly packed frames of a format.
+WanPixelLayout packed_layout(WanPixelFormat format, int32_t width, int32_t height);
+
+struct Failure {
+  WanStatus status;
+  std::string message;
+};
+
+using Model = std::unique_ptr<WanModel, void (*)(WanModel *)>;
+
+/// Throws Failure.
+Model load_model(const std::string &directory, const std::string &device, WanDtype dtype = WAN_DTYPE_AUTO);
+
+/// What a test wants to hear while a clip is made.
+struct Listener {
+  std::function<void(const WanProgress &)> progress = [](const WanProgress &) {};
+  std::function<bool()> cancelled = [] { return false; };
+  /// Returns whether to go on. The frames are given back afterwards.
+  std::function<bool(const WanFrames &)> frames = [](const WanFrames &) { return true; };
+};
+
+/// The embedded model's defaults with a prompt.
+WanGenerateOptions tiny_options(WanPixelFormat format = WAN_PIXEL_RGB);
+
+/// Throws Failure.
+void generate(const Model &model, const WanGenerateOptions &options, const Listener &listener);
+
+/// A whole clip as uint8 [frames, layout.size].
+at::Tensor generate_clip(const Model &model, const WanGenerateOptions &options);
+
+}  // namespace wan::test

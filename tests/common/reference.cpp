@@ -1,0 +1,40 @@
+#include "common/reference.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+namespace wan::test {
+
+std::string source_path(const std::string &relative) { return std::string(WAN_SOURCE_DIR) + "/" + relative; }
+
+std::string tiny_model() { return source_path("models/wan-tiny"); }
+
+Reference::Reference(const std::string &relative_path) : file_(source_path(relative_path)) {}
+
+at::Tensor Reference::operator[](const std::string &name) const {
+  const TensorEntry &entry = file_.tensors().at(name);
+  const auto dtype = entry.dtype == "F32"    ? at::kFloat
+                     : entry.dtype == "F16"  ? at::kHalf
+                     : entry.dtype == "BF16" ? at::kBFloat16
+                     : entry.dtype == "I32"  ? at::kInt
+                     : entry.dtype == "I64"  ? at::kLong
+                     : entry.dtype == "F64"  ? at::kDouble
+                                             : at::kByte;
+  return at::from_blob(const_cast<std::byte *>(file_.data(entry)), entry.shape, at::dtype(dtype)).clone();
+}
+
+double relative_error(const at::Tensor &out, const at::Tensor &reference) {
+  TORCH_CHECK(out.sizes() == reference.sizes(), "shapes differ: ", out.sizes(), " and ", reference.sizes());
+  const at::Tensor wide = reference.to(at::kCPU, at::kDouble);
+  return ((out.to(at::kCPU, at::kDouble) - wide).norm() / wide.norm()).item<double>();
+}
+
+double psnr(const at::Tensor &out, const at::Tensor &reference) {
+  TORCH_CHECK(out.sizes() == reference.sizes(), "shapes differ: ", out.sizes(), " and ", reference.sizes());
+  const double mean_square =
+      (out.to(at::kCPU, at::kDouble) - reference.to(at::kCPU, at::kDouble)).pow(2).mean().item<double>();
+  return 10.0 * std::log10(255.0 * 255.0 / mean_square);
+}
+
+}  // namespace wan::test

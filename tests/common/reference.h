@@ -1,0 +1,33 @@
+// Reference tensors, and how far a tensor is from one.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+#include "checkpoint/safetensors.h"
+
+namespace wan::test {
+
+/// The directory of the sources, and the embedded model in it; given by the build.
+std::string source_path(const std::string &relative);
+std::string tiny_model();
+
+/// A safetensors file of the tests, read by our own reader.
+class Reference {
+ public:
+  explicit Reference(const std::string &relative_path);
+  /// In its own dtype. Throws where there is no such tensor.
+  at::Tensor operator[](const std::string &name) const;
+
+ private:
+  SafetensorsFile file_;
+};
+
+/// ‖out − ref‖ / ‖ref‖ in float64; NaN where there is one.
+double relative_error(const at::Tensor &out, const at::Tensor &reference);
+
+/// Peak signal-to-noise ratio in dB of 8-bit images.
+double psnr(const at::Tensor &out, const at::Tensor &reference);
+
+}  // namespace wan::test

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Write reference.safetensors: what Diffusers and Transformers compute, in float32 on the CPU, part by part.
+
+  python3 tests/parity/make_reference.py        (needs torch 2.11.0, diffusers 0.40.0, transformers 5.17.0)
+
+golden.safetensors (models/make_golden.py) holds one whole generation; this file holds further inputs of each part:
+  text.K.ids [1,512], text.K.mask [1,512], text.K.embedding [length,128]     UMT5EncoderModel
+  rope.T.H.W.cos, .sin [L,64]                                                 WanRotaryPosEmbed, every second column
+  block.{x,text,timestep,out}                                                 WanTransformerBlock 0 of transformer
+  expert.K.{latents,timestep,transformer,transformer_2,transformer_bf16}      WanTransformer3DModel
+  scheduler.NAME.STEPS.SHIFT.{sigmas,timesteps,samples}                       steps from scheduler.start with
+                                                                              scheduler.velocity[i] as model output
+  vae.latents [1,16,4,6,10], vae.chunk.K [1,3,1 or 4,48,80]                   AutoencoderKLWan decoder, chunk by chunk
+"""
+import os
+import torch
+from diffusers import (AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanPipeline,
+                       WanTransformer3DModel)
+from safetensors.torch import save_file
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MODEL = os.path.join(HERE, "../../models/wan-tiny")
+PROMPTS = ["a green star", "two yellow hearts spinning on a checkerboard, 4k", " ".join(["a small red ring"] * 200)]
+STEPS, SHIFTS = (1, 2, 4, 8, 16, 20, 40, 50), (1.0, 3.0, 5.0, 12.0)
+
+
+def text(pipe, out):
+    for k, prompt in enumerate(PROMPTS):
+        t = pipe.tokenizer([prompt], padding="max_length", max_length=512, truncation=True, add_special_tokens=True,
+                           return_attention_mask=True, return_tensors="pt")
+        out[f"text.{k}.ids"], out[f"text.{k}.mask"] = t.input_ids, t.attention_mask
+        encoded = pipe.text_encoder(t.input_ids, t.attention_mask).last_hidden_state
+        out[f"text.{k}.embedding"] = encoded[0, : int(t.attention_mask.sum())]
+
+
+def rope(pipe, out):
+    for t, h, w in ((3, 4, 5), (1, 1, 1), (21, 2, 7)):
+        cos, sin = pipe.transformer.rope(torch.zeros(1, 16, t, 2 * h, 2 * w))
+        out[f"rope.{t}.{h}.{w}.cos"], out[f"rope.{t}.{h}.{w}.sin"] = cos[0, :, 0, 0::2], sin[0, :, 0, 1::2]
+
+
+def block(pipe, out):
+    dim = pipe.transformer.config.num_attention_heads * pipe.transformer.config.attention_head_dim
+    x, context, timestep = torch.randn(1, 60, dim), torch.randn(1, 512, dim), torch.randn(1, 6, dim)
+    rotary = pipe.transformer.rope(torch.zeros(1, 16, 3, 8, 10))
+    y = pipe.transformer.blocks[0](x, context, timestep, rotary)
+    out.update({"block.x": x, "block.text": context, "block.timestep": timestep, "block.out": y})
+
+
+def experts(pipe, out):
+    half = WanTransformer3DModel.from_pretrained(MODEL, subfolder="transformer", torch_dtype=torch.bfloat16)
+    embedding, _ = pipe.encode_prompt(PROMPTS[1], "", max_sequence_length=512, device="cpu", dtype=torch.float32)
+    out["expert.embedding"] = embedding
+    for k, (timestep, shape) in enumerate(((999, (3, 8, 12)), (500, (1, 4, 6)), (17, (5, 10, 4)))):
+        z, t = torch.randn(1, 16, *shape), torch.tensor([timestep])
+        out[f"expert.{k}.latents"], out[f"expert.{k}.timestep"] = z, t
+        for name in ("transformer", "transformer_2"):
+            model = getattr(pipe, name)
+            out[f"expert.{k}.{name}"] = model(z, t, embedding, return_dict=False)[0]
+        out[f"expert.{k}.transformer_bf16"] = half(z.bfloat16(), t, embedding.bfloat16(), return_dict=False)[0]
+
+
+def schedulers(pipe, out):
+    out["scheduler.start"], out["scheduler.velocity"] = torch.randn(1, 16), torch.randn(max(STEPS), 1, 16)
+    for steps in STEPS:
+        for shift in SHIFTS:
+            both = {"unipc": UniPCMultistepScheduler.from_config(pipe.scheduler.config, flow_shift=shift),
+                    "euler": FlowMatchEulerDiscreteScheduler(shift=shift)}
+            for name, s in both.items():
+                s.set_timesteps(steps)
+                s.set_begin_index(0)
+                x, samples = out["scheduler.start"], []
+                for i, t in enumerate(s.timesteps):
+                    x = s.step(out["scheduler.velocity"][i], t, x, return_dict=False)[0]
+                    samples.append(x)
+                key = f"scheduler.{name}.{steps}.{shift:g}"
+                out[key + ".sigmas"], out[key + ".timesteps"] = s.sigmas.float(), s.timesteps.float()
+                out[key + ".samples"] = torch.cat(samples)
+
+
+def vae(pipe, out):
+    z = torch.randn(1, 16, 4, 6, 10)
+    video = pipe.vae.decode(z, return_dict=False)[0]
+    out["vae.latents"] = z
+    for k, first in enumerate((0, 1, 5, 9)):
+        out[f"vae.chunk.{k}"] = video[:, :, first : first + (1 if k == 0 else 4)]
+
+
+@torch.no_grad()
+def main():
+    torch.manual_seed(7)
+    pipe = WanPipeline.from_pretrained(MODEL, torch_dtype=torch.float32)
+    out = {}
+    for part in (text, rope, block, experts, schedulers, vae):
+        part(pipe, out)
+    save_file({k: v.contiguous().clone() for k, v in out.items()}, os.path.join(HERE, "reference.safetensors"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+// Every component against Diffusers and Transformers, in float32 (bfloat16 where the name says so).
+// reference.safetensors and golden.safetensors come from make_reference.py and models/make_golden.py.
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <gtest/gtest.h>
+
+#include "common/reference.h"
+#include "common/tiny_model.h"
+#include "scheduler/scheduler.h"
+#include "text/umt5_encoder.h"
+#include "transformer/wan_transformer_3d.h"
+#include "vae/autoencoder_kl_wan.h"
+
+namespace wan::test {
+namespace {
+
+constexpr double kComponentTolerance = 1e-5;
+constexpr double kLoopTolerance = 1e-4;
+
+class Parity : public testing::Test {
+ protected:
+  static WanTransformer3DModel transformer(const std::string &name, at::ScalarType dtype = at::kFloat) {
+    return load_tiny<WanTransformer3DModel>(name, tiny_config().transformer, dtype,
+                                            WanTransformer3DModel::kKeepInFp32);
+  }
+  static at::Tensor predict(const WanTransformer3DModel &model, const at::Tensor &latents, double timestep,
+                            const at::Tensor &embedding) {
+    const auto rotary = model.rotary(latents.size(2), latents.size(3), latents.size(4));
+    return model(latents.to(test_device()), timestep, model.encode_text(embedding.to(test_device())), rotary, quiet());
+  }
+
+  const c10::InferenceMode inference_;
+  const Reference golden_{"tests/parity/golden.safetensors"};
+  const Reference reference_{"tests/parity/reference.safetensors"};
+};
+
+TEST_F(Parity, TextEncoderOfGolden) {
+  const auto encoder = load_tiny<UMT5EncoderModel>("text_encoder", tiny_config().text_encoder);
+  for (const auto &[kind, embedding] :
+       {std::pair{"", "prompt_embeds"}, std::pair{"negative_", "negative_prompt_embeds"}}) {
+    const at::Tensor ids = golden_[std::string(kind) + "ids"].to(at::kLong).to(test_device());
+    const at::Tensor mask = golden_[std::string(kind) + "attention_mask"].to(at::kLong).to(test_device());
+    const at::Tensor out = encoder(ids, mask, quiet()) * mask.unsqueeze(-1);
+    EXPECT_LE(relative_error(out, golden_[embedding]), kComponentTolerance) << embedding;
+  }
+}
+
+TEST_F(Parity, TextEncoderOfShortAndTruncatedPrompts) {
+  const auto encoder = load_tiny<UMT5EncoderModel>("text_encoder", tiny_config().text_encoder);
+  for (const std::string k : {"0", "1", "2"}) {
+    const at::Tensor ids = reference_["text." + k + ".ids"].to(test_device());
+    const at::Tensor expected = reference_["text." + k + ".embedding"];
+    const at::Tensor out = encoder(ids, reference_["text." + k + ".mask"].to(test_device()), quiet());
+    EXPECT_LE(relative_error(out[0].narrow(0, 0, expected.size(0)), expected), kComponentTolerance) << k;
+  }
+}
+
+TEST_F(Parity, RotaryEmbedding) {
+  for (const auto &[t, h, w] : {std::tuple{3, 4, 5}, {1, 1, 1}, {21, 2, 7}}) {
+    const auto key = "rope." + std::to_string(t) + "." + std::to_string(h) + "." + std::to_string(w);
+    const RotaryEmbedding out = rotary_embedding(128, t, h, w, at::kCPU);
+    EXPECT_TRUE(at::equal(out.cos.squeeze(1), reference_[key + ".cos"])) << key;
+    EXPECT_TRUE(at::equal(out.sin.squeeze(1), reference_[key + ".sin"])) << key;
+  }
+  const RotaryEmbedding golden = rotary_embedding(128, 9, 6, 10, at::kCPU);
+  EXPECT_TRUE(at::equal(golden.cos, golden_["rope_cos"][0].slice(-1, 0, 128, 2)));
+  EXPECT_TRUE(at::equal(golden.sin, golden_["rope_sin"][0].slice(-1, 1, 128, 2)));
+}
+
+TEST_F(Parity, TransformerBlock) {
+  CheckpointWeights source(tiny_config().directory / "transformer", "diffusion_pytorch_model", test_device(),
+                           [](uint64_t) {});
+  const Weights weights(source, at::kFloat);
+  const WanTransformerBlock block(tiny_config().transformer, weights / "blocks" / 0);
+  const auto text = block.cross_attention().key_value(reference_["block.text"].to(test_device()));
+  const at::Tensor out = block(reference_["block.x"].to(test_device()), text,
+                               reference_["block.timestep"].to(test_device()),
+                               rotary_embedding(128, 3, 4, 5, test_device()));
+  EXPECT_LE(relative_error(out, reference_["block.out"]), kComponentTolerance);
+}
+
+TEST_F(Parity, BothExpertsAtSeveralSizesAndTimesteps) {
+  const at::Tensor embedding = reference_["expert.embedding"];
+  for (const std::string name : {"transformer", "transformer_2"}) {
+    const auto model = transformer(name);
+    for (const std::string k : {"0", "1", "2"}) {
+      const double timestep = reference_["expert." + k + ".timestep"].item<double>();
+      const at::Tensor out = predict(model, reference_["expert." + k + ".latents"], timestep, embedding);
+      EXPECT_LE(relative_error(out, reference_["expert." + k + "." + name]), kComponentTolerance) << name << " " << k;
+    }
+  }
+}
+
+TEST_F(Parity, ExpertInBfloat16KeepsFloat32Islands) {
+  const auto model = transformer("transformer", at::kBFloat16);
+  for (const std::string k : {"0", "1", "2"}) {
+    const double timestep = reference_["expert." + k + ".timestep"].item<double>();
+    const at::Tensor out = predict(model, reference_["expert." + k + ".latents"], timestep, reference_["expert.embedding"]);
+    const double error = relative_error(out, reference_["expert." + k + ".transformer_bf16"]);
+    RecordProperty("relative_error_" + k, std::to_string(error));
+    EXPECT_EQ(out.scalar_type(), at::kBFloat16);
+    EXPECT_LE(error, 1e-2) << k;
+  }
+}
+
+TEST_F(Parity, BothExpertsOfGolden) {
+  const double timestep = golden_["probe_t"].item<double>();
+  for (const std::string name : {"transformer", "transformer_2"}) {
+    const at::Tensor out = predict(transformer(name), golden_["latents_init"], timestep, golden_["prompt_embeds"]);
+    EXPECT_LE(relative_error(out, golden_["noise_pred_" + name]), kComponentTolerance) << name;
+  }
+}
+
+TEST_F(Parity, EverySchedulerStep) {
+  const std::pair<const char *, WanScheduler> kinds[] = {{"unipc", WAN_SCHEDULER_UNIPC}, {"euler", WAN_SCHEDULER_EULER}};
+  for (const auto &[name, kind] : kinds)
+    for (const int steps : {1, 2, 4, 8, 16, 20, 40, 50})
+      for (const int shift : {1, 3, 5, 12}) {
+        const std::string key =
+            "scheduler." + std::string(name) + "." + std::to_string(steps) + "." + std::to_string(shift);
+        const auto scheduler = make_scheduler(tiny_config().scheduler, kind, steps, shift);
+        EXPECT_LE(relative_error(at::tensor(scheduler->sigmas()), reference_[key + ".sigmas"]), 1e-7) << key;
+        EXPECT_LE(relative_error(at::tensor(scheduler->timesteps()), reference_[key + ".timesteps"]), 1e-7) << key;
+        at::Tensor sample = reference_["scheduler.start"];
+        for (int step = 0; step < steps; ++step) {
+          sample = scheduler->step(reference_["scheduler.velocity"][step], sample);
+          ASSERT_LE(relative_error(sample[0], reference_[key + ".samples"][step]), kComponentTolerance) << key << " " << step;
+        }
+      }
+}
+
+TEST_F(Parity, DenoisingLoopOfGolden) {
+  const auto high = transformer("transformer"), low = transformer("transformer_2");
+  const int steps = 8;
+  const auto scheduler = make_scheduler(tiny_config().scheduler, WAN_SCHEDULER_AUTO, steps, tiny_config().scheduler.flow_shift);
+  at::Tensor latents = golden_["latents_init"].to(test_device());
+  for (int step = 0; step < steps; ++step) {
+    const double timestep = scheduler->timesteps()[static_cast<size_t>(step)];
+    EXPECT_EQ(timestep, golden_["timesteps"][step].item<double>());
+    const auto &expert = timestep >= 875 ? high : low;
+    const at::Tensor conditional = predict(expert, latents, timestep, golden_["prompt_embeds"]);
+    const at::Tensor unconditional = predict(expert, latents, timestep, golden_["negative_prompt_embeds"]);
+    latents = scheduler->step(unconditional + (conditional - unconditional) * 4.0, latents);
+    EXPECT_LE(relative_error(latents, golden_["latents." + std::to_string(step)]), kLoopTolerance) << step;
+  }
+}
+
+TEST_F(Parity, VaeDecodesChunkByChunk) {
+  const auto vae = load_tiny<AutoencoderKLWan>("vae", tiny_config().vae);
+  const at::Tensor latents = reference_["vae.latents"].to(test_device());
+  StreamState state;
+  for (int chunk = 0; chunk < 4; ++chunk) {
+    const at::Tensor frames = vae.decode(latents.narrow(2, chunk, 1), state, quiet());
+    EXPECT_LE(relative_error(frames, reference_["vae.chunk." + std::to_string(chunk)]), kComponentTolerance) << chunk;
+  }
+}
+
+TEST_F(Parity, VaeOfGolden) {
+  const auto vae = load_tiny<AutoencoderKLWan>("vae", tiny_config().vae);
+  const at::Tensor latents = vae.denormalize(golden_["latents.7"].to(test_device()));
+  StreamState state;
+  std::vector<at::Tensor> frames;
+  for (int64_t t = 0; t < latents.size(2); ++t) frames.push_back(vae.decode(latents.narrow(2, t, 1), state, quiet()));
+  // The golden video is stored as float16.
+  EXPECT_LE(relative_error(at::cat(frames, 2), golden_["video"]), 5e-4);
+}
+
+}  // namespace
+}  // namespace wan::test
