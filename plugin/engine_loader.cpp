@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "engine_loader.h"
+
+#include <dlfcn.h>
+#include <glib.h>
+#include <gmodule.h>
+
+#include <string_view>
+
+namespace wan {
+namespace {
+
+// A path of the installed tree. The tree may have been moved, so its root is taken from where the plugin lies
+// now.
+std::string installed(std::string_view path) {
+  constexpr std::string_view prefix = WAN_PREFIX;
+  const std::string_view place = std::string_view(WAN_PLUGIN_FILE).substr(prefix.size());
+  Dl_info plugin;
+  if (!path.starts_with(prefix) || !dladdr(reinterpret_cast<void *>(&installed), &plugin))
+    return std::string(path);
+  const std::string_view file = plugin.dli_fname;
+  if (!file.ends_with(place)) return std::string(path);
+  return std::string(file.substr(0, file.size() - place.size())).append(path.substr(prefix.size()));
+}
+
+std::string choose(const std::string &chosen, const char *variable, std::string_view fallback) {
+  if (!chosen.empty()) return chosen;
+  const char *value = g_getenv(variable);
+  return value && *value ? value : installed(fallback);
+}
+
+}  // namespace
+
+std::string engine_file(const std::string &chosen) {
+  return choose(chosen, "GST_WAN_ENGINE", WAN_ENGINE_FILE);
+}
+
+std::string model_directory(const std::string &chosen) {
+  return choose(chosen, "GST_WAN_MODEL", WAN_MODEL_DIR);
+}
+
+const WanEngineApi *open_engine(const std::string &file, std::string *reason) {
+  GModule *module = g_module_open(file.c_str(), G_MODULE_BIND_LOCAL);
+  if (!module) {
+    *reason = "The engine library \"" + file + "\" cannot be opened: " + g_module_error();
+    return nullptr;
+  }
+  g_module_make_resident(module);
+  gpointer entry = nullptr;
+  const WanEngineApi *api = nullptr;
+  if (!g_module_symbol(module, WAN_ENGINE_ENTRY, &entry)) {
+    *reason = "The library \"" + file + "\" is not an engine of gst-wan.";
+  } else if (api = reinterpret_cast<WanEngineEntry>(entry)(WAN_ENGINE_ABI);
+             !api || api->abi != WAN_ENGINE_ABI) {
+    *reason = "The engine library \"" + file +
+              "\" belongs to another version of gst-wan: it does not serve interface " +
+              std::to_string(WAN_ENGINE_ABI) + ".";
+    api = nullptr;
+  }
+  return api;
+}
+
+}  // namespace wan

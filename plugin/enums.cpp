@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "enums.h"
+
+namespace wan {
+
+const char *scheduler_nick(WanScheduler scheduler) {
+  static GEnumClass *schedulers = G_ENUM_CLASS(g_type_class_ref(scheduler_type()));
+  return g_enum_get_value(schedulers, scheduler)->value_nick;
+}
+
+GType scheduler_type() {
+  static const GEnumValue values[] = {
+      {WAN_SCHEDULER_AUTO, "The checkpoint's own", "auto"},
+      {WAN_SCHEDULER_UNIPC, "UniPC multistep", "unipc"},
+      {WAN_SCHEDULER_EULER, "Flow matching Euler", "euler"},
+      {0, nullptr, nullptr},
+  };
+  static const GType type = g_enum_register_static("GstWanScheduler", values);
+  return type;
+}
+
+GType dtype_type() {
+  static const GEnumValue values[] = {
+      {WAN_DTYPE_AUTO, "bfloat16 on a GPU, float32 on the CPU", "auto"},
+      {WAN_DTYPE_FLOAT32, "32-bit floating point", "float32"},
+      {WAN_DTYPE_BFLOAT16, "bfloat16", "bfloat16"},
+      {0, nullptr, nullptr},
+  };
+  static const GType type = g_enum_register_static("GstWanDtype", values);
+  return type;
+}
+
+}  // namespace wan

@@ -1,0 +1,180 @@
+// Negotiation: what downstream leaves open, what it fixes, and what cannot be made.
+//
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include <gst/check/gstharness.h>
+#include <gst/video/video.h>
+
+#include "support.h"
+
+namespace wan::test {
+namespace {
+
+struct Negotiated {
+  GstVideoInfo info = {};
+  bool ok = false;
+};
+
+// The caps that the source settles on, without making more than one frame.
+Negotiated negotiate(const std::string &filter) {
+  Pipeline pipeline("wansrc device=cpu num-frames=1 steps=1 ! " + filter + kSink);
+  pipeline.run();
+  Negotiated result;
+  if (pipeline.samples().empty()) return result;
+  result.ok = gst_video_info_from_caps(&result.info, gst_sample_get_caps(pipeline.samples().front().get()));
+  return result;
+}
+
+std::string colorimetry(const GstVideoInfo &info) {
+  gchar *text = gst_video_colorimetry_to_string(&info.colorimetry);
+  std::string result = text ? text : "";
+  g_free(text);
+  return result;
+}
+
+TEST(Caps, OpenOnesAreTheCheckpointsOwn) {
+  const auto [info, ok] = negotiate("video/x-raw");
+  ASSERT_TRUE(ok);
+  EXPECT_EQ(info.width, 160);
+  EXPECT_EQ(info.height, 96);
+  EXPECT_EQ(info.fps_n, 16);
+  EXPECT_EQ(info.fps_d, 1);
+  EXPECT_EQ(info.par_n, 1);
+  EXPECT_EQ(info.par_d, 1);
+  EXPECT_EQ(info.interlace_mode, GST_VIDEO_INTERLACE_MODE_PROGRESSIVE);
+}
+
+TEST(Caps, ARangeBecomesTheNearestSizeThatCanBeMade) {
+  const auto [info, ok] = negotiate("video/x-raw,width=[1,40],height=[17,63],framerate=[1/1,10/1]");
+  ASSERT_TRUE(ok);
+  EXPECT_EQ(info.width, 32);
+  EXPECT_EQ(info.height, 48);
+  EXPECT_EQ(info.fps_n, 10);
+}
+
+TEST(Caps, AListLosesTheSizesThatCannotBeMade) {
+  const auto [info, ok] = negotiate("video/x-raw,width={40,48,50},height=32");
+  ASSERT_TRUE(ok);
+  EXPECT_EQ(info.width, 48);
+}
+
+TEST(Caps, FractionalRatesAreKept) {
+  const auto [info, ok] = negotiate("video/x-raw,width=32,height=32,framerate=24000/1001");
+  ASSERT_TRUE(ok);
+  EXPECT_EQ(info.fps_n, 24000);
+  EXPECT_EQ(info.fps_d, 1001);
+}
+
+class EveryFormat : public testing::TestWithParam<const char *> {};
+
+TEST_P(EveryFormat, FramesFillTheirLayout) {
+  const std::string format = GetParam();
+  Pipeline pipeline(kSmallSource + kSmallCaps + ",format=" + format + kSink);
+  pipeline.run();
+  ASSERT_EQ(pipeline.samples().size(), 5u);
+  for (const auto &sample : pipeline.samples()) {
+    GstVideoInfo info;
+    ASSERT_TRUE(gst_video_info_from_caps(&info, gst_sample_get_caps(sample.get())));
+    EXPECT_STREQ(gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(&info)), format.c_str());
+    GstVideoFrame frame;
+    ASSERT_TRUE(gst_video_frame_map(&frame, &info, gst_sample_get_buffer(sample.get()), GST_MAP_READ));
+    EXPECT_EQ(frame.map[0].size, info.size);
+    gst_video_frame_unmap(&frame);
+  }
+}
+
+TEST_P(EveryFormat, ShowsTheSamePicture) {
+  const std::string to_rgb = " ! videoconvert chroma-resampler=nearest ! video/x-raw,format=RGB" + kSink;
+  const std::string expected = video_of(kSmallSource + kSmallCaps + ",format=RGB" + kSink);
+  const std::string video = video_of(kSmallSource + kSmallCaps + ",format=" + GetParam() + to_rgb);
+  ASSERT_EQ(video.size(), expected.size());
+  double difference = 0;
+  for (size_t i = 0; i < video.size(); ++i) difference += std::abs(guint8(video[i]) - guint8(expected[i]));
+  EXPECT_LT(difference / video.size(), std::string(GetParam()).starts_with("RGB") ? 1e-9 : 12);
+}
+
+TEST_P(EveryFormat, FourthByteIsOpaque) {
+  const std::string format = GetParam();
+  if (format.size() != 4 || format == "NV12" || format == "I420") GTEST_SKIP() << "three components";
+  const std::string video = video_of(kSmallSource + kSmallCaps + ",format=" + format + kSink);
+  for (size_t i = 3; i < video.size(); i += 4) ASSERT_EQ(guint8(video[i]), 255);
+}
+
+INSTANTIATE_TEST_SUITE_P(Caps, EveryFormat, testing::Values("NV12", "I420", "RGB", "RGBx", "BGRx", "RGBA", "BGRA"),
+                         [](const auto &info) { return std::string(info.param); });
+
+TEST(Colorimetry, OpenOneIsUsualForTheSize) {
+  EXPECT_EQ(colorimetry(negotiate("video/x-raw,format=NV12,width=32,height=32").info), "bt601");
+  EXPECT_EQ(colorimetry(negotiate("video/x-raw,format=NV12,width=16,height=720").info), "bt709");
+  EXPECT_EQ(colorimetry(negotiate("video/x-raw,format=RGB,width=32,height=32").info), "sRGB");
+}
+
+TEST(Colorimetry, TheWantedOneIsMade) {
+  const std::string source = kSmallSource + kSmallCaps + ",format=I420,colorimetry=";
+  const std::string sink = kSink;
+  const std::string bt601 = video_of(source + "bt601" + sink);
+  const std::string bt709 = video_of(source + "bt709" + sink);
+  const std::string full = video_of(source + "1:4:7:1" + sink);
+  EXPECT_EQ(bt601.size(), bt709.size());
+  EXPECT_NE(bt601, bt709);
+  EXPECT_NE(bt601, full);
+}
+
+TEST(Colorimetry, OthersAreRefused) {
+  for (const char *filter : {"format=I420,colorimetry=bt2020", "format=RGB,colorimetry=2:1:5:1"}) {
+    const Error error = error_of(kSmallSource + kSmallCaps + "," + filter + kSink);
+    EXPECT_EQ(error.domain, "gst-resource-error-quark");
+    EXPECT_EQ(error.code, GST_RESOURCE_ERROR_SETTINGS);
+    EXPECT_NE(error.message.find("colorimetry"), std::string::npos) << error.message;
+  }
+}
+
+TEST(Caps, SizesThatAreNoMultipleOf16AreRefusedBeforeLoading) {
+  for (const char *size : {"width=100,height=96", "width=160,height=100"}) {
+    Pipeline pipeline("wansrc ! video/x-raw," + std::string(size) + kSink);
+    pipeline.run();
+    const auto error = first_error(pipeline);
+    ASSERT_TRUE(error);
+    EXPECT_EQ(error->domain, "gst-resource-error-quark");
+    EXPECT_EQ(error->code, GST_RESOURCE_ERROR_SETTINGS);
+    EXPECT_NE(error->message.find("width"), std::string::npos) << error->message;
+    EXPECT_NE(error->message.find("height"), std::string::npos) << error->message;
+    EXPECT_TRUE(pipeline.messages(GST_MESSAGE_PROGRESS).empty()) << "the model was loaded";
+  }
+}
+
+TEST(Caps, SizesBeyondAnyMemoryAreRefused) {
+  const Error error = error_of("wansrc ! video/x-raw,width=2147483632,height=2147483632" + kSink);
+  EXPECT_EQ(error.domain, "gst-resource-error-quark");
+  EXPECT_EQ(error.code, GST_RESOURCE_ERROR_SETTINGS);
+}
+
+TEST(Caps, StayAsTheyAreForARun) {
+  const std::string launch = stub_source("") + "num-frames=5 ! appsink name=sink sync=false";
+  Pipeline pipeline(launch);
+  const Ptr<GstElement> source = pipeline.find("src");
+  const Ptr<GstPad> pad(gst_element_get_static_pad(source.get(), "src"));
+  ASSERT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  const Ptr<GstCaps> before(gst_pad_get_current_caps(pad.get()));
+  gst_pad_mark_reconfigure(pad.get());
+  pipeline.run();
+  ASSERT_EQ(pipeline.samples().size(), 5u);
+  for (const auto &sample : pipeline.samples())
+    EXPECT_TRUE(gst_caps_is_equal(gst_sample_get_caps(sample.get()), before.get()));
+}
+
+TEST(Caps, HarnessSeesThemBeforeTheFirstFrame) {
+  GstHarness *harness = gst_harness_new_parse((kSmallSource + kSmallCaps).c_str());
+  gst_harness_play(harness);
+  GstBuffer *buffer = gst_harness_pull(harness);
+  ASSERT_NE(buffer, nullptr);
+  const Ptr<GstCaps> caps(gst_pad_get_current_caps(harness->sinkpad));
+  ASSERT_TRUE(caps);
+  GstVideoInfo info;
+  EXPECT_TRUE(gst_video_info_from_caps(&info, caps.get()));
+  EXPECT_EQ(gst_buffer_get_size(buffer), info.size);
+  gst_buffer_unref(buffer);
+  gst_harness_teardown(harness);
+}
+
+}  // namespace
+}  // namespace wan::test

@@ -1,0 +1,191 @@
+// Bad input: each ends with one clear error of the right kind, and a pipeline that is back in NULL.
+//
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include <fstream>
+
+#include "support.h"
+
+namespace wan::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+void expect_resource_error(const Error &error, GstResourceError code, const std::string &names) {
+  EXPECT_EQ(error.domain, "gst-resource-error-quark") << error.message;
+  EXPECT_EQ(error.code, code) << error.message;
+  EXPECT_NE(error.message.find(names), std::string::npos) << "\"" << names << "\" is not in: " << error.message;
+  EXPECT_TRUE(g_utf8_validate(error.message.c_str(), -1, nullptr));
+}
+
+void replace_in(const fs::path &file, const std::string &old, const std::string &fresh) {
+  std::ifstream in(file, std::ios::binary);
+  std::string text(std::istreambuf_iterator<char>(in), {});
+  const size_t at = text.find(old);
+  ASSERT_NE(at, std::string::npos) << file << " lacks " << old;
+  text.replace(at, old.size(), fresh);
+  std::ofstream(file, std::ios::binary) << text;
+}
+
+TEST(BadModel, MissingDirectory) {
+  expect_resource_error(error_of("wansrc model=/nowhere/wan" + kSink), GST_RESOURCE_ERROR_NOT_FOUND, "/nowhere/wan");
+}
+
+TEST(BadModel, DirectoryWithoutACheckpoint) {
+  ModelCopy model;
+  fs::remove(model / "model_index.json");
+  expect_resource_error(error_of(model.source() + kSink), GST_RESOURCE_ERROR_NOT_FOUND, "model_index.json");
+}
+
+TEST(BadModel, AnotherPipelineClass) {
+  ModelCopy model;
+  replace_in(model / "model_index.json", "\"WanPipeline\"", "\"StableDiffusionPipeline\"");
+  expect_resource_error(error_of(model.source() + kSink), GST_RESOURCE_ERROR_SETTINGS, "StableDiffusionPipeline");
+}
+
+TEST(BadModel, BrokenJson) {
+  ModelCopy model;
+  std::ofstream(model / "model_index.json") << "{\"_class_name\": ";
+  expect_resource_error(error_of(model.source() + kSink), GST_RESOURCE_ERROR_SETTINGS, "model_index.json");
+}
+
+TEST(BadModel, MissingWeights) {
+  ModelCopy model;
+  fs::remove(model / "vae/diffusion_pytorch_model.safetensors");
+  expect_resource_error(error_of(model.source() + kSink), GST_RESOURCE_ERROR_NOT_FOUND, "vae");
+}
+
+TEST(BadModel, MissingTokenizer) {
+  ModelCopy model;
+  fs::remove_all(model / "tokenizer");
+  expect_resource_error(error_of(model.source() + kSink), GST_RESOURCE_ERROR_NOT_FOUND, "tokenizer");
+}
+
+TEST(BadModel, TruncatedWeights) {
+  ModelCopy model;
+  const fs::path file = model / "transformer/diffusion_pytorch_model.safetensors";
+  fs::resize_file(file, fs::file_size(file) / 2);
+  expect_resource_error(error_of(model.source() + kSink), GST_RESOURCE_ERROR_SETTINGS,
+                        "diffusion_pytorch_model.safetensors");
+}
+
+TEST(BadModel, EmptyWeights) {
+  ModelCopy model;
+  fs::resize_file(model / "text_encoder/model.safetensors", 0);
+  expect_resource_error(error_of(model.source() + kSink), GST_RESOURCE_ERROR_SETTINGS, "model.safetensors");
+}
+
+TEST(BadModel, MissingTensor) {
+  ModelCopy model;
+  replace_in(model / "transformer/diffusion_pytorch_model.safetensors", "\"proj_out.weight\"", "\"prox_out.weight\"");
+  expect_resource_error(error_of(model.source() + kSink), GST_RESOURCE_ERROR_SETTINGS, "proj_out.weight");
+}
+
+TEST(BadModel, LoadingEndsWithAProgressError) {
+  ModelCopy model;
+  fs::resize_file(model / "vae/diffusion_pytorch_model.safetensors", 100);
+  Pipeline pipeline(model.source() + kSink);
+  pipeline.run();
+  const auto progress = pipeline.messages(GST_MESSAGE_PROGRESS);
+  ASSERT_FALSE(progress.empty());
+  GstProgressType type;
+  gst_message_parse_progress(const_cast<GstMessage *>(progress.back()), &type, nullptr, nullptr);
+  EXPECT_EQ(type, GST_PROGRESS_TYPE_ERROR);
+}
+
+TEST(BadValue, PromptThatIsNotUtf8) {
+  Pipeline pipeline(kSmallSource + kSmallCaps + kSink);
+  g_object_set(pipeline.find("src").get(), "prompt", "a \xff\xfe cat", nullptr);
+  pipeline.run();
+  const auto error = first_error(pipeline);
+  ASSERT_TRUE(error);
+  expect_resource_error(*error, GST_RESOURCE_ERROR_SETTINGS, "UTF-8");
+}
+
+TEST(BadValue, Device) {
+  expect_resource_error(error_of("wansrc device=toaster" + kSmallCaps + kSink), GST_RESOURCE_ERROR_SETTINGS, "toaster");
+}
+
+TEST(BadValue, DeviceThatIsAbsent) {
+  expect_resource_error(error_of("wansrc device=cuda:63" + kSmallCaps + kSink), GST_RESOURCE_ERROR_OPEN_READ_WRITE,
+                        "cuda");
+}
+
+TEST(BadValue, SizeTooBigForMemory) {
+  const Error error = error_of("wansrc device=cpu steps=1 ! video/x-raw,format=NV12,width=32768,height=32768" + kSink);
+  expect_resource_error(error, GST_RESOURCE_ERROR_NO_SPACE_LEFT, "");
+}
+
+TEST(BadValue, FrameCountTooBigForMemory) {
+  const Error error = error_of("wansrc device=cpu steps=1 num-frames=400000001" + kSmallCaps + kSink);
+  expect_resource_error(error, GST_RESOURCE_ERROR_NO_SPACE_LEFT, "");
+}
+
+TEST(BadValue, FrameCountIsRoundedDownWithAWarning) {
+  Pipeline pipeline("wansrc device=cpu steps=1 num-frames=8" + kSmallCaps + kSink);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_EQ(pipeline.samples().size(), 5u);
+  const auto warnings = pipeline.messages(GST_MESSAGE_WARNING);
+  ASSERT_EQ(warnings.size(), 1u);
+  GError *warning = nullptr;
+  gst_message_parse_warning(const_cast<GstMessage *>(warnings.front()), &warning, nullptr);
+  EXPECT_NE(std::string(warning->message).find("num-frames=8"), std::string::npos) << warning->message;
+  g_error_free(warning);
+}
+
+void expect_engine_error(const std::string &file, const std::string &says) {
+  const Error error = error_of("wansrc engine=" + file + kSink);
+  EXPECT_EQ(error.domain, "gst-library-error-quark");
+  EXPECT_EQ(error.code, GST_LIBRARY_ERROR_INIT);
+  EXPECT_NE(error.message.find(file), std::string::npos) << error.message;
+  EXPECT_NE(error.message.find(says), std::string::npos) << error.message;
+}
+
+TEST(BadEngine, Missing) { expect_engine_error("/nowhere/libwan-engine.so", "cannot be opened"); }
+
+TEST(BadEngine, AnotherLibrary) { expect_engine_error(test_library("WAN_TEST_PLUGIN"), "not an engine"); }
+
+TEST(BadEngine, AnotherVersion) { expect_engine_error(test_library("WAN_TEST_OTHER_ABI_ENGINE"), "another version"); }
+
+struct Failure {
+  const char *prompt;
+  const char *domain;
+  int code;
+};
+
+class EngineFailure : public testing::TestWithParam<Failure> {};
+
+TEST_P(EngineFailure, HasItsKind) {
+  const Error error = error_of(stub_source(GetParam().prompt) + kSink);
+  EXPECT_EQ(error.domain, GetParam().domain);
+  EXPECT_EQ(error.code, GetParam().code);
+  EXPECT_EQ(error.message, "The stub failed.");
+  EXPECT_NE(error.debug.find("engine stub"), std::string::npos) << error.debug;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    BadEngine, EngineFailure,
+    testing::Values(Failure{"not-found", "gst-resource-error-quark", GST_RESOURCE_ERROR_NOT_FOUND},
+                    Failure{"invalid", "gst-resource-error-quark", GST_RESOURCE_ERROR_SETTINGS},
+                    Failure{"out-of-memory", "gst-resource-error-quark", GST_RESOURCE_ERROR_NO_SPACE_LEFT},
+                    Failure{"device", "gst-resource-error-quark", GST_RESOURCE_ERROR_OPEN_READ_WRITE},
+                    Failure{"internal", "gst-stream-error-quark", GST_STREAM_ERROR_FAILED}));
+
+TEST(BadEngine, FramesMadeBeforeAFailureArePushed) {
+  Pipeline pipeline(stub_source("fails-at-the-end") + kSink);
+  pipeline.run();
+  EXPECT_TRUE(first_error(pipeline));
+  EXPECT_EQ(pipeline.samples().size(), 9u);
+}
+
+TEST(BadEngine, AnElementRecoversFromAnError) {
+  Pipeline pipeline("wansrc name=src device=cpu model=/nowhere num-frames=5 steps=1" + kSmallCaps + kSink);
+  pipeline.run();
+  ASSERT_TRUE(first_error(pipeline));
+  g_object_set(pipeline.find("src").get(), "model", "", nullptr);
+  pipeline.run();
+  EXPECT_EQ(pipeline.samples().size(), 5u);
+}
+
+}  // namespace
+}  // namespace wan::test

@@ -1,0 +1,151 @@
+// The element's face: metadata, properties, statistics, tags.
+//
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "support.h"
+
+namespace wan::test {
+namespace {
+
+Ptr<GstElement> make_source() {
+  GstElement *source = gst_element_factory_make("wansrc", nullptr);
+  if (!source) throw std::runtime_error("no element wansrc");
+  return Ptr<GstElement>(GST_ELEMENT(gst_object_ref_sink(source)));
+}
+
+template <typename T>
+T get(GstElement *source, const char *name) {
+  T value;
+  g_object_get(source, name, &value, nullptr);
+  return value;
+}
+
+std::string get_text(GstElement *source, const char *name) {
+  gchar *value = get<gchar *>(source, name);
+  std::string text = value;
+  g_free(value);
+  return text;
+}
+
+TEST(Element, DescribesItself) {
+  const Ptr<GstElement> source = make_source();
+  GstElementClass *klass = GST_ELEMENT_GET_CLASS(source.get());
+  EXPECT_STREQ(gst_element_class_get_metadata(klass, GST_ELEMENT_METADATA_KLASS), "Source/Video");
+  GstElementFactory *factory = gst_element_get_factory(source.get());
+  EXPECT_EQ(gst_plugin_feature_get_rank(GST_PLUGIN_FEATURE(factory)), guint(GST_RANK_NONE));
+}
+
+TEST(Properties, Defaults) {
+  const Ptr<GstElement> source = make_source();
+  for (const char *name : {"model", "prompt", "negative-prompt", "engine"}) EXPECT_EQ(get_text(source.get(), name), "");
+  EXPECT_EQ(get_text(source.get(), "device"), "auto");
+  EXPECT_EQ(get<gint64>(source.get(), "seed"), -1);
+  EXPECT_EQ(get<gint>(source.get(), "num-frames"), 0);
+  EXPECT_EQ(get<gint>(source.get(), "num-clips"), 1);
+  EXPECT_EQ(get<gint>(source.get(), "steps"), 0);
+  for (const char *name : {"guidance-scale", "guidance-scale-2", "flow-shift"})
+    EXPECT_EQ(get<gdouble>(source.get(), name), -1) << name;
+  EXPECT_EQ(get<guint>(source.get(), "queue-size"), 4u);
+}
+
+TEST(Properties, RoundTrip) {
+  const Ptr<GstElement> source = make_source();
+  g_object_set(source.get(), "seed", gint64(G_MAXINT64), "prompt", "ein Stern ★", "guidance-scale", 2.5, "num-clips", -1,
+               nullptr);
+  gst_util_set_object_arg(G_OBJECT(source.get()), "scheduler", "euler");
+  gst_util_set_object_arg(G_OBJECT(source.get()), "dtype", "bfloat16");
+  EXPECT_EQ(get<gint64>(source.get(), "seed"), G_MAXINT64);
+  EXPECT_EQ(get_text(source.get(), "prompt"), "ein Stern ★");
+  EXPECT_EQ(get<gdouble>(source.get(), "guidance-scale"), 2.5);
+  EXPECT_EQ(get<gint>(source.get(), "num-clips"), -1);
+  EXPECT_EQ(get<gint>(source.get(), "scheduler"), 2);
+  EXPECT_EQ(get<gint>(source.get(), "dtype"), 2);
+}
+
+TEST(Properties, AllSayWhatTheyAre) {
+  const Ptr<GstElement> source = make_source();
+  guint count = 0;
+  GParamSpec **specs = g_object_class_list_properties(G_OBJECT_GET_CLASS(source.get()), &count);
+  for (guint i = 0; i < count; ++i) {
+    if (specs[i]->owner_type != G_OBJECT_TYPE(source.get())) continue;
+    EXPECT_GT(std::string(g_param_spec_get_blurb(specs[i])).size(), 20u) << specs[i]->name;
+    if (specs[i]->flags & G_PARAM_WRITABLE && std::string(specs[i]->name) != "engine")
+      EXPECT_TRUE(specs[i]->flags & (GST_PARAM_MUTABLE_READY | GST_PARAM_MUTABLE_PLAYING)) << specs[i]->name;
+  }
+  g_free(specs);
+}
+
+TEST(Properties, NullTextIsEmpty) {
+  const Ptr<GstElement> source = make_source();
+  g_object_set(source.get(), "prompt", nullptr, "model", nullptr, nullptr);
+  EXPECT_EQ(get_text(source.get(), "prompt"), "");
+}
+
+// The comment tag of a run on the stub engine, whose checkpoint suggests 9 frames, 4 steps, 5.0/3.0, 2.0, Euler.
+std::string comment_of(const std::string &properties, const std::string &prompt = "") {
+  Pipeline pipeline(stub_source(prompt) + properties + kSink);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  std::string comment;
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_TAG)) {
+    GstTagList *tags = nullptr;
+    gst_message_parse_tag(const_cast<GstMessage *>(message), &tags);
+    gchar *text = nullptr;
+    if (gst_tag_list_get_string(tags, GST_TAG_COMMENT, &text)) comment = text;
+    g_free(text);
+    gst_tag_list_unref(tags);
+  }
+  return comment;
+}
+
+TEST(Properties, OpenOnesAreTheCheckpointsOwn) {
+  EXPECT_EQ(comment_of("seed=7"),
+            "seed=7 num-frames=9 steps=4 guidance-scale=5 guidance-scale-2=3 flow-shift=2 scheduler=euler");
+}
+
+TEST(Properties, OneGuidanceScaleCountsForBothExperts) {
+  EXPECT_EQ(comment_of("seed=7 guidance-scale=6.5"),
+            "seed=7 num-frames=9 steps=4 guidance-scale=6.5 guidance-scale-2=6.5 flow-shift=2 scheduler=euler");
+  EXPECT_EQ(comment_of("seed=7 guidance-scale-2=1"),
+            "seed=7 num-frames=9 steps=4 guidance-scale=5 guidance-scale-2=1 flow-shift=2 scheduler=euler");
+}
+
+TEST(Properties, GivenOnesCount) {
+  EXPECT_EQ(comment_of("seed=7 num-frames=5 steps=2 guidance-scale=1 guidance-scale-2=2 flow-shift=0.5 scheduler=unipc "
+                       "negative-prompt=blurry"),
+            "seed=7 num-frames=5 steps=2 guidance-scale=1 guidance-scale-2=2 flow-shift=0.5 scheduler=unipc "
+            "negative-prompt=\"blurry\"");
+}
+
+TEST(Stats, FollowARun) {
+  Pipeline pipeline(stub_source("") + "seed=42 num-clips=2 ! fakesink");
+  Ptr<GstStructure> stats = pipeline.stats();
+  EXPECT_STREQ(gst_structure_get_string(stats.get(), "stage"), "idle");
+  pipeline.run();
+  stats = pipeline.stats();
+  gint clip = 0, chunk = 0, step = 0, steps = 0;
+  guint level = 99;
+  guint64 seed = 0, pushed = 0, gpu = 0, peak = 0, pinned = 0;
+  gdouble load = 0, denoise = 0;
+  ASSERT_TRUE(gst_structure_get(stats.get(), "clip", G_TYPE_INT, &clip, "chunk", G_TYPE_INT, &chunk, "step", G_TYPE_INT,
+                                &step, "steps", G_TYPE_INT, &steps, "queue-level", G_TYPE_UINT, &level, "seed",
+                                G_TYPE_UINT64, &seed, "frames-pushed", G_TYPE_UINT64, &pushed, "gpu-bytes", G_TYPE_UINT64,
+                                &gpu, "gpu-peak-bytes", G_TYPE_UINT64, &peak, "pinned-bytes", G_TYPE_UINT64, &pinned,
+                                "load-seconds", G_TYPE_DOUBLE, &load, "denoise-seconds", G_TYPE_DOUBLE, &denoise,
+                                nullptr));
+  EXPECT_EQ(clip, 1);
+  EXPECT_EQ(chunk, 2);
+  EXPECT_EQ(step, 4);
+  EXPECT_EQ(steps, 4);
+  EXPECT_EQ(level, 0u);
+  EXPECT_EQ(seed, 43u);
+  EXPECT_EQ(pushed, 18u);
+  EXPECT_EQ(gpu, 1000u);
+  EXPECT_EQ(peak, 2000u);
+  EXPECT_EQ(pinned, 3000u);
+  EXPECT_EQ(load, 1);
+  EXPECT_EQ(denoise, 2);
+  EXPECT_STREQ(gst_structure_get_string(stats.get(), "stage"), "idle");
+}
+
+}  // namespace
+}  // namespace wan::test

@@ -1,0 +1,86 @@
+// An engine without a model, for what the real one cannot be made to do: the prompt says how it behaves. It keeps the
+// rules of wan/engine.h, and needs neither LibTorch nor time.
+//
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <string>
+#include <thread>
+
+#include "wan/engine.h"
+
+struct WanModel {};
+
+namespace {
+
+using std::chrono::milliseconds;
+
+WanStatus fail(WanError *error, WanStatus status, const char *message) {
+  std::snprintf(error->message, sizeof error->message, "%s", message);
+  return status;
+}
+
+WanStatus describe(const char *, WanDefaults *defaults, WanError *) {
+  *defaults = {64, 48, 9, 25, 1, 4, 5.0, 3.0, 2.0, WAN_SCHEDULER_EULER, 16, 4};
+  return WAN_OK;
+}
+
+WanStatus load(const WanLoadOptions *, const WanCallbacks *callbacks, WanModel **model, WanError *error) {
+  for (int percent = 0; percent <= 100; percent += 25) {
+    const WanProgress progress = {WAN_STAGE_LOAD, percent, 100, percent / 100.0};
+    callbacks->progress(callbacks->user, &progress);
+    if (callbacks->cancelled(callbacks->user)) return fail(error, WAN_CANCELLED, "cancelled");
+  }
+  *model = new WanModel;
+  return WAN_OK;
+}
+
+bool push_frames(const WanGenerateOptions &options, const WanCallbacks &callbacks, int chunk, int first, int count) {
+  const size_t size = options.layout.size;
+  auto *frames = new WanFrames{new uint8_t[size * count], size, count, first, chunk};
+  std::memset(frames->data, static_cast<int>(options.seed), size * count);
+  return callbacks.frames(callbacks.user, frames);
+}
+
+WanStatus generate(WanModel *, const WanGenerateOptions *options, const WanCallbacks *callbacks, WanError *error) {
+  static const std::map<std::string, WanStatus> failures = {
+      {"not-found", WAN_NOT_FOUND}, {"invalid", WAN_INVALID},   {"out-of-memory", WAN_OUT_OF_MEMORY},
+      {"device", WAN_DEVICE},       {"internal", WAN_INTERNAL},
+  };
+  const std::string prompt = options->prompt;
+  for (int step = 1; step <= options->steps; ++step) {
+    const WanProgress progress = {WAN_STAGE_DENOISE, step, options->steps, step * 0.5};
+    callbacks->progress(callbacks->user, &progress);
+  }
+  if (prompt == "stubborn") std::this_thread::sleep_for(milliseconds(2500));  // deaf to cancelling
+  if (const auto failure = failures.find(prompt); failure != failures.end())
+    return fail(error, failure->second, "The stub failed.");
+
+  bool more = true;
+  for (int chunk = 0, frame = 0; more && frame < options->num_frames; ++chunk) {
+    const int count = chunk == 0 ? 1 : 4;
+    more = push_frames(*options, *callbacks, chunk, frame, count);
+    frame += count;
+  }
+  if (!more) return fail(error, WAN_CANCELLED, "cancelled");
+  return prompt == "fails-at-the-end" ? fail(error, WAN_INTERNAL, "The stub failed.") : WAN_OK;
+}
+
+void memory(const WanModel *, WanMemory *memory) { *memory = {1000, 2000, 3000}; }
+
+void model_free(WanModel *model) { delete model; }
+
+void frames_free(WanFrames *frames) {
+  delete[] frames->data;
+  delete frames;
+}
+
+const WanEngineApi api = {STUB_ABI, "stub", describe, load, generate, memory, model_free, frames_free};
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) const WanEngineApi *wan_engine(uint32_t abi) {
+  return abi == STUB_ABI ? &api : nullptr;
+}
