@@ -24,9 +24,9 @@ std::filesystem::path own_directory() {
   return std::filesystem::path(info.dli_fname).parent_path();
 }
 
-/// Loads LibTorch's CUDA half together with our kernels, once in the process. It is kept apart so that the engine
-/// also runs where there is no CUDA. It must come before anything asks LibTorch about CUDA, since LibTorch remembers
-/// the answer. Returns why there is no CUDA, or nothing.
+/// Loads LibTorch's CUDA half together with our kernels, once in the process. It is kept apart so that the
+/// engine also runs where there is no CUDA. It must come before anything asks LibTorch about CUDA, since
+/// LibTorch remembers the answer. Returns why there is no CUDA, or nothing.
 const std::string &load_cuda_module() {
   static const std::string failure = []() -> std::string {
     if (!dlopen("libcuda.so.1", RTLD_NOW)) return "there is no NVIDIA driver (libcuda.so.1)";
@@ -52,11 +52,12 @@ at::Device parse_device(const std::string &name) {
     if (status != std::errc() || rest != end || index < 0 || begin == end) index = -1;
   }
   if ((name != "cuda" && !name.starts_with("cuda:")) || index < 0)
-    throw invalid("device '" + name + "' is not one of auto, cpu, cuda and cuda:N");
-  if (!failure.empty()) throw Error(WAN_DEVICE, "device '" + name + "' cannot be used: " + failure);
+    throw invalid("Device '" + name + "' is not one of auto, cpu, cuda and cuda:N");
+  if (!failure.empty()) throw Error(WAN_DEVICE, "Device '" + name + "' cannot be used: " + failure);
   const int count = c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount();
   if (index >= count)
-    throw Error(WAN_DEVICE, "device '" + name + "' cannot be used: there are " + std::to_string(count) + " GPUs");
+    throw Error(WAN_DEVICE,
+                "Device '" + name + "' cannot be used: there are " + std::to_string(count) + " GPUs");
   at::globalContext().lazyInitDevice(at::kCUDA);
   return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
 }

@@ -13,8 +13,8 @@
 
 namespace wan {
 
-/// "auto", "cpu", "cuda" or "cuda:N" (auto: CUDA where there is a usable GPU). Throws wan::Error: WAN_INVALID for
-/// another name, WAN_DEVICE where the device is not there.
+/// "auto", "cpu", "cuda" or "cuda:N" (auto: CUDA where there is a usable GPU). Throws wan::Error: WAN_INVALID
+/// for another name, WAN_DEVICE where the device is not there.
 at::Device parse_device(const std::string &name);
 
 /// Bytes that could still be allocated on the device (for the CPU: MemAvailable).
@@ -25,8 +25,8 @@ WanMemory memory_in_use(at::Device device);
 /// Waits until everything that was queued on the calling thread's stream of the device is done.
 void synchronize(at::Device device);
 
-/// Keeps the host at most two layers ahead of the GPU: enough to keep it busy, and little enough that a cancel takes
-/// effect within about a layer's time. Does nothing on the CPU.
+/// Keeps the host at most two layers ahead of the GPU: enough to keep it busy, and little enough that a
+/// cancel takes effect within about a layer's time. Does nothing on the CPU.
 class LaunchWindow {
  public:
   explicit LaunchWindow(at::Device device) : device_(device) {}

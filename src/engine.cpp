@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "checkpoint/config.h"
 #include "device.h"
@@ -20,14 +21,18 @@ namespace wan {
 
 namespace {
 
-WanStatus report(WanError *error, WanStatus status, const std::string &message) {
+/// Makes a sentence of the message.
+WanStatus report(WanError *error, WanStatus status, std::string message) {
+  if (!message.ends_with('.')) message += '.';
   std::strncpy(error->message, message.c_str(), sizeof(error->message) - 1);
   error->message[sizeof(error->message) - 1] = '\0';
   return status;
 }
 
 /// LibTorch's messages carry a C++ backtrace; the first line is the sentence.
-std::string first_line(const char *text) { return std::string(text).substr(0, std::string(text).find('\n')); }
+std::string first_line(const char *text) {
+  return std::string(text).substr(0, std::string(text).find('\n'));
+}
 
 /// LibTorch's CPU allocator has no exception type of its own.
 bool is_host_out_of_memory(const c10::Error &failure) {
@@ -45,12 +50,14 @@ WanStatus guarded(WanError *error, const std::string &advice, Function function)
     return report(error, failure.kind(), failure.what());
   } catch (const c10::OutOfMemoryError &failure) {
     return report(error, WAN_OUT_OF_MEMORY,
-                  "the GPU has too little memory: " + advice + " (" + first_line(failure.what_without_backtrace()) + ")");
+                  "The GPU has too little memory: " + advice + " (" +
+                      first_line(failure.what_without_backtrace()) + ")");
   } catch (const c10::Error &failure) {
     const bool memory = is_host_out_of_memory(failure);
-    return report(error, memory ? WAN_OUT_OF_MEMORY : WAN_INTERNAL, first_line(failure.what_without_backtrace()));
+    return report(error, memory ? WAN_OUT_OF_MEMORY : WAN_INTERNAL,
+                  first_line(failure.what_without_backtrace()));
   } catch (const std::bad_alloc &) {
-    return report(error, WAN_OUT_OF_MEMORY, "this machine has too little memory");
+    return report(error, WAN_OUT_OF_MEMORY, "This machine has too little memory");
   } catch (const std::exception &failure) {
     return report(error, WAN_INTERNAL, first_line(failure.what()));
   }
@@ -65,7 +72,8 @@ WanStatus describe(const char *model_dir, WanDefaults *defaults, WanError *error
   return guarded(error, "", [&] { *defaults = CheckpointConfig::read(model_dir).defaults; });
 }
 
-WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model, WanError *error) {
+WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model,
+               WanError *error) {
   return guarded(error, "choose a smaller model, dtype=bfloat16 or device=cpu", [&] {
     const RunContext context(*callbacks);
     const at::Device device = parse_device(options->device);
@@ -73,13 +81,14 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
     Tokenizer tokenizer(config.directory / "tokenizer");
     // The source outlives this call (the text encoder comes back through it), the callbacks do not.
     auto loading = std::make_shared<std::optional<StageProgress>>(std::in_place, context, WAN_STAGE_LOAD, 100);
-    auto source = open_checkpoint(config, device, [loading, context](uint64_t bytes, uint64_t all) {
+    auto source = open_checkpoint(config, device, [loading, context, last = 0](uint64_t bytes, uint64_t all) mutable {
       if (!*loading) return;
       context.check();
-      (*loading)->report(static_cast<int32_t>(bytes * 100 / all));
+      const auto percent = static_cast<int32_t>(bytes * 100 / all);
+      if (percent != std::exchange(last, percent)) (*loading)->report(percent);
     });
-    *model = new WanModel{{config, std::move(source), std::move(tokenizer), device,
-                           scalar_type(options->dtype, device)}};
+    *model = new WanModel{
+        {config, std::move(source), std::move(tokenizer), device, scalar_type(options->dtype, device)}};
     (*loading)->report(100);
     loading->reset();
   });
@@ -97,9 +106,13 @@ WanStatus generate(WanModel *model, const WanGenerateOptions *options, const Wan
   return status;
 }
 
-void memory(const WanModel *model, WanMemory *memory) { *memory = memory_in_use(model->pipeline.device()); }
+void memory(const WanModel *model, WanMemory *memory) {
+  *memory = memory_in_use(model->pipeline.device());
+}
 
-void model_free(WanModel *model) { delete model; }
+void model_free(WanModel *model) {
+  delete model;
+}
 
 const WanEngineApi kApi = {WAN_ENGINE_ABI, WAN_VERSION, describe,   load,
                            generate,       memory,      model_free, free_frames};
@@ -108,4 +121,6 @@ const WanEngineApi kApi = {WAN_ENGINE_ABI, WAN_VERSION, describe,   load,
 
 }  // namespace wan
 
-extern "C" const WanEngineApi *wan_engine(uint32_t abi) { return abi == WAN_ENGINE_ABI ? &wan::kApi : nullptr; }
+extern "C" const WanEngineApi *wan_engine(uint32_t abi) {
+  return abi == WAN_ENGINE_ABI ? &wan::kApi : nullptr;
+}

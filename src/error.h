@@ -17,7 +17,11 @@ class Error : public std::runtime_error {
   WanStatus kind_;
 };
 
-inline Error not_found(const std::string &message) { return {WAN_NOT_FOUND, message}; }
-inline Error invalid(const std::string &message) { return {WAN_INVALID, message}; }
+inline Error not_found(const std::string &message) {
+  return {WAN_NOT_FOUND, message};
+}
+inline Error invalid(const std::string &message) {
+  return {WAN_INVALID, message};
+}
 
 }  // namespace wan

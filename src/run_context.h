@@ -14,7 +14,7 @@ class RunContext {
   /// Throws wan::Error (WAN_CANCELLED) if the caller asked to stop. Called between layers and chunks.
   void check() const {
     if (callbacks_.cancelled && callbacks_.cancelled(callbacks_.user))
-      throw Error(WAN_CANCELLED, "generation was cancelled");
+      throw Error(WAN_CANCELLED, "The generation was cancelled");
   }
   const WanCallbacks &callbacks() const { return callbacks_; }
 

@@ -79,8 +79,8 @@ WanDefaults read_defaults(const CheckpointConfig &config) {
   const bool own_guidance = file.has("guidance_scale");
   defaults.guidance_scale = file.get<double>("guidance_scale", 4.0);
   // As in Diffusers, a guidance scale given alone serves both transformers.
-  defaults.guidance_scale_2 =
-      file.get<double>("guidance_scale_2", own_guidance || !config.boundary_ratio ? defaults.guidance_scale : 3.0);
+  defaults.guidance_scale_2 = file.get<double>(
+      "guidance_scale_2", own_guidance || !config.boundary_ratio ? defaults.guidance_scale : 3.0);
   defaults.flow_shift = config.scheduler.flow_shift;
   defaults.scheduler = config.scheduler.scheduler;
   return defaults;
@@ -138,8 +138,8 @@ VaeConfig VaeConfig::parse(const JsonFile &file) {
   if (downsample.size() != config.dim_mult.size() - 1)
     throw file.error("temperal_downsample", "must have one entry less than dim_mult");
   config.temporal_upsample.assign(downsample.rbegin(), downsample.rend());
-  for (const auto &[key, values] : {std::pair{"latents_mean", &config.latents_mean},
-                                    std::pair{"latents_std", &config.latents_std}}) {
+  for (const auto &[key, values] :
+       {std::pair{"latents_mean", &config.latents_mean}, std::pair{"latents_std", &config.latents_std}}) {
     if (!file.has(key)) throw file.error(key, "is missing");
     *values = *file.find<std::vector<double>>(key);
     if (values->size() != static_cast<size_t>(config.z_dim))
@@ -152,7 +152,8 @@ VaeConfig VaeConfig::parse(const JsonFile &file) {
 
 std::vector<int64_t> VaeConfig::decoder_dims() const {
   std::vector<int64_t> dims;
-  for (auto factor = dim_mult.rbegin(); factor != dim_mult.rend(); ++factor) dims.push_back(base_dim * *factor);
+  for (auto factor = dim_mult.rbegin(); factor != dim_mult.rend(); ++factor)
+    dims.push_back(base_dim * *factor);
   return dims;
 }
 
@@ -210,7 +211,8 @@ SchedulerConfig SchedulerConfig::parse(const JsonFile &file) {
                                         "', but only UniPCMultistepScheduler and "
                                         "FlowMatchEulerDiscreteScheduler are supported");
   }
-  for (const char *key : {"use_dynamic_shifting", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"})
+  for (const char *key :
+       {"use_dynamic_shifting", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"})
     require(file, key, false, "false");
   require_null(file, "shift_terminal", "a terminal shift");
   return config;
@@ -219,7 +221,7 @@ SchedulerConfig SchedulerConfig::parse(const JsonFile &file) {
 CheckpointConfig CheckpointConfig::read(const std::filesystem::path &directory) {
   std::error_code status;
   if (!std::filesystem::is_directory(directory, status))
-    throw not_found("there is no model directory '" + directory.string() + "'");
+    throw not_found("There is no model directory '" + directory.string() + "'");
   if (!std::filesystem::exists(directory / "model_index.json"))
     throw not_found("'" + directory.string() + "' is not a Diffusers checkpoint: it has no model_index.json");
   const JsonFile index(directory / "model_index.json");
@@ -247,12 +249,16 @@ CheckpointConfig CheckpointConfig::read(const std::filesystem::path &directory) 
   if (has_transformer_2) {
     const JsonFile second_file(directory / "transformer_2" / "config.json");
     const TransformerConfig second = TransformerConfig::parse(second_file);
-    if (second.in_channels != config.transformer.in_channels || second.out_channels != config.transformer.out_channels ||
-        second.text_dim != config.transformer.text_dim || second.patch_width != config.transformer.patch_width)
-      throw second_file.error("in_channels, out_channels, text_dim and patch_size", "must equal transformer's");
+    if (second.in_channels != config.transformer.in_channels ||
+        second.out_channels != config.transformer.out_channels ||
+        second.text_dim != config.transformer.text_dim ||
+        second.patch_width != config.transformer.patch_width)
+      throw second_file.error("in_channels, out_channels, text_dim and patch_size",
+                              "must equal transformer's");
     config.transformer_2 = second;
   }
-  if (config.transformer.in_channels != config.vae.z_dim || config.transformer.out_channels != config.vae.z_dim)
+  if (config.transformer.in_channels != config.vae.z_dim ||
+      config.transformer.out_channels != config.vae.z_dim)
     throw transformer_file.error("in_channels", "and out_channels must equal the VAE's z_dim");
   if (config.transformer.text_dim != config.text_encoder.d_model)
     throw transformer_file.error("text_dim", "must equal the text encoder's d_model");

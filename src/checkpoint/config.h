@@ -68,8 +68,8 @@ struct CheckpointConfig {
   SchedulerConfig scheduler;
   WanDefaults defaults;
 
-  /// Throws wan::Error: WAN_NOT_FOUND for a missing directory or file, WAN_INVALID for one that is not what it should
-  /// be or that asks for something not supported.
+  /// Throws wan::Error: WAN_NOT_FOUND for a missing directory or file, WAN_INVALID for one that is not what
+  /// it should be or that asks for something not supported.
   static CheckpointConfig read(const std::filesystem::path &directory);
 };
 

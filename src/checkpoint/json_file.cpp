@@ -13,7 +13,7 @@ constexpr uintmax_t kMaxFileSize = 64 << 20;
 
 std::string read_file(const std::filesystem::path &path) {
   std::error_code status;
-  if (!std::filesystem::is_regular_file(path, status)) throw not_found("there is no file " + path.string());
+  if (!std::filesystem::is_regular_file(path, status)) throw not_found("There is no file " + path.string());
   if (std::filesystem::file_size(path, status) > kMaxFileSize)
     throw invalid(path.string() + " is too large for a configuration file");
   std::ifstream file(path, std::ios::binary);

@@ -30,7 +30,8 @@ uint64_t unsigned_number(const Json &value, const std::string &tensor, const std
 /// Bytes that dtype and shape ask for.
 uint64_t byte_size(const TensorEntry &entry, const std::string &tensor, const std::string &source) {
   uint64_t size = safetensors_element_size(entry.dtype);
-  if (size == 0) throw invalid(source + ": tensor '" + tensor + "' has the unknown dtype '" + entry.dtype + "'");
+  if (size == 0)
+    throw invalid(source + ": tensor '" + tensor + "' has the unknown dtype '" + entry.dtype + "'");
   for (const int64_t dimension : entry.shape)
     if (__builtin_mul_overflow(size, static_cast<uint64_t>(dimension), &size))
       throw invalid(source + ": tensor '" + tensor + "' is too large");
@@ -57,7 +58,8 @@ TensorEntry parse_entry(const Json &json, const std::string &tensor, const std::
 }
 
 /// The tensors must tile the data section.
-void check_tiling(const std::map<std::string, TensorEntry> &tensors, uint64_t data_size, const std::string &source) {
+void check_tiling(const std::map<std::string, TensorEntry> &tensors, uint64_t data_size,
+                  const std::string &source) {
   std::vector<std::pair<const TensorEntry *, const std::string *>> order;
   for (const auto &[name, entry] : tensors) order.emplace_back(&entry, &name);
   std::sort(order.begin(), order.end(), [](const auto &a, const auto &b) {
@@ -86,7 +88,7 @@ struct FileDescriptor {
 std::shared_ptr<const std::byte> map_file(const std::string &path, uint64_t &size) {
   const FileDescriptor file(path);
   if (file.number < 0) {
-    if (errno == ENOENT) throw not_found("there is no file " + path);
+    if (errno == ENOENT) throw not_found("There is no file " + path);
     throw invalid(path + " cannot be opened: " + std::strerror(errno));
   }
   struct stat status;
@@ -114,7 +116,8 @@ std::map<std::string, TensorEntry> parse_safetensors_header(std::string_view hea
   uint64_t header_size = 0;
   if (head.size() < sizeof(header_size)) throw invalid(source + " is too short for a safetensors file");
   std::memcpy(&header_size, head.data(), sizeof(header_size));
-  if (header_size > kMaxHeaderSize) throw invalid(source + " is not a safetensors file: its header is too large");
+  if (header_size > kMaxHeaderSize)
+    throw invalid(source + " is not a safetensors file: its header is too large");
   data_begin = sizeof(header_size) + header_size;
   if (data_begin > file_size || data_begin > head.size())
     throw invalid(source + " is truncated: it ends within its header");
@@ -136,7 +139,8 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path &path) : path_(path
   tensors_ = parse_safetensors_header(bytes, size, path_, data_begin_);
 }
 
-std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &directory, const std::string &stem) {
+std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &directory,
+                                              const std::string &stem) {
   const std::filesystem::path index_path = directory / (stem + ".safetensors.index.json");
   std::vector<SafetensorsFile> files;
   if (!std::filesystem::exists(index_path)) {

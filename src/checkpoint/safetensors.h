@@ -24,9 +24,10 @@ struct TensorEntry {
 /// Bytes of one element of a dtype, 0 where the format does not know it.
 size_t safetensors_element_size(std::string_view dtype);
 
-/// Reads the header of a file of `file_size` bytes that begins with `head` (at least the header's bytes). Checks
-/// everything the format promises: sizes without overflow, shape against offsets, no holes, no overlaps, no rest.
-/// `source` names the file in errors. Throws wan::Error (WAN_INVALID). Sets `data_begin` to the data's first byte.
+/// Reads the header of a file of `file_size` bytes that begins with `head` (at least the header's bytes).
+/// Checks everything the format promises: sizes without overflow, shape against offsets, no holes, no
+/// overlaps, no rest. `source` names the file in errors. Throws wan::Error (WAN_INVALID). Sets `data_begin`
+/// to the data's first byte.
 std::map<std::string, TensorEntry> parse_safetensors_header(std::string_view head, uint64_t file_size,
                                                             const std::string &source, uint64_t &data_begin);
 
@@ -51,6 +52,7 @@ class SafetensorsFile {
 /// The files of one component by tensor name: `<stem>.safetensors`, or the shards that
 /// `<stem>.safetensors.index.json` lists (the index wins where both are there, as in Diffusers).
 /// Throws wan::Error: WAN_NOT_FOUND, WAN_INVALID.
-std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &directory, const std::string &stem);
+std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &directory,
+                                              const std::string &stem);
 
 }  // namespace wan

@@ -15,7 +15,8 @@ at::ScalarType scalar_type(const std::string &dtype, const std::string &tensor, 
       {"F32", at::kFloat}, {"BF16", at::kBFloat16}, {"F16", at::kHalf}, {"F64", at::kDouble}};
   const auto found = floating.find(dtype);
   if (found == floating.end())
-    throw invalid(file + ": tensor '" + tensor + "' has dtype " + dtype + ", but weights must be F32, BF16, F16 or F64");
+    throw invalid(file + ": tensor '" + tensor + "' has dtype " + dtype +
+                  ", but weights must be F32, BF16, F16 or F64");
   return found->second;
 }
 
@@ -40,7 +41,9 @@ const SafetensorsFile *CheckpointWeights::find(const std::string &name) const {
   return nullptr;
 }
 
-bool CheckpointWeights::contains(const std::string &name) const { return find(name) != nullptr; }
+bool CheckpointWeights::contains(const std::string &name) const {
+  return find(name) != nullptr;
+}
 
 uint64_t CheckpointWeights::bytes() const {
   uint64_t sum = 0;
@@ -51,14 +54,17 @@ uint64_t CheckpointWeights::bytes() const {
 
 at::Tensor CheckpointWeights::load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) {
   const SafetensorsFile *file = find(name);
-  if (!file) throw invalid((files_.size() == 1 ? files_[0].path() : directory_) + " lacks the tensor '" + name + "'");
+  if (!file)
+    throw invalid((files_.size() == 1 ? files_[0].path() : directory_) + " lacks the tensor '" + name + "'");
   const TensorEntry &entry = file->tensors().at(name);
   if (at::IntArrayRef(entry.shape) != shape)
-    throw invalid(file->path() + ": tensor '" + name + "' has the shape " + to_string(entry.shape) + ", not " +
-                  to_string(shape));
+    throw invalid(file->path() + ": tensor '" + name + "' has the shape " + to_string(entry.shape) +
+                  ", not " + to_string(shape));
   const auto stored = scalar_type(entry.dtype, name, file->path());
-  const at::Tensor mapped = at::from_blob(const_cast<std::byte *>(file->data(entry)), shape, at::dtype(stored));
-  // The copy to the device comes first: a GPU converts faster, and half of the bytes cross the bus if they are bf16.
+  const at::Tensor mapped =
+      at::from_blob(const_cast<std::byte *>(file->data(entry)), shape, at::dtype(stored));
+  // The copy to the device comes first: a GPU converts faster, and half of the bytes cross the bus if they
+  // are bf16.
   at::Tensor tensor = device_.is_cpu() ? mapped.to(dtype) : mapped.to(device_).to(dtype);
   if (tensor.is_alias_of(mapped)) tensor = mapped.clone();
   names_loaded_.insert(name);

@@ -22,8 +22,8 @@ class WeightSource {
   virtual at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) = 0;
 };
 
-/// The safetensors files of a Diffusers component. A tensor goes from the mapped file to the device and is converted
-/// there, so that host memory never holds a second copy of the model.
+/// The safetensors files of a Diffusers component. A tensor goes from the mapped file to the device and is
+/// converted there, so that host memory never holds a second copy of the model.
 class CheckpointWeights : public WeightSource {
  public:
   /// `loaded` hears the bytes read by each tensor; it may throw to stop.
@@ -32,8 +32,8 @@ class CheckpointWeights : public WeightSource {
 
   at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) override;
 
-  /// Strictness: throws WAN_INVALID if the files hold a tensor that was not loaded and whose name does not begin with
-  /// one of `ignored`.
+  /// Strictness: throws WAN_INVALID if the files hold a tensor that was not loaded and whose name does not
+  /// begin with one of `ignored`.
   void check_all_loaded(const std::vector<std::string> &ignored = {}) const;
   bool contains(const std::string &name) const;
   /// Bytes of all tensors of the files.

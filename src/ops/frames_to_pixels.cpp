@@ -37,9 +37,11 @@ float mean_of_four(const float *plane, int64_t x, int64_t width) {
 }
 
 /// One row of chroma from two rows of pixels; `step` is 2 where U and V are interleaved.
-void chroma_row(const Planes &in, int64_t width, const YuvCoefficients &yuv, int step, uint8_t *u, uint8_t *v) {
+void chroma_row(const Planes &in, int64_t width, const YuvCoefficients &yuv, int step, uint8_t *u,
+                uint8_t *v) {
   for (int64_t x = 0; x < width / 2; ++x) {
-    const float r = mean_of_four(in.r, x, width), g = mean_of_four(in.g, x, width), b = mean_of_four(in.b, x, width);
+    const float r = mean_of_four(in.r, x, width), g = mean_of_four(in.g, x, width),
+                b = mean_of_four(in.b, x, width);
     u[x * step] = to_byte(weighted(yuv.u, r, g, b) + yuv.chroma_offset);
     v[x * step] = to_byte(weighted(yuv.v, r, g, b) + yuv.chroma_offset);
   }
@@ -50,7 +52,9 @@ void convert_frame(const Planes &frame, const WanPixelLayout &layout, uint8_t *o
   const auto row_of = [&](int64_t y) {
     return Planes{frame.r + y * width, frame.g + y * width, frame.b + y * width};
   };
-  const auto plane_row = [&](int plane, int64_t y) { return out + layout.offset[plane] + y * layout.stride[plane]; };
+  const auto plane_row = [&](int plane, int64_t y) {
+    return out + layout.offset[plane] + y * layout.stride[plane];
+  };
   if (layout.format != WAN_PIXEL_NV12 && layout.format != WAN_PIXEL_I420) {
     const bool blue_first = layout.format == WAN_PIXEL_BGRX;
     const int order[3] = {blue_first ? 2 : 0, 1, blue_first ? 0 : 2};
@@ -76,7 +80,8 @@ at::Tensor frames_to_pixels_cpu(const at::Tensor &frames, at::IntArrayRef packed
     const auto plane = [&](int64_t channel) {
       return planes.const_data_ptr<float>() + channel * planes.stride(0) + t * planes.stride(1);
     };
-    convert_frame({plane(0), plane(1), plane(2)}, layout, pixels.mutable_data_ptr<uint8_t>() + t * pixels.stride(0));
+    convert_frame({plane(0), plane(1), plane(2)}, layout,
+                  pixels.mutable_data_ptr<uint8_t>() + t * pixels.stride(0));
   }
   return pixels;
 }
@@ -84,8 +89,12 @@ at::Tensor frames_to_pixels_cpu(const at::Tensor &frames, at::IntArrayRef packed
 }  // namespace
 
 // The dispatcher of LibTorch finds the kernel for the tensor's device; the CUDA module registers its own.
-TORCH_LIBRARY(wan, library) { library.def("frames_to_pixels(Tensor frames, int[] layout) -> Tensor"); }
-TORCH_LIBRARY_IMPL(wan, CPU, library) { library.impl("frames_to_pixels", frames_to_pixels_cpu); }
+TORCH_LIBRARY(wan, library) {
+  library.def("frames_to_pixels(Tensor frames, int[] layout) -> Tensor");
+}
+TORCH_LIBRARY_IMPL(wan, CPU, library) {
+  library.impl("frames_to_pixels", frames_to_pixels_cpu);
+}
 
 at::Tensor frames_to_pixels(const at::Tensor &frames, const WanPixelLayout &layout) {
   static const auto operation = c10::Dispatcher::singleton()

@@ -34,10 +34,14 @@ inline YuvCoefficients make_yuv_coefficients(WanColorMatrix matrix, bool full_ra
 }
 
 /// From the decoder's [-1, 1] to [0, 1].
-WAN_HOST_DEVICE float unit(float x) { return fminf(fmaxf(x * 0.5f + 0.5f, 0.0f), 1.0f); }
+WAN_HOST_DEVICE float unit(float x) {
+  return fminf(fmaxf(x * 0.5f + 0.5f, 0.0f), 1.0f);
+}
 
 /// Rounds half to even, as numpy's round does, and clamps.
-WAN_HOST_DEVICE uint8_t to_byte(float x) { return static_cast<uint8_t>(fminf(fmaxf(rintf(x), 0.0f), 255.0f)); }
+WAN_HOST_DEVICE uint8_t to_byte(float x) {
+  return static_cast<uint8_t>(fminf(fmaxf(rintf(x), 0.0f), 255.0f));
+}
 
 WAN_HOST_DEVICE float weighted(const float (&weight)[3], float r, float g, float b) {
   return weight[0] * r + weight[1] * g + weight[2] * b;

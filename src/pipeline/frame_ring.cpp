@@ -1,9 +1,9 @@
 #include "pipeline/frame_ring.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/core/StreamGuard.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "ops/frames_to_pixels.h"
 
@@ -11,14 +11,17 @@ namespace wan {
 
 namespace {
 
-/// WanFrames together with the tensor that owns its memory; LibTorch's allocators keep freed memory for the next chunk.
+/// WanFrames together with the tensor that owns its memory; LibTorch's allocators keep freed memory for the
+/// next chunk.
 struct OwnedFrames : WanFrames {
   at::Tensor pixels;
 };
 
 }  // namespace
 
-void free_frames(WanFrames *frames) { delete static_cast<OwnedFrames *>(frames); }
+void free_frames(WanFrames *frames) {
+  delete static_cast<OwnedFrames *>(frames);
+}
 
 FrameRing::FrameRing(const WanPixelLayout &layout, at::Device device, const RunContext &context)
     : layout_(layout), device_(device), context_(context) {
@@ -83,7 +86,7 @@ void FrameRing::deliver(const Chunk &chunk) {
   owned->chunk = chunk.index;
   const WanCallbacks &callbacks = context_.callbacks();
   if (!callbacks.frames(callbacks.user, owned.release()))
-    throw Error(WAN_CANCELLED, "the receiver of the frames asked to stop");
+    throw Error(WAN_CANCELLED, "The receiver of the frames asked to stop");
 }
 
 void FrameRing::deliver_all() {

@@ -1,5 +1,5 @@
-// The way of decoded chunks out of the engine, beside the decoder: while one chunk is converted, copied and handed
-// over, the next is being decoded.
+// The way of decoded chunks out of the engine, beside the decoder: while one chunk is converted, copied and
+// handed over, the next is being decoded.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,8 +16,9 @@
 
 namespace wan {
 
-/// On CUDA push() queues conversion on the calling thread's stream and the copy to pinned memory on a copy stream of
-/// its own; on the CPU the ring's thread converts. That thread hands the chunks to WanCallbacks.frames in order.
+/// On CUDA push() queues conversion on the calling thread's stream and the copy to pinned memory on a copy
+/// stream of its own; on the CPU the ring's thread converts. That thread hands the chunks to
+/// WanCallbacks.frames in order.
 class FrameRing {
  public:
   FrameRing(const WanPixelLayout &layout, at::Device device, const RunContext &context);
@@ -26,8 +27,9 @@ class FrameRing {
   FrameRing(const FrameRing &) = delete;
   FrameRing &operator=(const FrameRing &) = delete;
 
-  /// frames: [1, 3, T, H, W] float32 in [-1, 1]. Waits only while kDepth chunks are on their way, which bounds memory
-  /// and holds back the decoder. Throws wan::Error: WAN_CANCELLED, or what went wrong with an earlier chunk.
+  /// frames: [1, 3, T, H, W] float32 in [-1, 1]. Waits only while kDepth chunks are on their way, which
+  /// bounds memory and holds back the decoder. Throws wan::Error: WAN_CANCELLED, or what went wrong with an
+  /// earlier chunk.
   void push(const at::Tensor &frames);
   /// Waits until every chunk was handed over. Throws as push() does.
   void finish();
@@ -36,7 +38,7 @@ class FrameRing {
   static constexpr size_t kDepth = 2;
 
   struct Chunk {
-    at::Tensor data;                  // frames on the CPU path, pixels in pinned memory on the CUDA path
+    at::Tensor data;                   // frames on the CPU path, pixels in pinned memory on the CUDA path
     std::optional<c10::Event> copied;  // CUDA: the pixels are there
     int32_t index, first_frame;
   };

@@ -84,7 +84,8 @@ WanPipeline::WanPipeline(const CheckpointConfig &config, std::unique_ptr<Compone
 
 template <typename Model, typename Config>
 std::unique_ptr<const Model> WanPipeline::load(const std::string &component, const Config &config,
-                                               at::ScalarType dtype, std::set<std::string> keep_in_fp32) const {
+                                               at::ScalarType dtype,
+                                               std::set<std::string> keep_in_fp32) const {
   const std::unique_ptr<WeightSource> weights = source_->open(component);
   auto model = std::make_unique<const Model>(config, Weights(*weights, dtype, std::move(keep_in_fp32)));
   source_->close(component, *weights);
@@ -99,13 +100,13 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   };
   for (const auto &[value, name] : {std::pair{layout.width, "width"}, {layout.height, "height"}})
     require(value > 0 && value % defaults.size_multiple == 0,
-            std::string(name) + " " + std::to_string(value) + " is not a multiple of " +
+            "The " + std::string(name) + " " + std::to_string(value) + " is not a multiple of " +
                 std::to_string(defaults.size_multiple));
   require(options.num_frames > 0 && (options.num_frames - 1) % defaults.frames_multiple == 0,
-          "the number of frames, " + std::to_string(options.num_frames) + ", is not 1 more than a multiple of " +
-              std::to_string(defaults.frames_multiple));
+          "The number of frames, " + std::to_string(options.num_frames) +
+              ", is not 1 more than a multiple of " + std::to_string(defaults.frames_multiple));
   require(options.steps > 0 && options.steps <= config_.scheduler.num_train_timesteps,
-          "steps " + std::to_string(options.steps) + " is not in 1 to " +
+          "steps=" + std::to_string(options.steps) + " is not in 1 to " +
               std::to_string(config_.scheduler.num_train_timesteps));
   require(options.flow_shift > 0 && std::isfinite(options.flow_shift), "flow-shift must be above 0");
   require(std::isfinite(options.guidance_scale) && std::isfinite(options.guidance_scale_2),
@@ -117,11 +118,13 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   const TransformerConfig &transformer = config_.transformer;
   const uint64_t tokens = static_cast<uint64_t>(frames * (height / transformer.patch_height)) *
                           static_cast<uint64_t>(width / transformer.patch_width);
-  // The residual stream and what a block makes of it: about ten tensors of float32, and the feed-forward's inside.
-  const uint64_t per_token = static_cast<uint64_t>(10 * transformer.inner_dim() + 2 * transformer.ffn_dim) * 4;
+  // The residual stream and what a block makes of it: about ten tensors of float32, and the feed-forward's
+  // inside.
+  const uint64_t per_token =
+      static_cast<uint64_t>(10 * transformer.inner_dim() + 2 * transformer.ffn_dim) * 4;
   const uint64_t needed = std::max(tokens * per_token, vae_->decode_bytes(height, width));
   if (needed > free_memory(device_))
-    throw Error(WAN_OUT_OF_MEMORY, "a video of " + describe_size(options) + " needs about " +
+    throw Error(WAN_OUT_OF_MEMORY, "A video of " + describe_size(options) + " needs about " +
                                        std::to_string(needed >> 20) + " MiB of memory, and " +
                                        std::to_string(free_memory(device_) >> 20) +
                                        " MiB are free: choose a smaller width, height or number of frames");
@@ -151,8 +154,10 @@ at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, const at::Ten
   at::Tensor latents =
       at::randn({1, config_.vae.z_dim, frames, height, width}, generator, at::dtype(at::kFloat)).to(device_);
 
-  const auto scheduler = make_scheduler(config_.scheduler, options.scheduler, options.steps, options.flow_shift);
-  const double boundary = config_.boundary_ratio.value_or(0) * static_cast<double>(config_.scheduler.num_train_timesteps);
+  const auto scheduler =
+      make_scheduler(config_.scheduler, options.scheduler, options.steps, options.flow_shift);
+  const double boundary =
+      config_.boundary_ratio.value_or(0) * static_cast<double>(config_.scheduler.num_train_timesteps);
   const StageProgress progress(context, WAN_STAGE_DENOISE, options.steps);
   const RotaryEmbedding rotary = transformer_->rotary(frames, height, width);
   const bool guided = options.guidance_scale > 1;  // decided by the first scale for the whole run
@@ -181,7 +186,8 @@ at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, const at::Ten
   return latents;
 }
 
-void WanPipeline::decode(const at::Tensor &latents, const WanPixelLayout &layout, const RunContext &context) const {
+void WanPipeline::decode(const at::Tensor &latents, const WanPixelLayout &layout,
+                         const RunContext &context) const {
   const at::Tensor normalized = vae_->denormalize(latents);
   const int64_t chunks = latents.size(2);
   const StageProgress progress(context, WAN_STAGE_DECODE, static_cast<int32_t>(chunks));

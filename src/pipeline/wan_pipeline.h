@@ -31,9 +31,9 @@ class ComponentSource {
 
 class WanPipeline {
  public:
-  /// Loads all components but, on CUDA, the text encoder: it is as large as an expert, works for a moment and would
-  /// take the memory of the denoiser, so it comes and goes with each new prompt.
-  /// `dtype` is that of the text encoder and the transformers; the VAE runs in float32, as Diffusers' examples do.
+  /// Loads all components but, on CUDA, the text encoder: it is as large as an expert, works for a moment and
+  /// would take the memory of the denoiser, so it comes and goes with each new prompt. `dtype` is that of the
+  /// text encoder and the transformers; the VAE runs in float32, as Diffusers' examples do.
   WanPipeline(const CheckpointConfig &config, std::unique_ptr<ComponentSource> source, Tokenizer tokenizer,
               at::Device device, at::ScalarType dtype);
 
@@ -69,7 +69,8 @@ class WanPipeline {
   PromptEmbedding prompt_, negative_prompt_;  // of the last clip
 };
 
-/// The components of a checkpoint directory. `progress` hears the bytes read and the bytes in all; it may throw.
+/// The components of a checkpoint directory. `progress` hears the bytes read and the bytes in all; it may
+/// throw.
 std::unique_ptr<ComponentSource> open_checkpoint(const CheckpointConfig &config, at::Device device,
                                                  std::function<void(uint64_t, uint64_t)> progress);
 

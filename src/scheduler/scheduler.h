@@ -29,8 +29,8 @@ class Scheduler {
   size_t step_index_ = 0;
 };
 
-/// UniPC (Zhao et al. 2023, https://arxiv.org/abs/2302.04867), order 2, B2(h), predicting x0, on flow-matching
-/// sigmas: diffusers UniPCMultistepScheduler as Wan configures it (from Diffusers 0.37 on).
+/// UniPC (Zhao et al. 2023, https://arxiv.org/abs/2302.04867), order 2, B2(h), predicting x0, on
+/// flow-matching sigmas: diffusers UniPCMultistepScheduler as Wan configures it (from Diffusers 0.37 on).
 class UniPCMultistepScheduler : public Scheduler {
  public:
   UniPCMultistepScheduler(int steps, double flow_shift, int64_t num_train_timesteps);

@@ -10,16 +10,25 @@ namespace {
 
 constexpr int kSolverOrder = 2;
 
-float alpha(float sigma) { return 1.0f - sigma; }
+float alpha(float sigma) {
+  return 1.0f - sigma;
+}
 /// Half the log signal-to-noise ratio; infinite at sigma 0.
-float lambda(float sigma) { return std::log(alpha(sigma)) - std::log(sigma); }
+float lambda(float sigma) {
+  return std::log(alpha(sigma)) - std::log(sigma);
+}
 
 /// The part of a step that both predictor and corrector share: from `sample` at `sigma_s` to `sigma_t`.
 struct Step {
   Step(float sigma_s, float sigma_t)
-      : h(lambda(sigma_t) - lambda(sigma_s)), phi_1(std::expm1(-h)), ratio(sigma_t / sigma_s), scale(alpha(sigma_t) * phi_1) {}
+      : h(lambda(sigma_t) - lambda(sigma_s)),
+        phi_1(std::expm1(-h)),
+        ratio(sigma_t / sigma_s),
+        scale(alpha(sigma_t) * phi_1) {}
 
-  at::Tensor base(const at::Tensor &sample, const at::Tensor &x0) const { return sample * ratio - x0 * scale; }
+  at::Tensor base(const at::Tensor &sample, const at::Tensor &x0) const {
+    return sample * ratio - x0 * scale;
+  }
 
   float h, phi_1;
   float ratio;  // sigma_t / sigma_s

@@ -80,10 +80,9 @@ at::Tensor UMT5EncoderModel::feed_forward(const Block &block, const at::Tensor &
 
 at::Tensor UMT5EncoderModel::operator()(const at::Tensor &ids, const at::Tensor &mask,
                                         const RunContext &context) const {
-  const at::Tensor buckets =
-      relative_position_buckets(ids.size(1), config_.relative_attention_num_buckets,
-                                config_.relative_attention_max_distance)
-          .to(ids.device());
+  const at::Tensor buckets = relative_position_buckets(ids.size(1), config_.relative_attention_num_buckets,
+                                                       config_.relative_attention_max_distance)
+                                 .to(ids.device());
   at::Tensor x = at::embedding(shared_, ids);
   const double lowest = x.scalar_type() == at::kBFloat16
                             ? static_cast<double>(std::numeric_limits<c10::BFloat16>::lowest())

@@ -15,8 +15,8 @@ class UMT5EncoderModel {
  public:
   UMT5EncoderModel(const TextEncoderConfig &config, const Weights &weights);
 
-  /// ids: [B, L] int64 on the model's device; mask: [B, L], 1 where there is a token and 0 where there is padding.
-  /// Returns [B, L, d_model] in the weights' dtype. Rows of padding hold no meaning.
+  /// ids: [B, L] int64 on the model's device; mask: [B, L], 1 where there is a token and 0 where there is
+  /// padding. Returns [B, L, d_model] in the weights' dtype. Rows of padding hold no meaning.
   at::Tensor operator()(const at::Tensor &ids, const at::Tensor &mask, const RunContext &context) const;
 
  private:

@@ -1,4 +1,5 @@
-// Rotary position embedding over time, rows and columns: diffusers.models.transformers.transformer_wan.WanRotaryPosEmbed.
+// Rotary position embedding over time, rows and columns:
+// diffusers.models.transformers.transformer_wan.WanRotaryPosEmbed.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,7 +12,8 @@ struct RotaryEmbedding {
 };
 
 /// Computed in float64 and rounded once, as Diffusers does. head_dim is split 44/42/42 where it is 128.
-RotaryEmbedding rotary_embedding(int64_t head_dim, int64_t frames, int64_t rows, int64_t columns, at::Device device);
+RotaryEmbedding rotary_embedding(int64_t head_dim, int64_t frames, int64_t rows, int64_t columns,
+                                 at::Device device);
 
 /// Turns adjacent pairs of channels. x: [B, L, heads, head_dim]; computed in float32, returned in x's dtype.
 at::Tensor apply_rotary_embedding(const at::Tensor &x, const RotaryEmbedding &rotary);

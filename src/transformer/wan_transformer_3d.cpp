@@ -11,7 +11,8 @@ namespace wan {
 namespace {
 
 /// LayerNorm in float32 over the last dimension, without or with weight and bias; returns float32.
-at::Tensor layer_norm(const at::Tensor &x, double eps, const at::Tensor &weight = {}, const at::Tensor &bias = {}) {
+at::Tensor layer_norm(const at::Tensor &x, double eps, const at::Tensor &weight = {},
+                      const at::Tensor &bias = {}) {
   return at::layer_norm(x.to(at::kFloat), {x.size(-1)}, weight, bias, eps);
 }
 
@@ -27,7 +28,9 @@ at::Tensor gated_residual(const at::Tensor &x, const at::Tensor &branch, const a
 
 }  // namespace
 
-at::Tensor Linear::operator()(const at::Tensor &x) const { return at::linear(x, weight, bias); }
+at::Tensor Linear::operator()(const at::Tensor &x) const {
+  return at::linear(x, weight, bias);
+}
 
 WanAttention::WanAttention(const TransformerConfig &config, const Weights &weights)
     : num_heads_(config.num_attention_heads),
@@ -39,7 +42,9 @@ WanAttention::WanAttention(const TransformerConfig &config, const Weights &weigh
       norm_q_(weights("norm_q.weight", {config.inner_dim()})),
       norm_k_(weights("norm_k.weight", {config.inner_dim()})) {}
 
-at::Tensor WanAttention::heads(const at::Tensor &x) const { return x.unflatten(-1, {num_heads_, -1}); }
+at::Tensor WanAttention::heads(const at::Tensor &x) const {
+  return x.unflatten(-1, {num_heads_, -1});
+}
 
 at::Tensor WanAttention::query(const at::Tensor &x) const {
   return heads(at::rms_norm(to_q_(x), norm_q_.sizes(), norm_q_, eps_));
@@ -50,14 +55,15 @@ WanAttention::KeyValue WanAttention::key_value(const at::Tensor &x) const {
 }
 
 at::Tensor WanAttention::attend(const at::Tensor &query, const KeyValue &key_value) const {
-  const at::Tensor out = at::scaled_dot_product_attention(query.transpose(1, 2), key_value.key.transpose(1, 2),
-                                                          key_value.value.transpose(1, 2));
+  const at::Tensor out = at::scaled_dot_product_attention(
+      query.transpose(1, 2), key_value.key.transpose(1, 2), key_value.value.transpose(1, 2));
   return to_out_(out.transpose(1, 2).flatten(2).to(query.scalar_type()));
 }
 
 at::Tensor WanAttention::self_attention(const at::Tensor &x, const RotaryEmbedding &rotary) const {
   const KeyValue own = key_value(x);
-  return attend(apply_rotary_embedding(query(x), rotary), {apply_rotary_embedding(own.key, rotary), own.value});
+  return attend(apply_rotary_embedding(query(x), rotary),
+                {apply_rotary_embedding(own.key, rotary), own.value});
 }
 
 at::Tensor WanAttention::cross_attention(const at::Tensor &x, const KeyValue &text) const {
@@ -91,8 +97,8 @@ at::Tensor WanTransformerBlock::operator()(const at::Tensor &x, const WanAttenti
   return gated_residual(y, ffn_out_(at::gelu(ffn_in_(normed), "tanh")), gate_ffn);
 }
 
-const std::set<std::string> WanTransformer3DModel::kKeepInFp32 = {"time_embedder", "scale_shift_table", "norm1",
-                                                                  "norm2", "norm3"};
+const std::set<std::string> WanTransformer3DModel::kKeepInFp32 = {"time_embedder", "scale_shift_table",
+                                                                  "norm1", "norm2", "norm3"};
 
 WanTransformer3DModel::WanTransformer3DModel(const TransformerConfig &config, const Weights &weights)
     : config_(config),
@@ -101,10 +107,12 @@ WanTransformer3DModel::WanTransformer3DModel(const TransformerConfig &config, co
                                                        config.patch_height, config.patch_width})),
       patch_bias_(weights("patch_embedding.bias", {config.inner_dim()})),
       time_in_(weights / "condition_embedder.time_embedder.linear_1", config.freq_dim, config.inner_dim()),
-      time_out_(weights / "condition_embedder.time_embedder.linear_2", config.inner_dim(), config.inner_dim()),
+      time_out_(weights / "condition_embedder.time_embedder.linear_2", config.inner_dim(),
+                config.inner_dim()),
       time_proj_(weights / "condition_embedder.time_proj", config.inner_dim(), 6 * config.inner_dim()),
       text_in_(weights / "condition_embedder.text_embedder.linear_1", config.text_dim, config.inner_dim()),
-      text_out_(weights / "condition_embedder.text_embedder.linear_2", config.inner_dim(), config.inner_dim()),
+      text_out_(weights / "condition_embedder.text_embedder.linear_2", config.inner_dim(),
+                config.inner_dim()),
       scale_shift_table_(weights("scale_shift_table", {1, 2, config.inner_dim()})),
       proj_out_(weights / "proj_out", config.inner_dim(),
                 config.out_channels * config.patch_height * config.patch_width) {
@@ -114,7 +122,8 @@ WanTransformer3DModel::WanTransformer3DModel(const TransformerConfig &config, co
 WanTransformer3DModel::TextContext WanTransformer3DModel::encode_text(const at::Tensor &text) const {
   const at::Tensor embedded = text_out_(at::gelu(text_in_(text.to(dtype_)), "tanh"));
   TextContext context;
-  for (const WanTransformerBlock &block : blocks_) context.push_back(block.cross_attention().key_value(embedded));
+  for (const WanTransformerBlock &block : blocks_)
+    context.push_back(block.cross_attention().key_value(embedded));
   return context;
 }
 
@@ -122,8 +131,9 @@ RotaryEmbedding WanTransformer3DModel::rotary(int64_t frames, int64_t height, in
   const int64_t rows = height / config_.patch_height, columns = width / config_.patch_width;
   for (const auto &[length, what] : {std::pair{frames, "frames"}, {rows, "rows"}, {columns, "columns"}})
     if (length > config_.rope_max_seq_len)
-      throw invalid("the video has " + std::to_string(length) + " " + what + " of patches, and the model takes " +
-                    std::to_string(config_.rope_max_seq_len) + " at most");
+      throw invalid("The video has " + std::to_string(length) + " " + what +
+                    " of patches, and the model takes " + std::to_string(config_.rope_max_seq_len) +
+                    " at most");
   return rotary_embedding(config_.attention_head_dim, frames, rows, columns, patch_weight_.device());
 }
 
@@ -138,8 +148,8 @@ at::Tensor WanTransformer3DModel::unpatchify(const at::Tensor &tokens, at::IntAr
   const int64_t batch = latents_shape[0], frames = latents_shape[2];
   const int64_t height = latents_shape[3], width = latents_shape[4];
   return tokens
-      .reshape({batch, frames, height / config_.patch_height, width / config_.patch_width, config_.patch_height,
-                config_.patch_width, config_.out_channels})
+      .reshape({batch, frames, height / config_.patch_height, width / config_.patch_width,
+                config_.patch_height, config_.patch_width, config_.out_channels})
       .permute({0, 6, 1, 2, 4, 3, 5})
       .reshape({batch, config_.out_channels, frames, height, width});
 }
@@ -154,8 +164,9 @@ at::Tensor WanTransformer3DModel::time_embedding(double timestep) const {
   return time_out_(at::silu(time_in_(sinusoid))).to(dtype_);
 }
 
-at::Tensor WanTransformer3DModel::operator()(const at::Tensor &latents, double timestep, const TextContext &text,
-                                             const RotaryEmbedding &rotary, const RunContext &context) const {
+at::Tensor WanTransformer3DModel::operator()(const at::Tensor &latents, double timestep,
+                                             const TextContext &text, const RotaryEmbedding &rotary,
+                                             const RunContext &context) const {
   const at::Tensor time = time_embedding(timestep);
   const at::Tensor modulation = time_proj_(at::silu(time)).unflatten(1, {6, -1});
   at::Tensor x = patchify(latents);

@@ -46,7 +46,8 @@ class WanAttention {
   const at::Tensor norm_q_, norm_k_;
 };
 
-/// Self-attention, cross-attention and feed-forward, modulated by the timestep (diffusers WanTransformerBlock).
+/// Self-attention, cross-attention and feed-forward, modulated by the timestep (diffusers
+/// WanTransformerBlock).
 class WanTransformerBlock {
  public:
   WanTransformerBlock(const TransformerConfig &config, const Weights &weights);

@@ -17,7 +17,9 @@ at::Tensor rms_norm(const at::Tensor &x, const at::Tensor &gamma) {
   return (wide / length).to(x.scalar_type()) * std::sqrt(static_cast<double>(x.size(1))) * gamma;
 }
 
-at::Tensor gamma(const Weights &weights, int64_t dim) { return weights("gamma", {dim, 1, 1, 1}); }
+at::Tensor gamma(const Weights &weights, int64_t dim) {
+  return weights("gamma", {dim, 1, 1, 1});
+}
 
 at::Tensor per_channel(const std::vector<double> &values) {
   return at::tensor(values, at::kFloat).view({1, -1, 1, 1, 1});
@@ -107,10 +109,12 @@ AutoencoderKLWan::AutoencoderKLWan(const VaeConfig &config, const Weights &weigh
 
 at::Tensor AutoencoderKLWan::denormalize(const at::Tensor &latents) const {
   // Dividing by the reciprocal, not multiplying: the rounding is Diffusers'.
-  return latents.to(at::kFloat) / latents_inverse_std_.to(latents.device()) + latents_mean_.to(latents.device());
+  return latents.to(at::kFloat) / latents_inverse_std_.to(latents.device()) +
+         latents_mean_.to(latents.device());
 }
 
-at::Tensor AutoencoderKLWan::decode(const at::Tensor &latent, StreamState &state, const RunContext &context) const {
+at::Tensor AutoencoderKLWan::decode(const at::Tensor &latent, StreamState &state,
+                                    const RunContext &context) const {
   at::Tensor x = conv_in_(post_quant_conv_(latent), state);
   x = mid_second_(mid_attention_(mid_first_(x, state)), state);
   LaunchWindow window(x.device());
@@ -129,12 +133,14 @@ at::Tensor AutoencoderKLWan::decode(const at::Tensor &latent, StreamState &state
 
 uint64_t AutoencoderKLWan::decode_bytes(int64_t height, int64_t width) const {
   const std::vector<int64_t> dims = config_.decoder_dims();
-  int64_t per_latent_pixel = CausalConv3d::cache_bytes(config_.z_dim) + 4 * CausalConv3d::cache_bytes(dims.front());
+  int64_t per_latent_pixel =
+      CausalConv3d::cache_bytes(config_.z_dim) + 4 * CausalConv3d::cache_bytes(dims.front());
   int64_t in = dims.front(), area = 1, frames = 1;
   int64_t largest_layer = 0;
   for (size_t i = 0; i < dims.size(); ++i) {
     const int64_t convs = 2 * (config_.num_res_blocks + 1);
-    per_latent_pixel += area * (CausalConv3d::cache_bytes(in) + (convs - 1) * CausalConv3d::cache_bytes(dims[i]));
+    per_latent_pixel +=
+        area * (CausalConv3d::cache_bytes(in) + (convs - 1) * CausalConv3d::cache_bytes(dims[i]));
     if (i + 1 < dims.size() && config_.temporal_upsample[i]) {
       per_latent_pixel += area * CausalConv3d::cache_bytes(dims[i]);
       frames *= 2;

@@ -1,5 +1,5 @@
-// The decoder of the Wan VAE with 16 latent channels, as a stream: one latent frame in, 1 (the first) or 4 frames out.
-// diffusers.models.autoencoders.autoencoder_kl_wan.AutoencoderKLWan.
+// The decoder of the Wan VAE with 16 latent channels, as a stream: one latent frame in, 1 (the first) or 4
+// frames out. diffusers.models.autoencoders.autoencoder_kl_wan.AutoencoderKLWan.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -39,8 +39,8 @@ class WanAttentionBlock {
   const Conv2dPerFrame to_qkv_, proj_;
 };
 
-/// Doubles height and width and halves the channels, and doubles the frames where the stage does that (diffusers
-/// WanResample, upsample2d and upsample3d).
+/// Doubles height and width and halves the channels, and doubles the frames where the stage does that
+/// (diffusers WanResample, upsample2d and upsample3d).
 class WanUpsample {
  public:
   WanUpsample(const Weights &weights, int64_t dim, bool temporal);
@@ -68,8 +68,8 @@ class AutoencoderKLWan {
   /// latents: [B, z_dim, T, H, W] as the denoiser leaves them. Returns what decode() takes.
   at::Tensor denormalize(const at::Tensor &latents) const;
 
-  /// latent: [B, z_dim, 1, H, W], the next latent frame of the stream that `state` stands for (new for a new stream).
-  /// Returns [B, 3, 1 or 4, 8 H, 8 W] in [-1, 1]. Memory does not grow with the stream.
+  /// latent: [B, z_dim, 1, H, W], the next latent frame of the stream that `state` stands for (new for a new
+  /// stream). Returns [B, 3, 1 or 4, 8 H, 8 W] in [-1, 1]. Memory does not grow with the stream.
   at::Tensor decode(const at::Tensor &latent, StreamState &state, const RunContext &context) const;
 
   /// Bytes that a stream of H x W latents needs at its peak.

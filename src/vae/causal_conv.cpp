@@ -4,7 +4,14 @@
 
 namespace wan {
 
-CausalConv3d::CausalConv3d(const Weights &weights, int64_t in, int64_t out, int64_t kernel_time, int64_t kernel_space)
+int64_t StreamState::bytes() const {
+  int64_t sum = 0;
+  for (const auto &[conv, cache] : caches_) sum += static_cast<int64_t>(cache.storage().nbytes());
+  return sum;
+}
+
+CausalConv3d::CausalConv3d(const Weights &weights, int64_t in, int64_t out, int64_t kernel_time,
+                           int64_t kernel_space)
     : weight_(weights("weight", {out, in, kernel_time, kernel_space, kernel_space})),
       bias_(weights("bias", {out})),
       padding_(kernel_space / 2) {}
@@ -26,7 +33,9 @@ at::Tensor CausalConv3d::operator()(const at::Tensor &x, StreamState &state) con
 PointwiseConv3d::PointwiseConv3d(const Weights &weights, int64_t in, int64_t out)
     : weight_(weights("weight", {out, in, 1, 1, 1})), bias_(weights("bias", {out})) {}
 
-at::Tensor PointwiseConv3d::operator()(const at::Tensor &x) const { return at::conv3d(x, weight_, bias_); }
+at::Tensor PointwiseConv3d::operator()(const at::Tensor &x) const {
+  return at::conv3d(x, weight_, bias_);
+}
 
 Conv2dPerFrame::Conv2dPerFrame(const Weights &weights, int64_t in, int64_t out, int64_t kernel)
     : weight_(weights("weight", {out, in, kernel, kernel})), bias_(weights("bias", {out})) {}

@@ -1,4 +1,5 @@
-// Convolutions of the Wan VAE, causal in time: diffusers.models.autoencoders.autoencoder_kl_wan.WanCausalConv3d.
+// Convolutions of the Wan VAE, causal in time:
+// diffusers.models.autoencoders.autoencoder_kl_wan.WanCausalConv3d.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,8 +10,8 @@
 
 namespace wan {
 
-/// The last two input frames of one causal convolution, [B, C, 2, H, W]; undefined before the first chunk, which
-/// stands for zeros.
+/// The last two input frames of one causal convolution, [B, C, 2, H, W]; undefined before the first chunk,
+/// which stands for zeros.
 using ConvCache = at::Tensor;
 
 class CausalConv3d;
@@ -21,6 +22,8 @@ class StreamState {
   ConvCache &cache(const CausalConv3d *conv) { return caches_[conv]; }
   bool first_chunk() const { return chunks_ == 0; }
   void end_chunk() { ++chunks_; }
+  /// Memory that the caches hold.
+  int64_t bytes() const;
 
  private:
   std::unordered_map<const CausalConv3d *, ConvCache> caches_;

@@ -1,8 +1,8 @@
 /* gst-wan: the engine's C interface, the one header that both the plugin and the engine include.
  *
- * The plugin opens libwan-engine.so with g_module_open, looks up WAN_ENGINE_ENTRY and asks for the interface of
- * WAN_ENGINE_ABI. No exception crosses it: every call that can fail returns a WanStatus and
- * fills a WanError with one sentence for the user.
+ * The plugin opens libwan-engine.so with g_module_open, looks up WAN_ENGINE_ENTRY and asks for the interface
+ * of WAN_ENGINE_ABI. No exception crosses it: every call that can fail returns a WanStatus and fills a
+ * WanError with one sentence for the user.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later */
 #ifndef WAN_ENGINE_H
@@ -76,8 +76,9 @@ typedef enum WanStage { WAN_STAGE_LOAD, WAN_STAGE_TEXT, WAN_STAGE_DENOISE, WAN_S
 
 typedef struct WanProgress {
   WanStage stage;
-  int32_t step, steps; /* done and in all: per cent (LOAD), prompts (TEXT), steps (DENOISE), chunks (DECODE) */
-  double seconds;      /* since the stage began */
+  int32_t step,
+      steps;      /* done and in all: per cent (LOAD), prompts (TEXT), steps (DENOISE), chunks (DECODE) */
+  double seconds; /* since the stage began */
 } WanProgress;
 
 /** One decoded chunk: num_frames frames of WanPixelLayout.size bytes, one after the other, in host memory. */
@@ -95,8 +96,9 @@ typedef struct WanCallbacks {
   void (*progress)(void *user, const WanProgress *progress);
   /** Polled between layers and chunks, from any thread: true stops the call with WAN_CANCELLED. */
   bool (*cancelled)(void *user);
-  /** Takes the chunk (give it back with frames_free). In order, on a thread of the engine; may block, which holds back
-   * the decoder, but not once cancelled() would say true. False stops the call with WAN_CANCELLED. */
+  /** Takes the chunk (give it back with frames_free). In order, on a thread of the engine; may block, which
+   * holds back the decoder, but not once cancelled() would say true. False stops the call with WAN_CANCELLED.
+   */
   bool (*frames)(void *user, WanFrames *frames);
 } WanCallbacks;
 
@@ -130,7 +132,8 @@ typedef struct WanEngineApi {
   /** Reads the JSON files of a checkpoint, no weights. */
   WanStatus (*describe)(const char *model_dir, WanDefaults *defaults, WanError *error);
   /** Loads a checkpoint. Uses callbacks' progress and cancelled. */
-  WanStatus (*load)(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model, WanError *error);
+  WanStatus (*load)(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model,
+                    WanError *error);
   /** Makes one clip; one call at a time on a model. Whatever it returns, the model can be used again. */
   WanStatus (*generate)(WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
                         WanError *error);

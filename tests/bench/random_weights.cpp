@@ -8,14 +8,16 @@ namespace wan::bench {
 
 namespace {
 
-/// Matrices of variance 1 / fan-in, so that activations neither vanish nor overflow; ones for norms, small biases.
+/// Matrices of variance 1 / fan-in, so that activations neither vanish nor overflow; ones for norms, small
+/// biases.
 class RandomWeights : public WeightSource {
  public:
   explicit RandomWeights(at::Device device) : device_(device) {}
 
   at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) override {
     const auto options = at::dtype(dtype).device(device_);
-    const bool scale = name.ends_with("gamma") || (name.find("norm") != std::string::npos && name.ends_with("weight"));
+    const bool scale =
+        name.ends_with("gamma") || (name.find("norm") != std::string::npos && name.ends_with("weight"));
     if (scale) return at::ones(shape, options);
     const int64_t count = c10::multiply_integers(shape);
     const double fan_in = shape.size() > 1 ? static_cast<double>(count / shape[0]) : 1e4;
@@ -29,14 +31,18 @@ class RandomWeights : public WeightSource {
 class RandomComponents : public ComponentSource {
  public:
   explicit RandomComponents(at::Device device) : device_(device) {}
-  std::unique_ptr<WeightSource> open(const std::string &) override { return std::make_unique<RandomWeights>(device_); }
+  std::unique_ptr<WeightSource> open(const std::string &) override {
+    return std::make_unique<RandomWeights>(device_);
+  }
   void close(const std::string &, const WeightSource &) override {}
 
  private:
   const at::Device device_;
 };
 
-JsonFile json(const char *text) { return JsonFile(std::string_view(text), "A14B"); }
+JsonFile json(const char *text) {
+  return JsonFile(std::string_view(text), "A14B");
+}
 
 }  // namespace
 

@@ -7,8 +7,8 @@
 
 namespace wan::bench {
 
-/// The released Wan2.2-T2V-A14B: both experts, UMT5-XXL and the z16 VAE. `layers` replaces the number of transformer
-/// blocks where it is above 0.
+/// The released Wan2.2-T2V-A14B: both experts, UMT5-XXL and the z16 VAE. `layers` replaces the number of
+/// transformer blocks where it is above 0.
 CheckpointConfig a14b_config(int64_t layers);
 
 std::unique_ptr<ComponentSource> random_components(at::Device device);

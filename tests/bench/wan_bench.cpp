@@ -1,5 +1,6 @@
 // wan-bench: speed and memory of the engine, without a checkpoint.
-//   wan-bench generate --size 832x480 --frames 81 --steps 2 [--model DIR] [--layers N] [--device D] [--dtype T] [--json]
+//   wan-bench generate --size 832x480 --frames 81 --steps 2 [--model DIR] [--layers N] [--device D] [--dtype
+//   T] [--json]
 #include <ATen/Context.h>
 #include <c10/core/InferenceMode.h>
 #include <glib.h>
@@ -31,7 +32,8 @@ Options parse(int argc, char **argv) {
       {"frames", 0, 0, G_OPTION_ARG_INT, &options.frames, "number of frames (81)", "N"},
       {"steps", 0, 0, G_OPTION_ARG_INT, &options.steps, "denoising steps (2)", "N"},
       {"layers", 0, 0, G_OPTION_ARG_INT, &options.layers, "transformer blocks instead of A14B's 40", "N"},
-      {"model", 0, 0, G_OPTION_ARG_STRING, &options.model, "a checkpoint instead of A14B with random weights", "DIR"},
+      {"model", 0, 0, G_OPTION_ARG_STRING, &options.model, "a checkpoint instead of A14B with random weights",
+       "DIR"},
       {"tokenizer", 0, 0, G_OPTION_ARG_STRING, &options.tokenizer, "tokenizer of random weights", "DIR"},
       {"device", 0, 0, G_OPTION_ARG_STRING, &options.device, "auto, cpu, cuda or cuda:N (auto)", "D"},
       {"dtype", 0, 0, G_OPTION_ARG_STRING, &options.dtype, "float32 or bfloat16 (bfloat16)", "T"},
@@ -51,7 +53,9 @@ Options parse(int argc, char **argv) {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 /// Hears a generation: the seconds of each stage and of the first frame.
 struct Stopwatch {
@@ -101,8 +105,10 @@ nlohmann::ordered_json run(const Options &options) {
   const Clock::time_point start = Clock::now();
   const CheckpointConfig config =
       options.model ? CheckpointConfig::read(options.model) : a14b_config(options.layers);
-  auto source = options.model ? open_checkpoint(config, device, [](uint64_t, uint64_t) {}) : random_components(device);
-  const std::filesystem::path tokenizer = options.tokenizer ? options.tokenizer : config.directory / "tokenizer";
+  auto source =
+      options.model ? open_checkpoint(config, device, [](uint64_t, uint64_t) {}) : random_components(device);
+  const std::filesystem::path tokenizer =
+      options.tokenizer ? options.tokenizer : config.directory / "tokenizer";
   WanPipeline pipeline(config, std::move(source), Tokenizer(tokenizer), device, dtype);
   synchronize(device);
   const double load_seconds = seconds_since(start);

@@ -29,7 +29,9 @@ void check(WanStatus status, const WanError &error) {
 
 }  // namespace
 
-const WanEngineApi &api() { return *wan_engine(WAN_ENGINE_ABI); }
+const WanEngineApi &api() {
+  return *wan_engine(WAN_ENGINE_ABI);
+}
 
 WanPixelLayout packed_layout(WanPixelFormat format, int32_t width, int32_t height) {
   WanPixelLayout layout{};

@@ -6,9 +6,13 @@
 
 namespace wan::test {
 
-std::string source_path(const std::string &relative) { return std::string(WAN_SOURCE_DIR) + "/" + relative; }
+std::string source_path(const std::string &relative) {
+  return std::string(WAN_SOURCE_DIR) + "/" + relative;
+}
 
-std::string tiny_model() { return source_path("models/wan-tiny"); }
+std::string tiny_model() {
+  return source_path("models/wan-tiny");
+}
 
 Reference::Reference(const std::string &relative_path) : file_(source_path(relative_path)) {}
 

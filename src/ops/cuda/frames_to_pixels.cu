@@ -48,7 +48,8 @@ __global__ void frames_to_pixels_kernel(const float *frames, int64_t channel_str
   }
   if (!planar) return;
   const bool interleaved = layout.format == WAN_PIXEL_NV12;
-  uint8_t *u = out + layout.offset[1] + static_cast<int64_t>(y / 2) * layout.stride[1] + (interleaved ? x : x / 2);
+  uint8_t *u =
+      out + layout.offset[1] + static_cast<int64_t>(y / 2) * layout.stride[1] + (interleaved ? x : x / 2);
   uint8_t *v =
       interleaved ? u + 1 : out + layout.offset[2] + static_cast<int64_t>(y / 2) * layout.stride[2] + x / 2;
   *u = to_byte(weighted(yuv.u, mean.r, mean.g, mean.b) + yuv.chroma_offset);

@@ -1,4 +1,5 @@
-// Registers the CUDA kernels with LibTorch's dispatcher: the code of libwan-engine-cuda.so that runs when it is loaded.
+// Registers the CUDA kernels with LibTorch's dispatcher: the code of libwan-engine-cuda.so that runs when it
+// is loaded.
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -19,12 +20,15 @@ at::Tensor frames_to_pixels_cuda(const at::Tensor &frames, at::IntArrayRef packe
   at::Tensor pixels =
       at::zeros({planes.size(1), static_cast<int64_t>(layout.size)}, planes.options().dtype(at::kByte));
   C10_CUDA_CHECK(launch_frames_to_pixels(planes.const_data_ptr<float>(), planes.size(1), layout,
-                                         pixels.mutable_data_ptr<uint8_t>(), c10::cuda::getCurrentCUDAStream()));
+                                         pixels.mutable_data_ptr<uint8_t>(),
+                                         c10::cuda::getCurrentCUDAStream()));
   return pixels;
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(wan, CUDA, library) { library.impl("frames_to_pixels", frames_to_pixels_cuda); }
+TORCH_LIBRARY_IMPL(wan, CUDA, library) {
+  library.impl("frames_to_pixels", frames_to_pixels_cuda);
+}
 
 }  // namespace wan

@@ -1,0 +1,21 @@
+// Prompt cleaning, as Diffusers does it before it tokenizes.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace wan {
+
+/**
+ * Diffusers' `prompt_clean`: ftfy.fix_text, html.unescape twice, whitespace runs to one space, strip.
+ *
+ * Of ftfy 6.3 (default settings) all steps are here but one: text that was once decoded with a wrong encoding
+ * ("sÃ³" for "só") is left as it is, where ftfy guesses what it was. The result is UTF-8 in NFC.
+ *
+ * Source: diffusers/pipelines/wan/pipeline_wan.py; ftfy; Python's html module.
+ *
+ * @throws Error WAN_INVALID if `utf8` is not valid UTF-8; the message has the offset of the first bad byte.
+ */
+std::string prompt_clean(std::string_view utf8);
+
+}  // namespace wan

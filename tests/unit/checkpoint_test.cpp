@@ -1,0 +1,234 @@
+// Loading through the C interface: damaged copies of the embedded model are refused with the right kind and
+// sentence.
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/safetensors.h"
+#include "common/engine.h"
+#include "common/reference.h"
+#include "common/temporary_directory.h"
+
+namespace wan::test {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using testing::AllOf;
+using testing::HasSubstr;
+namespace fs = std::filesystem;
+
+constexpr const char *kWeights = "transformer/diffusion_pytorch_model.safetensors";
+
+/// A safetensors file in memory, to be changed and written again.
+struct EditableFile {
+  explicit EditableFile(const fs::path &path) {
+    std::ifstream file(path, std::ios::binary);
+    const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    uint64_t length;
+    std::memcpy(&length, bytes.data(), sizeof(length));
+    header = Json::parse(bytes.substr(sizeof(length), length));
+    data = bytes.substr(sizeof(length) + length);
+  }
+  void write(const fs::path &path) const {
+    const std::string text = header.dump();
+    const uint64_t length = text.size();
+    std::ofstream file(path, std::ios::binary);
+    file.write(reinterpret_cast<const char *>(&length), sizeof(length));
+    file << text << data;
+  }
+
+  Json header;
+  std::string data;
+};
+
+class Checkpoint : public testing::Test {
+ protected:
+  Checkpoint() { fs::copy(tiny_model(), model_, fs::copy_options::recursive); }
+
+  template <typename Change>
+  void edit_json(const std::string &name, Change change) const {
+    const fs::path path = model_ / name;
+    std::ifstream file(path);
+    Json json = Json::parse(file);
+    file.close();
+    change(json);
+    std::ofstream(path) << json;
+  }
+  template <typename Change>
+  void edit_weights(Change change) const {
+    EditableFile file(model_ / kWeights);
+    change(file);
+    file.write(model_ / kWeights);
+  }
+  std::string refusal(WanStatus expected = WAN_INVALID) const {
+    try {
+      load_model(model_.string(), "cpu");
+    } catch (const Failure &failure) {
+      EXPECT_EQ(failure.status, expected) << failure.message;
+      return failure.message;
+    }
+    return "accepted";
+  }
+
+  const TemporaryDirectory directory_;
+  const fs::path model_ = directory_.path() / "model";
+};
+
+TEST_F(Checkpoint, ACopyLoads) {
+  EXPECT_EQ(refusal(), "accepted");
+}
+
+TEST_F(Checkpoint, MissingDirectoryAndFiles) {
+  fs::rename(model_, directory_.path() / "away");
+  EXPECT_THAT(refusal(WAN_NOT_FOUND), AllOf(HasSubstr("no model directory"), HasSubstr("model")));
+  fs::create_directory(model_);
+  EXPECT_THAT(refusal(WAN_NOT_FOUND), HasSubstr("not a Diffusers checkpoint"));
+  fs::remove(model_);
+  fs::rename(directory_.path() / "away", model_);
+  for (const std::string file : {"vae/config.json", "text_encoder/model.safetensors",
+                                 "tokenizer/tokenizer.json", "scheduler/scheduler_config.json", kWeights}) {
+    fs::rename(model_ / file, directory_.path() / "away");
+    EXPECT_THAT(refusal(WAN_NOT_FOUND), HasSubstr(file));
+    fs::rename(directory_.path() / "away", model_ / file);
+  }
+}
+
+TEST_F(Checkpoint, WrongClasses) {
+  edit_json("model_index.json", [](Json &json) { json["_class_name"] = "StableDiffusionPipeline"; });
+  EXPECT_THAT(refusal(), AllOf(HasSubstr("model_index.json"), HasSubstr("StableDiffusionPipeline")));
+  edit_json("model_index.json", [](Json &json) {
+    json["_class_name"] = "WanPipeline";
+    json["vae"][1] = "AutoencoderKL";
+  });
+  EXPECT_THAT(refusal(), AllOf(HasSubstr("'vae'"), HasSubstr("AutoencoderKL")));
+  edit_json("model_index.json", [](Json &json) { json["vae"] = nullptr; });
+  EXPECT_THAT(refusal(), AllOf(HasSubstr("'vae'"), HasSubstr("missing")));
+}
+
+TEST_F(Checkpoint, BadConfigurationValuesNameFileAndKey) {
+  edit_json("transformer/config.json", [](Json &json) { json["num_layers"] = -1; });
+  EXPECT_THAT(refusal(), AllOf(HasSubstr("transformer/config.json"), HasSubstr("'num_layers'")));
+  edit_json("transformer/config.json", [](Json &json) { json["num_layers"] = "four"; });
+  EXPECT_THAT(refusal(), HasSubstr("'num_layers'"));
+  edit_json("transformer/config.json", [](Json &json) {
+    json["num_layers"] = 4;
+    json["image_dim"] = 1280;
+  });
+  EXPECT_THAT(refusal(), HasSubstr("'image_dim'"));
+  edit_json("transformer/config.json", [](Json &json) { json["image_dim"] = nullptr; });
+  edit_json("vae/config.json", [](Json &json) { json["latents_std"] = {1, 2}; });
+  EXPECT_THAT(refusal(), AllOf(HasSubstr("vae/config.json"), HasSubstr("'latents_std'")));
+}
+
+TEST_F(Checkpoint, TruncatedJson) {
+  std::ofstream(model_ / "vae/config.json") << "{\"_class_name\": ";
+  EXPECT_THAT(refusal(), AllOf(HasSubstr("vae/config.json"), HasSubstr("not valid JSON")));
+}
+
+TEST_F(Checkpoint, TruncatedWeights) {
+  fs::resize_file(model_ / kWeights, fs::file_size(model_ / kWeights) - 100);
+  EXPECT_THAT(refusal(), AllOf(HasSubstr(kWeights), HasSubstr("truncated")));
+  fs::resize_file(model_ / kWeights, 0);
+  EXPECT_THAT(refusal(), AllOf(HasSubstr(kWeights), HasSubstr("too short")));
+}
+
+TEST_F(Checkpoint, MissingMisshapenUnexpectedAndIntegerTensors) {
+  const EditableFile original(model_ / kWeights);
+  edit_weights([](EditableFile &file) {
+    file.header["renamed"] = file.header["proj_out.bias"];
+    file.header.erase("proj_out.bias");
+  });
+  EXPECT_THAT(refusal(), AllOf(HasSubstr(kWeights), HasSubstr("lacks the tensor 'proj_out.bias'")));
+  original.write(model_ / kWeights);
+  edit_weights([](EditableFile &file) {
+    const Json shape = file.header["proj_out.weight"]["shape"];
+    file.header["proj_out.weight"]["shape"] = {shape[1], shape[0]};
+  });
+  EXPECT_THAT(refusal(), AllOf(HasSubstr(kWeights), HasSubstr("'proj_out.weight' has the shape")));
+  original.write(model_ / kWeights);
+  edit_weights([](EditableFile &file) {
+    const size_t end = file.data.size();
+    file.header["extra"] = {{"dtype", "F32"}, {"shape", {1}}, {"data_offsets", {end, end + 4}}};
+    file.data += "1234";
+  });
+  EXPECT_THAT(refusal(), AllOf(HasSubstr(kWeights), HasSubstr("unexpected tensor 'extra'")));
+  original.write(model_ / kWeights);
+  edit_weights([](EditableFile &file) { file.header["proj_out.bias"]["dtype"] = "I16"; });
+  EXPECT_THAT(refusal(), AllOf(HasSubstr("'proj_out.bias'"), HasSubstr("I16")));
+}
+
+TEST_F(Checkpoint, AShardedFloat32CheckpointGivesTheSameVideo) {
+  // As the released A14B is stored: shards, an index, float32.
+  const SafetensorsFile whole(model_ / kWeights);
+  Json weight_map, headers[2];
+  std::string data[2];
+  size_t count = 0;
+  for (const auto &[name, entry] : whole.tensors()) {
+    const size_t shard = count++ % 2;
+    const at::Tensor tensor =
+        at::from_blob(const_cast<std::byte *>(whole.data(entry)), entry.shape, at::kBFloat16).to(at::kFloat);
+    const size_t begin = data[shard].size();
+    data[shard].append(static_cast<const char *>(tensor.const_data_ptr()), tensor.nbytes());
+    headers[shard][name] = {
+        {"dtype", "F32"}, {"shape", entry.shape}, {"data_offsets", {begin, data[shard].size()}}};
+    weight_map[name] = "part-" + std::to_string(shard) + ".safetensors";
+  }
+  WanGenerateOptions options = tiny_options();
+  options.num_frames = options.steps = 1;
+  const at::Tensor expected = generate_clip(load_model(tiny_model(), "cpu"), options);
+  EditableFile file(model_ / kWeights);
+  fs::remove(model_ / kWeights);
+  for (size_t shard = 0; shard < 2; ++shard) {
+    file.header = headers[shard];
+    file.data = data[shard];
+    file.write(model_ / "transformer" / ("part-" + std::to_string(shard) + ".safetensors"));
+  }
+  std::ofstream(model_ / "transformer/diffusion_pytorch_model.safetensors.index.json")
+      << Json{{"metadata", {{"total_size", 1}}}, {"weight_map", weight_map}};
+  EXPECT_TRUE(at::equal(expected, generate_clip(load_model(model_.string(), "cpu"), options)));
+}
+
+TEST_F(Checkpoint, DefaultsFollowTheArchitectureUnlessTheirFileSaysOtherwise) {
+  WanDefaults defaults;
+  WanError error;
+  ASSERT_EQ(api().describe(model_.c_str(), &defaults, &error), WAN_OK);
+  EXPECT_EQ(defaults.width, 160);
+  EXPECT_EQ(defaults.num_frames, 33);
+  EXPECT_EQ(defaults.guidance_scale_2, defaults.guidance_scale);
+  fs::remove(model_ / "gst-wan.json");
+  ASSERT_EQ(api().describe(model_.c_str(), &defaults, &error), WAN_OK);
+  EXPECT_EQ(defaults.width, 832);
+  EXPECT_EQ(defaults.height, 480);
+  EXPECT_EQ(defaults.num_frames, 81);
+  EXPECT_EQ(defaults.steps, 40);
+  EXPECT_EQ(defaults.guidance_scale, 4.0);
+  EXPECT_EQ(defaults.guidance_scale_2, 3.0);
+  EXPECT_EQ(defaults.flow_shift, 3.0);
+  EXPECT_EQ(defaults.size_multiple, 16);
+  EXPECT_EQ(defaults.frames_multiple, 4);
+}
+
+TEST_F(Checkpoint, DevicesThatAreNotThere) {
+  EXPECT_EQ(wan_engine(WAN_ENGINE_ABI + 1), nullptr);
+  const auto failure_on = [](const char *device) -> Failure {
+    try {
+      load_model(tiny_model(), device);
+    } catch (const Failure &failure) {
+      return failure;
+    }
+    return {WAN_OK, ""};
+  };
+  EXPECT_EQ(failure_on("vulkan").status, WAN_INVALID);
+  EXPECT_EQ(failure_on("cuda:x").status, WAN_INVALID);
+  EXPECT_EQ(failure_on("cuda:-1").status, WAN_INVALID);
+  const Failure absent = failure_on("cuda:99");
+  EXPECT_EQ(absent.status, WAN_DEVICE);
+  EXPECT_THAT(absent.message, HasSubstr("cuda:99"));
+}
+
+}  // namespace
+}  // namespace wan::test
