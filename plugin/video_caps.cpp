@@ -6,19 +6,32 @@
 namespace wan {
 namespace {
 
-// Leaves to choose from only what the model can make, where there is a choice.
-void keep_multiples(GstStructure *structure, const char *field, int multiple) {
+// Leaves to choose from only what the model can make; false and no change if that is nothing.
+bool keep_multiples(GstStructure *structure, const char *field, int multiple) {
   GValue multiples = G_VALUE_INIT, possible = G_VALUE_INIT;
   g_value_init(&multiples, GST_TYPE_INT_RANGE);
   gst_value_set_int_range_step(&multiples, multiple, G_MAXINT / multiple * multiple, multiple);
-  if (gst_value_intersect(&possible, gst_structure_get_value(structure, field), &multiples))
-    gst_structure_take_value(structure, field, &possible);
+  const bool any = gst_value_intersect(&possible, gst_structure_get_value(structure, field), &multiples);
+  if (any) gst_structure_take_value(structure, field, &possible);
   g_value_unset(&multiples);
+  return any;
 }
 
-void fixate_size(GstStructure *structure, const char *field, int wanted, int multiple) {
-  keep_multiples(structure, field, multiple);
-  gst_structure_fixate_field_nearest_int(structure, field, wanted);
+// The first alternative with a size that can be made, for a scaler offers its output's size first and then
+// any other. If there is none the first of all, to be refused by name.
+GstCaps *choose_alternative(GstCaps *caps, int multiple) {
+  caps = gst_caps_make_writable(caps);
+  guint chosen = 0;
+  for (guint i = 0; i < gst_caps_get_size(caps); ++i) {
+    GstStructure *structure = gst_caps_get_structure(caps, i);
+    if (keep_multiples(structure, "width", multiple) && keep_multiples(structure, "height", multiple)) {
+      chosen = i;
+      break;
+    }
+  }
+  GstCaps *alternative = gst_caps_copy_nth(caps, chosen);
+  gst_caps_unref(caps);
+  return alternative;
 }
 
 const char *usual_colorimetry(const GstStructure *structure) {
@@ -68,10 +81,10 @@ std::string size_text(const GstVideoInfo &info) {
 }  // namespace
 
 GstCaps *fixate_caps(GstCaps *caps, const WanDefaults &defaults) {
-  caps = gst_caps_make_writable(gst_caps_truncate(caps));
+  caps = choose_alternative(caps, defaults.size_multiple);
   GstStructure *structure = gst_caps_get_structure(caps, 0);
-  fixate_size(structure, "width", defaults.width, defaults.size_multiple);
-  fixate_size(structure, "height", defaults.height, defaults.size_multiple);
+  gst_structure_fixate_field_nearest_int(structure, "width", defaults.width);
+  gst_structure_fixate_field_nearest_int(structure, "height", defaults.height);
   gst_structure_fixate_field_nearest_fraction(structure, "framerate", defaults.fps_n, defaults.fps_d);
   gst_structure_fixate_field(structure, "format");
   fixate_colorimetry(structure);

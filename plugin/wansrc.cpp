@@ -265,7 +265,7 @@ static ClipSettings complete(ClipSettings clip, const WanDefaults &defaults) {
   return clip;
 }
 
-// Rounded down as Diffusers does.
+// Rounded as Diffusers does, which is up from a multiple: 6 becomes 5, but 8 becomes 9.
 static int clip_length(GstWanSrc *self, int wanted, const WanDefaults &defaults) {
   if (wanted == 0) return defaults.num_frames;
   const int step = defaults.frames_multiple;
@@ -578,7 +578,7 @@ static void install_properties(GObjectClass *klass) {
   install(PROP_NUM_FRAMES,
           g_param_spec_int(
               "num-frames", "Number of frames",
-              "Frames of a clip: 1 more than a multiple of 4, else rounded down with a warning (0: as the "
+              "Frames of a clip: 1 more than a multiple of 4, else rounded to one with a warning (0: as the "
               "checkpoint suggests)",
               0, G_MAXINT, defaults.num_frames, kReady));
   install(PROP_STEPS,

@@ -36,7 +36,8 @@ TEST(Element, DescribesItself) {
 
 TEST(Properties, Defaults) {
   const Ptr<GstElement> source = make_source();
-  for (const char *name : {"model", "prompt", "negative-prompt", "engine"}) EXPECT_EQ(get_text(source.get(), name), "");
+  for (const char *name : {"model", "prompt", "negative-prompt", "engine"})
+    EXPECT_EQ(get_text(source.get(), name), "");
   EXPECT_EQ(get_text(source.get(), "device"), "auto");
   EXPECT_EQ(get<gint64>(source.get(), "seed"), -1);
   EXPECT_EQ(get<gint>(source.get(), "num-frames"), 0);
@@ -49,8 +50,8 @@ TEST(Properties, Defaults) {
 
 TEST(Properties, RoundTrip) {
   const Ptr<GstElement> source = make_source();
-  g_object_set(source.get(), "seed", gint64(G_MAXINT64), "prompt", "ein Stern ★", "guidance-scale", 2.5, "num-clips", -1,
-               nullptr);
+  g_object_set(source.get(), "seed", gint64(G_MAXINT64), "prompt", "ein Stern ★", "guidance-scale", 2.5,
+               "num-clips", -1, nullptr);
   gst_util_set_object_arg(G_OBJECT(source.get()), "scheduler", "euler");
   gst_util_set_object_arg(G_OBJECT(source.get()), "dtype", "bfloat16");
   EXPECT_EQ(get<gint64>(source.get(), "seed"), G_MAXINT64);
@@ -68,8 +69,8 @@ TEST(Properties, AllSayWhatTheyAre) {
   for (guint i = 0; i < count; ++i) {
     if (specs[i]->owner_type != G_OBJECT_TYPE(source.get())) continue;
     EXPECT_GT(std::string(g_param_spec_get_blurb(specs[i])).size(), 20u) << specs[i]->name;
-    if (specs[i]->flags & G_PARAM_WRITABLE && std::string(specs[i]->name) != "engine")
-      EXPECT_TRUE(specs[i]->flags & (GST_PARAM_MUTABLE_READY | GST_PARAM_MUTABLE_PLAYING)) << specs[i]->name;
+    if (!(specs[i]->flags & G_PARAM_WRITABLE) || std::string(specs[i]->name) == "engine") continue;
+    EXPECT_TRUE(specs[i]->flags & (GST_PARAM_MUTABLE_READY | GST_PARAM_MUTABLE_PLAYING)) << specs[i]->name;
   }
   g_free(specs);
 }
@@ -80,7 +81,8 @@ TEST(Properties, NullTextIsEmpty) {
   EXPECT_EQ(get_text(source.get(), "prompt"), "");
 }
 
-// The comment tag of a run on the stub engine, whose checkpoint suggests 9 frames, 4 steps, 5.0/3.0, 2.0, Euler.
+// The comment tag of a run on the stub engine, whose checkpoint suggests 9 frames, 4 steps, 5.0/3.0, 2.0,
+// Euler.
 std::string comment_of(const std::string &properties, const std::string &prompt = "") {
   Pipeline pipeline(stub_source(prompt) + properties + kSink);
   pipeline.run();
@@ -103,17 +105,20 @@ TEST(Properties, OpenOnesAreTheCheckpointsOwn) {
 }
 
 TEST(Properties, OneGuidanceScaleCountsForBothExperts) {
-  EXPECT_EQ(comment_of("seed=7 guidance-scale=6.5"),
-            "seed=7 num-frames=9 steps=4 guidance-scale=6.5 guidance-scale-2=6.5 flow-shift=2 scheduler=euler");
+  EXPECT_EQ(
+      comment_of("seed=7 guidance-scale=6.5"),
+      "seed=7 num-frames=9 steps=4 guidance-scale=6.5 guidance-scale-2=6.5 flow-shift=2 scheduler=euler");
   EXPECT_EQ(comment_of("seed=7 guidance-scale-2=1"),
             "seed=7 num-frames=9 steps=4 guidance-scale=5 guidance-scale-2=1 flow-shift=2 scheduler=euler");
 }
 
 TEST(Properties, GivenOnesCount) {
-  EXPECT_EQ(comment_of("seed=7 num-frames=5 steps=2 guidance-scale=1 guidance-scale-2=2 flow-shift=0.5 scheduler=unipc "
-                       "negative-prompt=blurry"),
-            "seed=7 num-frames=5 steps=2 guidance-scale=1 guidance-scale-2=2 flow-shift=0.5 scheduler=unipc "
-            "negative-prompt=\"blurry\"");
+  EXPECT_EQ(
+      comment_of(
+          "seed=7 num-frames=5 steps=2 guidance-scale=1 guidance-scale-2=2 flow-shift=0.5 scheduler=unipc "
+          "negative-prompt=blurry"),
+      "seed=7 num-frames=5 steps=2 guidance-scale=1 guidance-scale-2=2 flow-shift=0.5 scheduler=unipc "
+      "negative-prompt=\"blurry\"");
 }
 
 TEST(Stats, FollowARun) {
@@ -126,12 +131,12 @@ TEST(Stats, FollowARun) {
   guint level = 99;
   guint64 seed = 0, pushed = 0, gpu = 0, peak = 0, pinned = 0;
   gdouble load = 0, denoise = 0;
-  ASSERT_TRUE(gst_structure_get(stats.get(), "clip", G_TYPE_INT, &clip, "chunk", G_TYPE_INT, &chunk, "step", G_TYPE_INT,
-                                &step, "steps", G_TYPE_INT, &steps, "queue-level", G_TYPE_UINT, &level, "seed",
-                                G_TYPE_UINT64, &seed, "frames-pushed", G_TYPE_UINT64, &pushed, "gpu-bytes", G_TYPE_UINT64,
-                                &gpu, "gpu-peak-bytes", G_TYPE_UINT64, &peak, "pinned-bytes", G_TYPE_UINT64, &pinned,
-                                "load-seconds", G_TYPE_DOUBLE, &load, "denoise-seconds", G_TYPE_DOUBLE, &denoise,
-                                nullptr));
+  ASSERT_TRUE(gst_structure_get(stats.get(), "clip", G_TYPE_INT, &clip, "chunk", G_TYPE_INT, &chunk, "step",
+                                G_TYPE_INT, &step, "steps", G_TYPE_INT, &steps, "queue-level", G_TYPE_UINT,
+                                &level, "seed", G_TYPE_UINT64, &seed, "frames-pushed", G_TYPE_UINT64, &pushed,
+                                "gpu-bytes", G_TYPE_UINT64, &gpu, "gpu-peak-bytes", G_TYPE_UINT64, &peak,
+                                "pinned-bytes", G_TYPE_UINT64, &pinned, "load-seconds", G_TYPE_DOUBLE, &load,
+                                "denoise-seconds", G_TYPE_DOUBLE, &denoise, nullptr));
   EXPECT_EQ(clip, 1);
   EXPECT_EQ(chunk, 2);
   EXPECT_EQ(step, 4);

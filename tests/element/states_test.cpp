@@ -15,7 +15,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 // Stops a pipeline, and reports how long that took.
 void expect_prompt_stop(Pipeline &pipeline, const char *moment) {
@@ -40,8 +42,8 @@ TEST(Stop, DuringLoading) {
   expect_prompt_stop(pipeline, "while loading");
   while (pipeline.messages(GST_MESSAGE_PROGRESS).size() < 100) {
     GstProgressType type;
-    gst_message_parse_progress(const_cast<GstMessage *>(pipeline.messages(GST_MESSAGE_PROGRESS).back()), &type, nullptr,
-                               nullptr);
+    gst_message_parse_progress(const_cast<GstMessage *>(pipeline.messages(GST_MESSAGE_PROGRESS).back()),
+                               &type, nullptr, nullptr);
     if (type == GST_PROGRESS_TYPE_CANCELED || type == GST_PROGRESS_TYPE_COMPLETE) return;
     const Ptr<GstBus> bus(gst_element_get_bus(pipeline.get()));
     if (!gst_bus_have_pending(bus.get())) break;
@@ -156,7 +158,8 @@ TEST(Events, EosWhileDenoisingEndsTheStream) {
 }
 
 TEST(Events, FlushLosesNoFrameInTheQueue) {
-  Pipeline pipeline(stub_source("") + "num-frames=101 ! appsink name=sink sync=false max-buffers=1");
+  Pipeline pipeline(stub_source("") +
+                    "num-frames=101 ! appsink name=sink sync=false wait-on-eos=false max-buffers=1");
   ASSERT_EQ(pipeline.reach(GST_STATE_PLAYING), GST_STATE_CHANGE_SUCCESS);
   const Ptr<GstElement> source = pipeline.find("src"), sink = pipeline.find("sink");
   gst_element_send_event(source.get(), gst_event_new_flush_start());
@@ -166,7 +169,8 @@ TEST(Events, FlushLosesNoFrameInTheQueue) {
     offsets.push_back(GST_BUFFER_OFFSET(gst_sample_get_buffer(Ptr<GstSample>(sample).get())));
   ASSERT_FALSE(offsets.empty());
   EXPECT_EQ(offsets.back(), 100u);
-  // Downstream drops the frames that it holds: the one being pushed and those in the appsink. All others arrive.
+  // Downstream drops the frames that it holds: the one being pushed and those in the appsink. All others
+  // arrive.
   EXPECT_LE(offsets.front(), 3u);
   for (size_t i = 1; i < offsets.size(); ++i) EXPECT_EQ(offsets[i], offsets[i - 1] + 1);
 }
@@ -186,7 +190,8 @@ TEST(Properties, CanChangeAtAnyTime) {
   std::atomic<bool> done = false;
   std::thread changer([&] {
     for (gint64 i = 0; !done; ++i) {
-      g_object_set(source.get(), "prompt", i % 2 ? "one" : "two", "seed", i, "guidance-scale", 1.0 + i % 5, nullptr);
+      g_object_set(source.get(), "prompt", i % 2 ? "one" : "two", "seed", i, "guidance-scale", 1.0 + i % 5,
+                   nullptr);
       pipeline.stats();
     }
   });
@@ -207,7 +212,8 @@ TEST(Cycles, ThousandOnTheStub) {
 }
 
 TEST(Cycles, ThousandOnTheModel) {
-  Pipeline pipeline("wansrc name=src device=cpu num-frames=1 steps=1 num-clips=-1" + kSmallCaps + "! fakesink");
+  Pipeline pipeline("wansrc name=src device=cpu num-frames=1 steps=1 num-clips=-1" + kSmallCaps +
+                    "! fakesink");
   const Clock::time_point start = Clock::now();
   for (int i = 0; i < 1000; ++i) {
     ASSERT_NE(pipeline.set_state(GST_STATE_PLAYING), GST_STATE_CHANGE_FAILURE);

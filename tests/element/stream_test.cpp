@@ -20,16 +20,16 @@ Meta meta_of(GstSample *sample) {
   Meta meta;
   GstCustomMeta *custom = gst_buffer_get_custom_meta(gst_sample_get_buffer(sample), "GstWanMeta");
   EXPECT_NE(custom, nullptr);
-  if (custom)
-    EXPECT_TRUE(gst_structure_get(gst_custom_meta_get_structure(custom), "clip", G_TYPE_INT, &meta.clip, "chunk",
-                                  G_TYPE_INT, &meta.chunk, "frame", G_TYPE_INT, &meta.frame, "seed", G_TYPE_UINT64,
-                                  &meta.seed, nullptr));
+  if (!custom) return meta;
+  EXPECT_TRUE(gst_structure_get(gst_custom_meta_get_structure(custom), "clip", G_TYPE_INT, &meta.clip,
+                                "chunk", G_TYPE_INT, &meta.chunk, "frame", G_TYPE_INT, &meta.frame, "seed",
+                                G_TYPE_UINT64, &meta.seed, nullptr));
   return meta;
 }
 
 TEST(Frames, AreStampedExactly) {
-  Pipeline pipeline("wansrc device=cpu num-frames=9 steps=1 ! video/x-raw,width=32,height=32,framerate=30000/1001" +
-                    kSink);
+  Pipeline pipeline(
+      "wansrc device=cpu num-frames=9 steps=1 ! video/x-raw,width=32,height=32,framerate=30000/1001" + kSink);
   pipeline.run();
   ASSERT_EQ(pipeline.samples().size(), 9u);
   for (guint64 i = 0; i < 9; ++i) {
@@ -60,26 +60,26 @@ TEST(Frames, CarryTheirOrigin) {
 }
 
 TEST(Frames, KeepTheirMetaThroughConversion) {
-  Pipeline pipeline(stub_source("") + "seed=3 ! videoconvertscale ! video/x-raw,format=RGB,width=100" + kSink);
+  Pipeline pipeline(stub_source("") + "seed=3 ! videoconvertscale ! video/x-raw,format=RGB,width=100" +
+                    kSink);
   pipeline.run();
   ASSERT_EQ(pipeline.samples().size(), 9u);
   EXPECT_EQ(meta_of(pipeline.samples().back().get()).frame, 8);
 }
 
 TEST(Frames, CanBeChangedInPlaceWithoutACopy) {
-  Pipeline pipeline(stub_source("") + "num-frames=5" + kSink);
+  Pipeline pipeline(stub_source("") + "num-frames=5 ! fakesink");
+  const Ptr<GstPad> pad(gst_element_get_static_pad(pipeline.find("src").get(), "src"));
+  int writable = 0;
+  gst_pad_add_probe(
+      pad.get(), GST_PAD_PROBE_TYPE_BUFFER,
+      [](GstPad *, GstPadProbeInfo *info, gpointer count) {
+        *static_cast<int *>(count) += gst_buffer_is_all_memory_writable(gst_pad_probe_info_get_buffer(info));
+        return GST_PAD_PROBE_OK;
+      },
+      &writable, nullptr);
   pipeline.run();
-  ASSERT_EQ(pipeline.samples().size(), 5u);
-  std::set<const guint8 *> starts;
-  for (const auto &sample : pipeline.samples()) {
-    GstBuffer *buffer = gst_sample_get_buffer(sample.get());
-    EXPECT_TRUE(gst_buffer_is_all_memory_writable(buffer));
-    GstMapInfo map;
-    ASSERT_TRUE(gst_buffer_map(buffer, &map, GST_MAP_READ));
-    starts.insert(map.data);
-    gst_buffer_unmap(buffer, &map);
-  }
-  EXPECT_EQ(starts.size(), 5u);
+  EXPECT_EQ(writable, 5);
 }
 
 TEST(Frames, OutliveTheElement) {
@@ -108,8 +108,9 @@ TEST(Clips, EndlessOnesEndByNumBuffers) {
 
 TEST(Clips, NewPropertiesTakeEffectAtTheNextOne) {
   // One chunk in the queue and a sink that is not yet asked hold the worker in an early clip.
-  Pipeline pipeline(stub_source("first") + "seed=5 num-clips=200 num-frames=1 queue-size=1 ! "
-                    "appsink name=sink sync=false max-buffers=1");
+  Pipeline pipeline(stub_source("first") +
+                    "seed=5 num-clips=200 num-frames=1 queue-size=1 ! "
+                    "appsink name=sink sync=false wait-on-eos=false max-buffers=1");
   ASSERT_EQ(pipeline.reach(GST_STATE_PLAYING), GST_STATE_CHANGE_SUCCESS);
   g_object_set(pipeline.find("src").get(), "seed", gint64(100), "prompt", "second", nullptr);
   const Ptr<GstElement> sink = pipeline.find("sink");
@@ -123,7 +124,8 @@ TEST(Clips, NewPropertiesTakeEffectAtTheNextOne) {
 }
 
 TEST(Seed, IsAVideo) {
-  const std::string rest = "num-frames=5 steps=2 prompt=\"a red circle\"" + kSmallCaps + ",format=RGB" + kSink;
+  const std::string rest =
+      "num-frames=5 steps=2 prompt=\"a red circle\"" + kSmallCaps + ",format=RGB" + kSink;
   const std::string one = video_of("wansrc device=cpu seed=1 " + rest);
   EXPECT_FALSE(one.empty());
   EXPECT_EQ(one, video_of("wansrc device=cpu seed=1 " + rest));
@@ -222,11 +224,13 @@ TEST(Tags, ComeBeforeEachClip) {
   Pipeline pipeline(stub_source("a red circle") + "seed=1 num-clips=2 num-frames=1 ! fakesink");
   const Ptr<GstPad> pad(gst_element_get_static_pad(pipeline.find("src").get(), "src"));
   Seen seen;
-  gst_pad_add_probe(pad.get(), GstPadProbeType(GST_PAD_PROBE_TYPE_BUFFER | GST_PAD_PROBE_TYPE_EVENT_DOWNSTREAM), see,
+  gst_pad_add_probe(pad.get(),
+                    GstPadProbeType(GST_PAD_PROBE_TYPE_BUFFER | GST_PAD_PROBE_TYPE_EVENT_DOWNSTREAM), see,
                     &seen, nullptr);
   pipeline.run();
-  const std::vector<GstEventType> expected = {GST_EVENT_STREAM_START, GST_EVENT_CAPS, GST_EVENT_SEGMENT, GST_EVENT_TAG,
-                                              GST_EVENT_UNKNOWN,      GST_EVENT_TAG,  GST_EVENT_UNKNOWN, GST_EVENT_EOS};
+  const std::vector<GstEventType> expected = {GST_EVENT_STREAM_START, GST_EVENT_CAPS,    GST_EVENT_SEGMENT,
+                                              GST_EVENT_TAG,          GST_EVENT_UNKNOWN, GST_EVENT_TAG,
+                                              GST_EVENT_UNKNOWN,      GST_EVENT_EOS};
   EXPECT_EQ(seen.order, expected);
   EXPECT_EQ(seen.titles, std::vector<std::string>(2, "a red circle"));
   ASSERT_EQ(seen.encoders.size(), 2u);
@@ -240,14 +244,16 @@ TEST(Messages, LoadingIsCompleteBeforeTheFirstBuffer) {
   Pipeline pipeline(kSmallSource + kSmallCaps + " ! fakesink signal-handoffs=true name=sink");
   // The handoff posts a message, so that its place among the others is seen.
   const Ptr<GstElement> sink = pipeline.find("sink");
-  g_signal_connect(sink.get(), "preroll-handoff", G_CALLBACK(+[](GstElement *sink, GstBuffer *, GstPad *, gpointer) {
+  g_signal_connect(sink.get(), "preroll-handoff",
+                   G_CALLBACK(+[](GstElement *sink, GstBuffer *, GstPad *, gpointer) {
                      GstStructure *first = gst_structure_new_empty("first-buffer");
                      gst_element_post_message(sink, gst_message_new_element(GST_OBJECT(sink), first));
                    }),
                    nullptr);
   pipeline.run();
   std::vector<std::string> order;
-  for (const GstMessage *message : pipeline.messages(GstMessageType(GST_MESSAGE_PROGRESS | GST_MESSAGE_ELEMENT))) {
+  for (const GstMessage *message :
+       pipeline.messages(GstMessageType(GST_MESSAGE_PROGRESS | GST_MESSAGE_ELEMENT))) {
     if (GST_MESSAGE_TYPE(message) == GST_MESSAGE_PROGRESS) {
       GstProgressType type;
       gst_message_parse_progress(const_cast<GstMessage *>(message), &type, nullptr, nullptr);
@@ -274,15 +280,18 @@ TEST(Messages, ProgressCoversEveryStage) {
     gint clip = -1, step = -1, steps = -1;
     guint64 seed = 0;
     gdouble seconds = -1;
-    ASSERT_TRUE(gst_structure_get(structure, "clip", G_TYPE_INT, &clip, "step", G_TYPE_INT, &step, "steps", G_TYPE_INT,
-                                  &steps, "seed", G_TYPE_UINT64, &seed, "seconds", G_TYPE_DOUBLE, &seconds, nullptr));
+    ASSERT_TRUE(gst_structure_get(structure, "clip", G_TYPE_INT, &clip, "step", G_TYPE_INT, &step, "steps",
+                                  G_TYPE_INT, &steps, "seed", G_TYPE_UINT64, &seed, "seconds", G_TYPE_DOUBLE,
+                                  &seconds, nullptr));
     const std::string stage = gst_structure_get_string(structure, "stage");
     stages.insert(stage);
     EXPECT_EQ(seed, guint64(11 + clip));
     EXPECT_LE(step, steps);
     EXPECT_GE(seconds, 0);
-    if (stage == "denoise" && step == steps) ++denoised;
-    if (stage == "denoise") EXPECT_EQ(steps, 3);
+    if (stage == "denoise") {
+      EXPECT_EQ(steps, 3);
+      denoised += step == steps;
+    }
     EXPECT_GE(clip, last_clip);
     last_clip = clip;
   }
@@ -292,7 +301,7 @@ TEST(Messages, ProgressCoversEveryStage) {
 
 TEST(Queue, SlowSinkGetsEveryFrame) {
   Pipeline pipeline(kSmallSource + "num-frames=33 queue-size=1" + kSmallCaps +
-                    " ! appsink name=sink sync=false max-buffers=1");
+                    " ! appsink name=sink sync=false wait-on-eos=false max-buffers=1");
   ASSERT_EQ(pipeline.reach(GST_STATE_PLAYING), GST_STATE_CHANGE_SUCCESS);
   const Ptr<GstElement> sink = pipeline.find("sink");
   guint64 next = 0;
@@ -310,7 +319,8 @@ TEST(Queue, SlowSinkGetsEveryFrame) {
 }
 
 TEST(Elements, TwoAtOnceKeepApart) {
-  const std::string rest = " device=cpu num-frames=5 steps=2" + kSmallCaps + ",format=RGB ! appsink sync=false name=";
+  const std::string rest = " device=cpu num-frames=5 steps=2" + kSmallCaps +
+                           ",format=RGB ! appsink sync=false wait-on-eos=false name=";
   const std::string one = video_of("wansrc seed=1" + rest + "sink");
   const std::string two = video_of("wansrc seed=2" + rest + "sink");
   std::string first, second;

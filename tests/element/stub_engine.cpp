@@ -1,5 +1,5 @@
-// An engine without a model, for what the real one cannot be made to do: the prompt says how it behaves. It keeps the
-// rules of wan/engine.h, and needs neither LibTorch nor time.
+// An engine without a model, for what the real one cannot be made to do: the prompt says how it behaves. It
+// keeps the rules of wan/engine.h, and needs neither LibTorch nor time.
 //
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <chrono>
@@ -37,14 +37,16 @@ WanStatus load(const WanLoadOptions *, const WanCallbacks *callbacks, WanModel *
   return WAN_OK;
 }
 
-bool push_frames(const WanGenerateOptions &options, const WanCallbacks &callbacks, int chunk, int first, int count) {
+bool push_frames(const WanGenerateOptions &options, const WanCallbacks &callbacks, int chunk, int first,
+                 int count) {
   const size_t size = options.layout.size;
   auto *frames = new WanFrames{new uint8_t[size * count], size, count, first, chunk};
   std::memset(frames->data, static_cast<int>(options.seed), size * count);
   return callbacks.frames(callbacks.user, frames);
 }
 
-WanStatus generate(WanModel *, const WanGenerateOptions *options, const WanCallbacks *callbacks, WanError *error) {
+WanStatus generate(WanModel *, const WanGenerateOptions *options, const WanCallbacks *callbacks,
+                   WanError *error) {
   static const std::map<std::string, WanStatus> failures = {
       {"not-found", WAN_NOT_FOUND}, {"invalid", WAN_INVALID},   {"out-of-memory", WAN_OUT_OF_MEMORY},
       {"device", WAN_DEVICE},       {"internal", WAN_INTERNAL},
@@ -68,9 +70,13 @@ WanStatus generate(WanModel *, const WanGenerateOptions *options, const WanCallb
   return prompt == "fails-at-the-end" ? fail(error, WAN_INTERNAL, "The stub failed.") : WAN_OK;
 }
 
-void memory(const WanModel *, WanMemory *memory) { *memory = {1000, 2000, 3000}; }
+void memory(const WanModel *, WanMemory *memory) {
+  *memory = {1000, 2000, 3000};
+}
 
-void model_free(WanModel *model) { delete model; }
+void model_free(WanModel *model) {
+  delete model;
+}
 
 void frames_free(WanFrames *frames) {
   delete[] frames->data;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "support.h"
 
-#include <cstdlib>
 #include <gst/app/gstappsink.h>
+
+#include <cstdlib>
+#include <stdexcept>
 
 namespace wan::test {
 
@@ -10,7 +12,8 @@ constexpr GstClockTime kLongTime = 60 * GST_SECOND;
 
 std::string test_library(const char *variable) {
   const char *path = std::getenv(variable);
-  if (!path) throw std::runtime_error(std::string(variable) + " is not set: run the tests through meson test");
+  if (!path)
+    throw std::runtime_error(std::string(variable) + " is not set: run the tests through meson test");
   return path;
 }
 
@@ -24,7 +27,9 @@ Pipeline::Pipeline(const std::string &launch) {
   if (!pipeline_) throw std::runtime_error(launch + ": " + error->message);
 }
 
-Pipeline::~Pipeline() { set_state(GST_STATE_NULL); }
+Pipeline::~Pipeline() {
+  set_state(GST_STATE_NULL);
+}
 
 Ptr<GstElement> Pipeline::find(const char *name) const {
   return Ptr<GstElement>(gst_bin_get_by_name(GST_BIN(get()), name));
@@ -48,7 +53,8 @@ const GstStructure *Pipeline::wait_progress(const std::string &stage) {
   while (const GstMessage *message = wait(GstMessageType(GST_MESSAGE_ELEMENT | GST_MESSAGE_ERROR))) {
     if (GST_MESSAGE_TYPE(message) == GST_MESSAGE_ERROR) return nullptr;
     const GstStructure *structure = gst_message_get_structure(const_cast<GstMessage *>(message));
-    if (gst_structure_has_name(structure, "wan-progress") && gst_structure_get_string(structure, "stage") == stage)
+    if (gst_structure_has_name(structure, "wan-progress") &&
+        gst_structure_get_string(structure, "stage") == stage)
       return structure;
   }
   return nullptr;
@@ -58,7 +64,8 @@ void Pipeline::run() {
   set_state(GST_STATE_PLAYING);
   wait(GstMessageType(GST_MESSAGE_EOS | GST_MESSAGE_ERROR));
   if (Ptr<GstElement> sink = find("sink"); sink && GST_IS_APP_SINK(sink.get())) {
-    while (GstSample *sample = gst_app_sink_try_pull_sample(GST_APP_SINK(sink.get()), 0)) samples_.emplace_back(sample);
+    while (GstSample *sample = gst_app_sink_try_pull_sample(GST_APP_SINK(sink.get()), 0))
+      samples_.emplace_back(sample);
   }
   EXPECT_EQ(reach(GST_STATE_NULL), GST_STATE_CHANGE_SUCCESS);
 }
@@ -118,14 +125,20 @@ ModelCopy::ModelCopy() {
   std::filesystem::copy(std::getenv("GST_WAN_MODEL"), directory_, std::filesystem::copy_options::recursive);
 }
 
-ModelCopy::~ModelCopy() { std::filesystem::remove_all(directory_); }
+ModelCopy::~ModelCopy() {
+  std::filesystem::remove_all(directory_);
+}
 
-std::string ModelCopy::source() const { return kSmallSource + "model=" + directory_.string() + kSmallCaps; }
+std::string ModelCopy::source() const {
+  return kSmallSource + "model=" + directory_.string() + kSmallCaps;
+}
 
 }  // namespace wan::test
 
 int main(int argc, char **argv) {
   gst_init(&argc, &argv);
   testing::InitGoogleTest(&argc, argv);
-  return RUN_ALL_TESTS();
+  const int failed = RUN_ALL_TESTS();
+  gst_deinit();  // lets the leaks tracer speak
+  return failed;
 }

@@ -30,7 +30,7 @@ using Ptr = std::unique_ptr<T, Unref>;
 /** Little work: 5 frames of 32×32 in one step, on the CPU. */
 inline const std::string kSmallSource = "wansrc name=src device=cpu num-frames=5 steps=1 seed=1 ";
 inline const std::string kSmallCaps = " ! video/x-raw,width=32,height=32 ";
-inline const std::string kSink = " ! appsink name=sink sync=false ";
+inline const std::string kSink = " ! appsink name=sink sync=false wait-on-eos=false ";
 
 /** A source that runs on the stub engine (stub_engine.cpp), whose prompt says how it behaves. */
 std::string stub_source(const std::string &prompt);
