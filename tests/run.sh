@@ -6,6 +6,8 @@ source "$(dirname "$0")/../tools/setup.sh"
 # LibTorch and GLib keep what they allocate once, which the leak checker takes for leaks.
 export ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+# Tests run side by side; threads that spin while they wait would take the cores from each other.
+export OMP_WAIT_POLICY=passive
 
 # run_tests DIR ARGUMENT...
 run_tests() {

@@ -59,7 +59,7 @@ has_gpu() { [ -e /dev/nvidiactl ] || command -v nvidia-smi >/dev/null; }
 PATH+=:/usr/local/cuda/bin
 has_nvcc() { nvcc --version 2>/dev/null | grep -q 'release 13\.'; }
 
-# Only libtorch_cpu and libc10 are needed where there is no GPU: 450 MB of 950 go.
+# Only libtorch_cpu and libc10 are needed where there is neither a GPU nor a compiler for one: 450 MB of 950 go.
 prune_cuda() {
   rm -f "$1"/lib/libtorch_{cuda,cuda_linalg,nvshmem,python,global_deps}.so "$1"/lib/libc10_cuda.so
 }
@@ -84,7 +84,7 @@ install_libtorch() {
   "${pip[@]}" --no-deps "torch==$torch_version" || fail "pip could not install torch $torch_version"
   "${pip[@]}" "${wheels[@]}" || fail "pip could not install: ${wheels[*]}"
   local torch=("$deps"/python/lib/python3*/site-packages/torch)
-  has_gpu || prune_cuda "${torch[0]}"
+  has_gpu || has_nvcc || prune_cuda "${torch[0]}"
   ln -s "${torch[0]#"$deps"/}" "$deps/libtorch"
   printf '%s\n' "$wanted" >"$deps/wheels"
 }
