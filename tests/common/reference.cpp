@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <cstdlib>
 
 namespace wan::test {
 
@@ -12,6 +13,11 @@ std::string source_path(const std::string &relative) {
 
 std::string tiny_model() {
   return source_path("models/wan-tiny");
+}
+
+std::string test_device_name() {
+  const char *name = std::getenv("WAN_TEST_DEVICE");
+  return name ? name : "cpu";
 }
 
 Reference::Reference(const std::string &relative_path) : file_(source_path(relative_path)) {}

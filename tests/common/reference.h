@@ -13,6 +13,9 @@ namespace wan::test {
 std::string source_path(const std::string &relative);
 std::string tiny_model();
 
+/// The device the tests run on: WAN_TEST_DEVICE, or the CPU.
+std::string test_device_name();
+
 /// A safetensors file of the tests, read by our own reader.
 class Reference {
  public:

@@ -9,10 +9,8 @@
 
 namespace wan::test {
 
-/// The device the tests run on: WAN_TEST_DEVICE, or the CPU.
 inline at::Device test_device() {
-  const char *name = std::getenv("WAN_TEST_DEVICE");
-  return parse_device(name ? name : "cpu");
+  return parse_device(test_device_name());
 }
 
 /// Nothing cancels, nobody listens.

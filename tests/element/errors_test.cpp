@@ -117,13 +117,23 @@ TEST(BadValue, DeviceThatIsAbsent) {
 
 TEST(BadValue, SizeTooBigForMemory) {
   const Error error =
-      error_of("wansrc device=cpu steps=1 ! video/x-raw,format=NV12,width=32768,height=32768" + kSink);
-  expect_resource_error(error, GST_RESOURCE_ERROR_NO_SPACE_LEFT, "");
+      error_of("wansrc device=cpu steps=1 ! video/x-raw,format=NV12,width=16384,height=16384" + kSink);
+  expect_resource_error(error, GST_RESOURCE_ERROR_NO_SPACE_LEFT, "16384x16384");
 }
 
 TEST(BadValue, FrameCountTooBigForMemory) {
-  const Error error = error_of("wansrc device=cpu steps=1 num-frames=400000001" + kSmallCaps + kSink);
-  expect_resource_error(error, GST_RESOURCE_ERROR_NO_SPACE_LEFT, "");
+  const Error error = error_of(
+      "wansrc device=cpu steps=1 num-frames=4093 ! video/x-raw,format=NV12,width=4096,height=4096" + kSink);
+  expect_resource_error(error, GST_RESOURCE_ERROR_NO_SPACE_LEFT, "4093 frames");
+}
+
+// The model has positions for 1024 latent frames and for 1024 rows and columns of patches.
+TEST(BadValue, SizesBeyondTheModel) {
+  const Error long_clip = error_of("wansrc device=cpu steps=1 num-frames=400000001" + kSmallCaps + kSink);
+  expect_resource_error(long_clip, GST_RESOURCE_ERROR_SETTINGS, "100000001 latent frames");
+  const Error wide_clip =
+      error_of("wansrc device=cpu steps=1 ! video/x-raw,format=NV12,width=32768,height=16" + kSink);
+  expect_resource_error(wide_clip, GST_RESOURCE_ERROR_SETTINGS, "2048 columns");
 }
 
 TEST(BadValue, FrameCountIsRoundedWithAWarning) {

@@ -2,7 +2,6 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <iostream>
 
 #include "common/engine.h"
@@ -10,11 +9,6 @@
 
 namespace wan::test {
 namespace {
-
-std::string device() {
-  const char *name = std::getenv("WAN_TEST_DEVICE");
-  return name ? name : "cpu";
-}
 
 /// What make_golden.py ran.
 WanGenerateOptions golden_options() {
@@ -30,19 +24,19 @@ class PipelineParity : public testing::Test {
 };
 
 TEST_F(PipelineParity, Float32VideoEqualsDiffusers) {
-  const Model model = load_model(tiny_model(), device(), WAN_DTYPE_FLOAT32);
+  const Model model = load_model(tiny_model(), test_device_name(), WAN_DTYPE_FLOAT32);
   const at::Tensor frames = generate_clip(model, golden_options()).view(golden_.sizes());
   const double quality = psnr(frames, golden_);
-  std::cout << "float32 on " << device() << ": PSNR " << quality << " dB, largest difference "
+  std::cout << "float32 on " << test_device_name() << ": PSNR " << quality << " dB, largest difference "
             << (frames.to(at::kInt) - golden_.to(at::kInt)).abs().max().item<int>() << " of 255\n";
   EXPECT_GE(quality, 60.0);
 }
 
 TEST_F(PipelineParity, Bfloat16VideoIsClose) {
-  const Model model = load_model(tiny_model(), device(), WAN_DTYPE_BFLOAT16);
+  const Model model = load_model(tiny_model(), test_device_name(), WAN_DTYPE_BFLOAT16);
   const at::Tensor frames = generate_clip(model, golden_options()).view(golden_.sizes());
   const double quality = psnr(frames, golden_);
-  std::cout << "bfloat16 on " << device() << ": PSNR " << quality << " dB\n";
+  std::cout << "bfloat16 on " << test_device_name() << ": PSNR " << quality << " dB\n";
   EXPECT_GE(quality, 35.0);
 }
 

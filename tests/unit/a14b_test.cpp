@@ -123,9 +123,8 @@ TEST(A14B, OfTrueWidthLoadsAndRunsToPixels) {
   const c10::InferenceMode inference;
   const TemporaryDirectory directory;
   write_a14b(directory.path() / "model", /*layers=*/1);
-  const char *device = std::getenv("WAN_TEST_DEVICE");
   const Model model =
-      load_model((directory.path() / "model").string(), device ? device : "cpu", WAN_DTYPE_BFLOAT16);
+      load_model((directory.path() / "model").string(), test_device_name(), WAN_DTYPE_BFLOAT16);
   WanGenerateOptions options = tiny_options();
   options.layout = packed_layout(WAN_PIXEL_RGB, 32, 32);
   options.num_frames = 5;

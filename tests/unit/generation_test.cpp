@@ -35,7 +35,7 @@ class Generation : public testing::Test {
     return {WAN_OK, ""};
   }
 
-  const Model model_ = load_model(tiny_model(), "cpu");
+  const Model model_ = load_model(tiny_model(), test_device_name());
 };
 
 TEST_F(Generation, ASeedGivesTheSameVideoAndAnotherSeedAnother) {
@@ -49,7 +49,7 @@ TEST_F(Generation, ASeedGivesTheSameVideoAndAnotherSeedAnother) {
 
 TEST_F(Generation, TheSameVideoInTwoModelsAtATime) {
   const at::Tensor alone = generate_clip(model_, small_clip());
-  const Model second = load_model(tiny_model(), "cpu");
+  const Model second = load_model(tiny_model(), test_device_name());
   at::Tensor beside;
   std::thread other([&] { beside = generate_clip(second, small_clip()); });
   EXPECT_TRUE(at::equal(alone, generate_clip(model_, small_clip())));
