@@ -84,7 +84,7 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
     auto source = open_checkpoint(config, device, [loading, context, last = 0](uint64_t bytes, uint64_t all) mutable {
       if (!*loading) return;
       context.check();
-      const auto percent = static_cast<int32_t>(bytes * 100 / all);
+      const auto percent = static_cast<int32_t>(bytes * 10 / all * 10);
       if (percent != std::exchange(last, percent)) (*loading)->report(percent);
     });
     *model = new WanModel{

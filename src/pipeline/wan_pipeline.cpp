@@ -115,6 +115,7 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   const int64_t height = layout.height / config_.vae.spatial_scale();
   const int64_t width = layout.width / config_.vae.spatial_scale();
   const int64_t frames = (options.num_frames - 1) / defaults.frames_multiple + 1;
+  transformer_->check_size(frames, height, width);
   const TransformerConfig &transformer = config_.transformer;
   const uint64_t tokens = static_cast<uint64_t>(frames * (height / transformer.patch_height)) *
                           static_cast<uint64_t>(width / transformer.patch_width);

@@ -127,14 +127,19 @@ WanTransformer3DModel::TextContext WanTransformer3DModel::encode_text(const at::
   return context;
 }
 
-RotaryEmbedding WanTransformer3DModel::rotary(int64_t frames, int64_t height, int64_t width) const {
-  const int64_t rows = height / config_.patch_height, columns = width / config_.patch_width;
-  for (const auto &[length, what] : {std::pair{frames, "frames"}, {rows, "rows"}, {columns, "columns"}})
+void WanTransformer3DModel::check_size(int64_t frames, int64_t height, int64_t width) const {
+  const std::pair<int64_t, const char *> axes[] = {{frames, "latent frames"},
+                                                   {height / config_.patch_height, "rows of patches"},
+                                                   {width / config_.patch_width, "columns of patches"}};
+  for (const auto &[length, what] : axes)
     if (length > config_.rope_max_seq_len)
-      throw invalid("The video has " + std::to_string(length) + " " + what +
-                    " of patches, and the model takes " + std::to_string(config_.rope_max_seq_len) +
-                    " at most");
-  return rotary_embedding(config_.attention_head_dim, frames, rows, columns, patch_weight_.device());
+      throw invalid("The video has " + std::to_string(length) + " " + what + ", and the model takes " +
+                    std::to_string(config_.rope_max_seq_len) + " at most");
+}
+
+RotaryEmbedding WanTransformer3DModel::rotary(int64_t frames, int64_t height, int64_t width) const {
+  return rotary_embedding(config_.attention_head_dim, frames, height / config_.patch_height,
+                          width / config_.patch_width, patch_weight_.device());
 }
 
 at::Tensor WanTransformer3DModel::patchify(const at::Tensor &latents) const {

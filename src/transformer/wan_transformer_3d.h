@@ -82,7 +82,9 @@ class WanTransformer3DModel {
   at::Tensor operator()(const at::Tensor &latents, double timestep, const TextContext &text,
                         const RotaryEmbedding &rotary, const RunContext &context) const;
 
-  /// Tables for latents of this size. Throws wan::Error (WAN_INVALID) beyond rope_max_seq_len.
+  /// Throws wan::Error (WAN_INVALID) where latents of this size are beyond rope_max_seq_len.
+  void check_size(int64_t frames, int64_t height, int64_t width) const;
+  /// Tables for latents of this size.
   RotaryEmbedding rotary(int64_t frames, int64_t height, int64_t width) const;
 
  private:

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Installs and builds what is missing (see tools/setup.sh), runs every test, and the unit tests a second time under
+# AddressSanitizer and UndefinedBehaviorSanitizer. The last line is "N passed, N failed".
+source "$(dirname "$0")/../tools/setup.sh"
+
+# LibTorch and GLib keep what they allocate once, which the leak checker takes for leaks.
+export ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+# Tests run side by side; threads that spin while they wait would take the cores from each other.
+export OMP_WAIT_POLICY=passive
+
+# run_tests DIR ARGUMENT...
+run_tests() {
+  say "Testing $1"
+  rm -f "$root/$1/meson-logs/testlog.json"
+  meson test -C "$root/$1" --print-errorlogs "${@:2}" || true
+}
+
+# Adds up the tests of all the builds; one that ran none counts as a failure.
+count() {
+  python3 - "${@/%//meson-logs/testlog.json}" <<'PYTHON'
+import json, os, sys
+
+passed = failed = 0
+for log in sys.argv[1:]:
+    results = [json.loads(line)["result"] for line in open(log)] if os.path.exists(log) else []
+    failures = [r for r in results if r not in ("OK", "SKIP", "EXPECTEDFAIL")]
+    failed += len(failures) if results else 1
+    passed += len([r for r in results if r in ("OK", "EXPECTEDFAIL")])
+print(f"{passed} passed, {failed} failed")
+sys.exit(failed > 0)
+PYTHON
+}
+
+install_packages "${build_packages[@]}" "${run_packages[@]}" "${test_packages[@]}"
+install_libtorch
+check_nvcc
+
+configure build -Dtests=true
+build build
+run_tests build
+
+configure build-asan -Dtests=true -Dcuda=disabled -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1
+run_tests build-asan --suite unit
+
+count "$root/build" "$root/build-asan"

@@ -1,0 +1,115 @@
+# Set-up for examples/quickstart.sh and tests/run.sh, which source it: Debian packages, LibTorch, build.
+# What is there already is left alone, so that a second run does nothing.
+#
+# LIBTORCH=DIR in the environment (the directory that holds include/ and lib/) is used in place of the PyPI wheel.
+
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+deps=$root/.deps
+
+torch_version=2.11.0
+# What the wheel of that version asks for (pip show torch).
+cudart_wheels=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
+cuda_parts=cublas,cudart,cufft,cufile,cupti,curand,cusolver,cusparse,nvjitlink,nvrtc,nvtx
+cuda_wheels=(nvidia-cudnn-cu13==9.19.0.56 nvidia-cusparselt-cu13==0.8.0 nvidia-nccl-cu13==2.28.9 nvidia-nvshmem-cu13==3.4.5)
+nvcc_parts=cccl,crt,nvcc,nvvm
+
+build_packages=(g++ meson ninja-build pkgconf python3-venv libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
+  libunistring-dev nlohmann-json3-dev)
+run_packages=(gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly)
+test_packages=(clang libclang-rt-dev ffmpeg gstreamer1.0-libav gstreamer1.0-plugins-bad libgmock-dev libgtest-dev)
+
+say() { printf '\033[1m%s\033[0m\n' "$*"; }
+fail() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    fail "not root, and there is no sudo. As root, run: $*"
+  fi
+}
+
+is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+# install_packages NAME...
+install_packages() {
+  command -v apt-get >/dev/null || {
+    say "This is no Debian: what Debian calls ${*} is taken to be installed."
+    return
+  }
+  local package missing=()
+  for package; do is_installed "$package" || missing+=("$package"); done
+  [ ${#missing[@]} = 0 ] && return
+  say "Installing ${missing[*]}"
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+    fail "apt-get could not install: ${missing[*]}"
+}
+
+has_gpu() { [ -e /dev/nvidiactl ] || command -v nvidia-smi >/dev/null; }
+
+# LibTorch's headers need the CUDA that it was built with, so an older nvcc is of no use.
+PATH+=:/usr/local/cuda/bin
+has_nvcc() { nvcc --version 2>/dev/null | grep -q 'release 13\.'; }
+
+# Only libtorch_cpu and libc10 are needed where there is neither a GPU nor a compiler for one: 450 MB of 950 go.
+prune_cuda() {
+  rm -f "$1"/lib/libtorch_{cuda,cuda_linalg,nvshmem,python,global_deps}.so "$1"/lib/libc10_cuda.so
+}
+
+install_libtorch() {
+  if [ -n "${LIBTORCH:-}" ]; then
+    [ -f "$LIBTORCH/include/ATen/ATen.h" ] || fail "LIBTORCH=$LIBTORCH has no include/ATen/ATen.h"
+    return
+  fi
+  local wheels=("${cudart_wheels[@]}")
+  if has_gpu; then
+    has_nvcc || cuda_parts+=,$nvcc_parts
+    wheels=("cuda-toolkit[$cuda_parts]==13.0.2" "${cuda_wheels[@]}")
+  fi
+  local wanted="torch==$torch_version ${wheels[*]}"
+  [ "$(cat "$deps/wheels" 2>/dev/null)" = "$wanted" ] && return
+
+  say "Fetching LibTorch $torch_version ($(has_gpu && echo '3 GB, with CUDA' || echo '550 MB'))"
+  rm -rf "$deps"
+  python3 -m venv "$deps/python"
+  local pip=("$deps/python/bin/pip" --disable-pip-version-check install --quiet --no-cache-dir)
+  "${pip[@]}" --no-deps "torch==$torch_version" || fail "pip could not install torch $torch_version"
+  "${pip[@]}" "${wheels[@]}" || fail "pip could not install: ${wheels[*]}"
+  local torch=("$deps"/python/lib/python3*/site-packages/torch)
+  has_gpu || has_nvcc || prune_cuda "${torch[0]}"
+  ln -s "${torch[0]#"$deps"/}" "$deps/libtorch"
+  printf '%s\n' "$wanted" >"$deps/wheels"
+}
+
+# Without an nvcc, Meson leaves the CUDA kernels out.
+check_nvcc() {
+  local bin
+  for bin in "$deps"/python/lib/python3*/site-packages/nvidia/cu13/bin; do
+    has_nvcc || PATH=$bin:$PATH
+  done
+  ! has_gpu || has_nvcc || say "No nvcc of CUDA 13, so the GPU will not be used. To change that, install it and delete build/."
+}
+
+# configure DIR OPTION...: unless it is so already. Options must not hold spaces.
+configure() {
+  local dir=$root/$1 options="-Dlibtorch=${LIBTORCH:-} ${*:2}" command log
+  if [ "$(cat "$dir/options" 2>/dev/null)" != "$options" ]; then
+    say "Configuring $1"
+    command=setup
+    [ ! -f "$dir/build.ninja" ] || command=configure
+    # shellcheck disable=SC2086
+    log=$(cd "$root" && meson $command $options "$1" 2>&1) || fail "meson could not configure it:"$'\n'"$log"
+    printf '%s\n' "$options" >"$dir/options"
+  fi
+}
+
+# build DIR: only what has changed.
+build() { ninja -C "$root/$1" || fail "the build failed"; }
