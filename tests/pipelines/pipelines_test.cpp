@@ -125,7 +125,7 @@ TEST_F(Launch, InterruptLeavesAWholeFile) {
   const std::string command =
       "gst-launch-1.0 -e wansrc num-clips=-1 num-frames=9 engine=" + test_library("WAN_TEST_STUB_ENGINE") +
       " ! video/x-raw,width=64,height=48 ! identity sync=true ! x264enc tune=zerolatency ! "
-      "mp4mux ! filesink location=" +
+      "mp4mux ! filesink buffer-mode=unbuffered location=" +
       file;
   gint argc = 0;
   gchar **argv = nullptr;
@@ -135,8 +135,9 @@ TEST_F(Launch, InterruptLeavesAWholeFile) {
       GSpawnFlags(G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_STDOUT_TO_DEV_NULL);
   ASSERT_TRUE(g_spawn_async(nullptr, argv, nullptr, flags, nullptr, nullptr, &pid, nullptr));
   g_strfreev(argv);
-  while (!fs::exists(file) || fs::file_size(file) < 2000)
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  // The muxer writes its header with the first frame.
+  while (!fs::exists(file) || fs::file_size(file) == 0)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
   kill(pid, SIGINT);
   int status = -1;
   waitpid(pid, &status, 0);
