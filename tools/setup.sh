@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Set-up for examples/quickstart.sh and tests/run.sh, which source it: Debian packages, LibTorch, build.
 # What is there already is left alone, so that a second run does nothing.
 #
@@ -44,13 +45,13 @@ install_packages() {
     say "This is no Debian: what Debian calls ${*} is taken to be installed."
     return
   }
-  local package missing=()
+  local package log missing=()
   for package; do is_installed "$package" || missing+=("$package"); done
   [ ${#missing[@]} = 0 ] && return
   say "Installing ${missing[*]}"
-  as_root apt-get update -qq
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "${missing[@]}" >/dev/null ||
-    fail "apt-get could not install: ${missing[*]}"
+  log=$(as_root apt-get update -qq 2>&1 &&
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "${missing[@]}" 2>&1) ||
+    fail "apt-get failed:"$'\n'"$log"
 }
 
 has_gpu() { [ -e /dev/nvidiactl ] || command -v nvidia-smi >/dev/null; }

@@ -158,9 +158,9 @@ std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &direc
   }
   for (const std::string &shard : shards) files.emplace_back(directory / shard);
   for (const auto &[tensor, shard] : *weight_map) {
-    const auto file = std::find_if(files.begin(), files.end(), [&](const SafetensorsFile &candidate) {
-      return candidate.path() == (directory / shard).string();
-    });
+    const std::string path = (directory / shard).string();
+    const auto file = std::find_if(files.begin(), files.end(),
+                                   [&path](const SafetensorsFile &candidate) { return candidate.path() == path; });
     if (!file->tensors().contains(tensor))
       throw invalid(file->path() + " lacks the tensor '" + tensor + "' that " + index.source() + " promises");
   }
