@@ -67,7 +67,9 @@ void check_frame(const at::Tensor &bytes, const at::Tensor &rgb, const WanPixelL
     const int64_t first = layout.format == WAN_PIXEL_BGRX ? 2 - channel : channel;
     expect_close(plane(bytes, layout, 0, height, width, step, first), rgb[channel] * 255, "RGB");
   }
-  if (step == 4) EXPECT_TRUE(plane(bytes, layout, 0, height, width, 4, 3).eq(255).all().item<bool>());
+  if (step == 4) {
+    EXPECT_TRUE(plane(bytes, layout, 0, height, width, 4, 3).eq(255).all().item<bool>());
+  }
 }
 
 using Case = std::tuple<WanPixelFormat, WanColorMatrix, bool, std::pair<int, int>>;
