@@ -57,7 +57,7 @@ at::Device parse_device(const std::string &name) {
   const int count = c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount();
   if (index >= count)
     throw Error(WAN_DEVICE,
-                "Device '" + name + "' cannot be used: there are " + std::to_string(count) + " GPUs");
+                "Device '" + name + "' cannot be used: the last GPU is cuda:" + std::to_string(count - 1));
   at::globalContext().lazyInitDevice(at::kCUDA);
   return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
 }
