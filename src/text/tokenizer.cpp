@@ -115,10 +115,10 @@ Normalizer read_normalizer(const json &node) {
   const std::string type = node.at("type");
   if (type == "Precompiled") {
     gsize size = 0;
-    std::string blob = node.at("precompiled_charsmap");
-    g_base64_decode_inplace(blob.data(), &size);
-    blob.resize(size);
-    return [charsmap = Charsmap(blob)](std::string_view text) { return charsmap.normalize(text); };
+    const std::string encoded = node.at("precompiled_charsmap");
+    const std::unique_ptr<guchar, void (*)(gpointer)> blob(g_base64_decode(encoded.c_str(), &size), g_free);
+    const std::string_view bytes(reinterpret_cast<const char *>(blob.get()), size);
+    return [charsmap = Charsmap(bytes)](std::string_view text) { return charsmap.normalize(text); };
   }
   if (type == "Strip") {
     const bool left = node.at("strip_left"), right = node.at("strip_right");
