@@ -67,11 +67,11 @@ at::Tensor UMT5EncoderModel::attention(const Block &block, const at::Tensor &x, 
   };
   const at::Tensor position_bias =
       at::embedding(block.relative_attention_bias, buckets).permute({2, 0, 1}).unsqueeze(0);
-  // Scores are not scaled by 1/sqrt(d_kv), and a fused attention would round differently.
-  at::Tensor scores = at::matmul(heads(block.q), heads(block.k).transpose(-1, -2));
-  scores = scores + (position_bias + mask_bias);
-  const at::Tensor probabilities = at::softmax(scores, -1, at::kFloat).to(x.scalar_type());
-  return at::linear(at::matmul(probabilities, heads(block.v)).transpose(1, 2).flatten(2), block.o);
+  // Scores are not scaled by 1/sqrt(d_kv). A fused attention, as Transformers 5 has it.
+  const at::Tensor out = at::scaled_dot_product_attention(heads(block.q), heads(block.k), heads(block.v),
+                                                          position_bias + mask_bias, /*dropout_p=*/0.0,
+                                                          /*is_causal=*/false, /*scale=*/1.0);
+  return at::linear(out.transpose(1, 2).flatten(2), block.o);
 }
 
 at::Tensor UMT5EncoderModel::feed_forward(const Block &block, const at::Tensor &x) const {
