@@ -30,15 +30,7 @@ FlowMatchEulerDiscreteScheduler::FlowMatchEulerDiscreteScheduler(int steps, doub
 at::Tensor FlowMatchEulerDiscreteScheduler::step(const at::Tensor &model_output, const at::Tensor &sample) {
   const float change = sigmas_[step_index_ + 1] - sigmas_[step_index_];
   ++step_index_;
-  return (sample.to(at::kFloat) + model_output * change).to(model_output.scalar_type());
-}
-
-std::unique_ptr<Scheduler> make_scheduler(const SchedulerConfig &config, WanScheduler scheduler, int steps,
-                                          double flow_shift) {
-  if (scheduler == WAN_SCHEDULER_AUTO) scheduler = config.scheduler;
-  if (scheduler == WAN_SCHEDULER_EULER)
-    return std::make_unique<FlowMatchEulerDiscreteScheduler>(steps, flow_shift, config.num_train_timesteps);
-  return std::make_unique<UniPCMultistepScheduler>(steps, flow_shift, config.num_train_timesteps);
+  return (sample.to(at::kFloat) + scaled(model_output, change)).to(model_output.scalar_type());
 }
 
 }  // namespace wan

@@ -24,6 +24,10 @@ class Scheduler {
   virtual at::Tensor step(const at::Tensor &model_output, const at::Tensor &sample) = 0;
 
  protected:
+  /// factor * model_output in the model's dtype. With a tensor for a factor, as in Diffusers: LibTorch rounds
+  /// bfloat16 products with a number in another place.
+  static at::Tensor scaled(const at::Tensor &model_output, float factor);
+
   std::vector<double> timesteps_;
   std::vector<float> sigmas_;
   size_t step_index_ = 0;

@@ -77,8 +77,7 @@ at::Tensor UniPCMultistepScheduler::predict(const at::Tensor &sample) const {
 }
 
 at::Tensor UniPCMultistepScheduler::step(const at::Tensor &model_output, const at::Tensor &sample) {
-  // The product is rounded to the model's dtype, the difference is float32, as in Diffusers.
-  const at::Tensor x0 = sample.to(at::kFloat) - model_output * sigmas_[step_index_];
+  const at::Tensor x0 = sample.to(at::kFloat) - scaled(model_output, sigmas_[step_index_]);
   const at::Tensor corrected = step_index_ > 0 ? correct(x0) : sample.to(at::kFloat);
   if (x0_.size() == kSolverOrder) x0_.erase(x0_.begin());
   x0_.push_back(x0);
