@@ -51,7 +51,7 @@ TEST(Bfloat16, FewStepsAndStrongGuidanceMagnifyRounding) {
   std::cout << "bfloat16 on " << test_device_name() << ", 8 steps, guidance 4: PSNR " << quality << " dB\n";
   // Diffusers' own bfloat16 video of this clip is at 37.5 dB on a CPU; devices and seeds differ by several
   // dB.
-  EXPECT_GE(quality, 32.0);
+  EXPECT_GE(quality, 35.0);
 }
 
 }  // namespace
