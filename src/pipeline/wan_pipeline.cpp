@@ -4,6 +4,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <c10/core/DeviceGuard.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "device.h"
@@ -135,6 +136,9 @@ at::Tensor WanPipeline::embed(PromptEmbedding &cached, const std::string &prompt
   if (cached.embedding.defined() && cached.prompt == prompt) return cached.embedding;
   if (!text_encoder_) text_encoder_ = load<UMT5EncoderModel>("text_encoder", config_.text_encoder, dtype_);
   const std::vector<int32_t> tokens = tokenizer_(prompt_clean(prompt), kTextTokens);
+  // On CUDA an index beyond the embedding would take the whole context down.
+  if (*std::max_element(tokens.begin(), tokens.end()) >= config_.text_encoder.vocab_size)
+    throw invalid((config_.directory / "tokenizer").string() + " gives ids beyond the text encoder's vocab_size");
   const auto length = static_cast<int64_t>(tokens.size());
   at::Tensor ids = at::full({1, kTextTokens}, tokenizer_.pad_id(), at::kLong);
   ids[0].narrow(0, 0, length).copy_(at::tensor(tokens));
