@@ -96,7 +96,7 @@ typedef struct WanCallbacks {
   void (*progress)(void *user, const WanProgress *progress);
   /** Polled between layers and chunks, from any thread: true stops the call with WAN_CANCELLED. */
   bool (*cancelled)(void *user);
-  /** Takes the chunk (give it back with frames_free). In order, on a thread of the engine; may block, which
+  /** Takes the chunk, whatever it returns (give it back with frames_free). In order, on a thread of the engine; may block, which
    * holds back the decoder, but not once cancelled() would say true. False stops the call with WAN_CANCELLED.
    */
   bool (*frames)(void *user, WanFrames *frames);
@@ -137,6 +137,7 @@ typedef struct WanEngineApi {
   /** Makes one clip; one call at a time on a model. Whatever it returns, the model can be used again. */
   WanStatus (*generate)(WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
                         WanError *error);
+  /** Callable from any thread, also while generate runs. */
   void (*memory)(const WanModel *model, WanMemory *memory);
   /** NULL is allowed. */
   void (*model_free)(WanModel *model);
