@@ -96,9 +96,9 @@ typedef struct WanCallbacks {
   void (*progress)(void *user, const WanProgress *progress);
   /** Polled between layers and chunks, from any thread: true stops the call with WAN_CANCELLED. */
   bool (*cancelled)(void *user);
-  /** Takes the chunk, whatever it returns (give it back with frames_free). In order, on a thread of the engine; may block, which
-   * holds back the decoder, but not once cancelled() would say true. False stops the call with WAN_CANCELLED.
-   */
+  /** Takes the chunk, whatever it returns (give it back with frames_free). In order, on a thread of the engine; may
+   * block, which holds back the decoder, but not once cancelled() would say true. False stops the call with
+   * WAN_CANCELLED. */
   bool (*frames)(void *user, WanFrames *frames);
 } WanCallbacks;
 
