@@ -39,6 +39,12 @@ const std::string &load_cuda_module() {
   return failure;
 }
 
+constexpr auto kAllPools = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+
+c10::CachingDeviceAllocator::DeviceStats allocator_stats(at::Device device) {
+  return at::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+}
+
 }  // namespace
 
 at::Device parse_device(const std::string &name) {
@@ -64,11 +70,10 @@ at::Device parse_device(const std::string &name) {
 
 uint64_t free_memory(at::Device device) {
   if (!device.is_cpu()) {
-    auto *allocator = at::getDeviceAllocator(device.type());
-    const auto stats = allocator->getDeviceStats(device.index());
-    const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
-    const int64_t cached = stats.reserved_bytes[all].current - stats.allocated_bytes[all].current;
-    return allocator->getMemoryInfo(device.index()).first + static_cast<uint64_t>(cached);
+    const auto stats = allocator_stats(device);
+    const int64_t cached = stats.reserved_bytes[kAllPools].current - stats.allocated_bytes[kAllPools].current;
+    return at::getDeviceAllocator(device.type())->getMemoryInfo(device.index()).first +
+           static_cast<uint64_t>(cached);
   }
   std::ifstream meminfo("/proc/meminfo");
   for (std::string key, unit; meminfo >> key;) {
@@ -83,10 +88,9 @@ uint64_t free_memory(at::Device device) {
 WanMemory memory_in_use(at::Device device) {
   WanMemory memory{};
   if (device.is_cpu()) return memory;
-  const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
-  const auto stats = at::getDeviceAllocator(device.type())->getDeviceStats(device.index());
-  memory.gpu_bytes = static_cast<uint64_t>(stats.allocated_bytes[all].current);
-  memory.gpu_peak_bytes = static_cast<uint64_t>(stats.allocated_bytes[all].peak);
+  const auto stats = allocator_stats(device);
+  memory.gpu_bytes = static_cast<uint64_t>(stats.allocated_bytes[kAllPools].current);
+  memory.gpu_peak_bytes = static_cast<uint64_t>(stats.allocated_bytes[kAllPools].peak);
   memory.pinned_bytes =
       static_cast<uint64_t>(at::getHostAllocator(device.type())->get_stats().allocated_bytes.current);
   return memory;

@@ -93,6 +93,12 @@ std::unique_ptr<const Model> WanPipeline::load(const std::string &component, con
   return model;
 }
 
+WanPipeline::LatentSize WanPipeline::latent_size(const WanGenerateOptions &options) const {
+  const VaeConfig &vae = config_.vae;
+  return {(options.num_frames - 1) / vae.temporal_scale() + 1, options.layout.height / vae.spatial_scale(),
+          options.layout.width / vae.spatial_scale()};
+}
+
 void WanPipeline::check(const WanGenerateOptions &options) const {
   const WanPixelLayout &layout = options.layout;
   const WanDefaults &defaults = config_.defaults;
@@ -113,9 +119,7 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   require(std::isfinite(options.guidance_scale) && std::isfinite(options.guidance_scale_2),
           "guidance-scale must be a number");
 
-  const int64_t height = layout.height / config_.vae.spatial_scale();
-  const int64_t width = layout.width / config_.vae.spatial_scale();
-  const int64_t frames = (options.num_frames - 1) / defaults.frames_multiple + 1;
+  const auto [frames, height, width] = latent_size(options);
   transformer_->check_size(frames, height, width);
   const TransformerConfig &transformer = config_.transformer;
   const uint64_t tokens = static_cast<uint64_t>(frames * (height / transformer.patch_height)) *
@@ -137,8 +141,10 @@ at::Tensor WanPipeline::embed(PromptEmbedding &cached, const std::string &prompt
   if (!text_encoder_) text_encoder_ = load<UMT5EncoderModel>("text_encoder", config_.text_encoder, dtype_);
   const std::vector<int32_t> tokens = tokenizer_(prompt_clean(prompt), kTextTokens);
   // On CUDA an index beyond the embedding would take the whole context down.
-  if (*std::max_element(tokens.begin(), tokens.end()) >= config_.text_encoder.vocab_size)
-    throw invalid((config_.directory / "tokenizer").string() + " gives ids beyond the text encoder's vocab_size");
+  if (std::max(tokenizer_.pad_id(), *std::max_element(tokens.begin(), tokens.end())) >=
+      config_.text_encoder.vocab_size)
+    throw invalid((config_.directory / "tokenizer").string() +
+                  " gives ids beyond the text encoder's vocab_size");
   const auto length = static_cast<int64_t>(tokens.size());
   at::Tensor ids = at::full({1, kTextTokens}, tokenizer_.pad_id(), at::kLong);
   ids[0].narrow(0, 0, length).copy_(at::tensor(tokens));
@@ -151,9 +157,7 @@ at::Tensor WanPipeline::embed(PromptEmbedding &cached, const std::string &prompt
 
 at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, const at::Tensor &prompt,
                                 const at::Tensor &negative, const RunContext &context) const {
-  const int64_t frames = (options.num_frames - 1) / config_.vae.temporal_scale() + 1;
-  const int64_t height = options.layout.height / config_.vae.spatial_scale();
-  const int64_t width = options.layout.width / config_.vae.spatial_scale();
+  const auto [frames, height, width] = latent_size(options);
   // From a CPU generator, so that a seed gives the same video on every device.
   const at::Generator generator = at::detail::createCPUGenerator(options.seed);
   at::Tensor latents =

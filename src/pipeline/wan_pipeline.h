@@ -52,6 +52,11 @@ class WanPipeline {
   std::unique_ptr<const Model> load(const std::string &component, const Config &config, at::ScalarType dtype,
                                     std::set<std::string> keep_in_fp32 = {}) const;
 
+  /// Of the latents of a clip, [1, z_dim, frames, height, width].
+  struct LatentSize {
+    int64_t frames, height, width;
+  };
+  LatentSize latent_size(const WanGenerateOptions &options) const;
   void check(const WanGenerateOptions &options) const;
   at::Tensor embed(PromptEmbedding &cached, const std::string &prompt, const RunContext &context);
   at::Tensor denoise(const WanGenerateOptions &options, const at::Tensor &prompt, const at::Tensor &negative,

@@ -161,6 +161,25 @@ TEST_F(Checkpoint, MissingMisshapenUnexpectedAndIntegerTensors) {
   EXPECT_THAT(refusal(), AllOf(HasSubstr("'proj_out.bias'"), HasSubstr("I16")));
 }
 
+TEST_F(Checkpoint, TokenIdsBeyondTheEmbedding) {
+  edit_json("tokenizer/tokenizer.json", [](Json &json) {
+    Json token = json["added_tokens"][0];
+    token["id"] = 512;  // the embedding has rows 0 to 511
+    token["content"] = "<beyond>";
+    json["added_tokens"].push_back(token);
+  });
+  const Model model = load_model(model_.string(), "cpu");
+  WanGenerateOptions options = tiny_options();
+  options.prompt = "a <beyond> circle";
+  try {
+    generate_clip(model, options);
+    FAIL() << "accepted";
+  } catch (const Failure &failure) {
+    EXPECT_EQ(failure.status, WAN_INVALID);
+    EXPECT_THAT(failure.message, AllOf(HasSubstr("tokenizer"), HasSubstr("vocab_size")));
+  }
+}
+
 TEST_F(Checkpoint, AShardedFloat32CheckpointGivesTheSameVideo) {
   // As the released A14B is stored: shards, an index, float32.
   const SafetensorsFile whole(model_ / kWeights);
