@@ -198,8 +198,9 @@ __device__ inline void store_rows(const Accumulators<kN> &d, int h, __nv_bfloat1
     for (int i = 0; i < 4; ++i) words[i] = pack(d[4 * (b + i) + 2 * h], d[4 * (b + i) + 2 * h + 1]);
     transpose_in_quad(words);
     if (inside)
-      *reinterpret_cast<uint4 *>(pixel + 8 * (b + threadIdx.x % 4)) =
-          make_uint4(words[0], words[1], words[2], words[3]);
+      // Streaming: it is read only when the caches have long been overwritten.
+      __stcs(reinterpret_cast<uint4 *>(pixel + 8 * (b + threadIdx.x % 4)),
+             make_uint4(words[0], words[1], words[2], words[3]));
   }
 }
 
