@@ -27,8 +27,7 @@ void free_frames(WanFrames *frames) {
 FrameRing::FrameRing(const WanPixelLayout &layout, int64_t chunk_frames, std::shared_ptr<FramePool> pool,
                      const RunContext &context)
     : layout_(layout), pool_(std::move(pool)), context_(context) {
-  // Those under way, and one or two at the receiver. More are needed only when the receiver is behind, and
-  // then the decoder has time.
+  // Those under way, and one or two at the receiver.
   pool_->prepare(chunk_frames, layout.size, kDepth + 2);
   if (const at::Device device = pool_->device(); !device.is_cpu()) {
     copy_stream_ = c10::impl::VirtualGuardImpl(device.type()).getNewStream(device);
