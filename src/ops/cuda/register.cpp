@@ -17,16 +17,13 @@ namespace wan {
 
 namespace {
 
-at::Tensor frames_to_pixels_cuda(const at::Tensor &frames, at::IntArrayRef packed_layout) {
+void frames_to_pixels_cuda(const at::Tensor &frames, at::IntArrayRef packed_layout, const at::Tensor &out) {
   const WanPixelLayout layout = unpack_layout(packed_layout);
+  check_pixels(out, frames, layout);
   const c10::cuda::CUDAGuard guard(frames.device());
   const at::Tensor planes = frames[0].contiguous();
-  at::Tensor pixels =
-      at::zeros({planes.size(1), static_cast<int64_t>(layout.size)}, planes.options().dtype(at::kByte));
   C10_CUDA_CHECK(launch_frames_to_pixels(planes.const_data_ptr<float>(), planes.size(1), layout,
-                                         pixels.mutable_data_ptr<uint8_t>(),
-                                         c10::cuda::getCurrentCUDAStream()));
-  return pixels;
+                                         out.mutable_data_ptr<uint8_t>(), c10::cuda::getCurrentCUDAStream()));
 }
 
 int64_t compute_capability(int64_t device) {
