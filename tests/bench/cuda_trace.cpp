@@ -175,6 +175,7 @@ class CudaTrace : public GpuTrace {
   static constexpr auto kCorrelation = CUPTI_EXTERNAL_CORRELATION_KIND_CUSTOM0;
 
   void stop() {
+    if (kinds_.empty()) return;
     for (const CUpti_ActivityKind kind : kinds_) cupti().ActivityDisable(kind);
     kinds_.clear();
     cupti().ActivityFlushAll(CUPTI_ACTIVITY_FLAG_FLUSH_FORCED);

@@ -21,14 +21,15 @@ def decode(wan_bench, *options):
 def main(wan_bench):
     with tempfile.TemporaryDirectory() as directory:
         path = lambda name: os.path.join(directory, name)
-        sync = decode(wan_bench, "--mode", "sync", "--sink", "file", "--trace", path("sync.json"))
-        run_async = decode(wan_bench, "--mode", "async", "--sink", "host", "--trace", path("async.json"), "--dump", path("dump"))
+        sequential = decode(wan_bench, "--mode", "sync", "--sink", "file", "--trace", path("sync.json"))
+        asynchronous = decode(wan_bench, "--mode", "async", "--sink", "host", "--trace", path("async.json"),
+                              "--dump", path("dump"))
         assert os.path.getsize(path("dump")) == 9 * 3 * 32 * 64 * 4
         plot_timeline.main(path("sync.json"), path("async.json"), path("timeline.svg"))
-    for result in (sync, run_async):
+    for result in (sequential, asynchronous):
         assert result["frames"] == 9 and len(result["seconds"]) == 2
         assert all(result[key] > 0 for key in FIGURES), result
-    assert sync["checksum"] == run_async["checksum"]
+    assert sequential["checksum"] == asynchronous["checksum"]
 
 
 if __name__ == "__main__":

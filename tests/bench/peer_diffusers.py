@@ -194,7 +194,8 @@ def decode(options):
         sink.begin()
         report(what="Diffusers decode", gpu=torch.cuda.get_device_name(), mode=mode, size=options.size, dtype="bf16",
                latent_frames=options.latent_frames, seconds=seconds, seconds_p50=statistics.median(seconds),
-               first_frame_s=statistics.mean(first_frames), gpu_busy=busy_share(lambda: run(vae, latents[:, :, :8], sink)),
+               first_frame_s=statistics.mean(first_frames),
+               gpu_busy=busy_share(lambda: run(vae, latents[:, :, :8], sink)),
                peak_allocated_gb=peak / 1e9, peak_reserved_gb=reserved / 1e9)
 
 
@@ -209,7 +210,7 @@ def psnr(frames, reference):
 def diffusers_frames(directory, latents, device, dtype):
     """[frames, 3, height, width]"""
     from diffusers import AutoencoderKLWan
-    vae = AutoencoderKLWan.from_pretrained(directory, torch_dtype=dtype).to(device).eval()
+    vae = AutoencoderKLWan.from_pretrained(directory, torch_dtype=dtype, low_cpu_mem_usage=False).to(device).eval()
     return vae.decode(latents.to(device, dtype), return_dict=False)[0][0].transpose(0, 1).float().cpu()
 
 
