@@ -1,35 +1,54 @@
 #!/usr/bin/env python3
 """Diffusers' figures beside wan-bench's: run both in one go on one machine.
 
-  python3 tests/bench/peer_diffusers.py a14b    one A14B forward (bfloat16) and one z16 decode (float32), 832x480, 81
-                                                frames, random weights, on CUDA
-  python3 tests/bench/peer_diffusers.py tiny    the embedded model, 160x96, 33 frames, 16 steps, float32 on the CPU
+  a14b      one A14B forward (bfloat16) and one z16 decode (float32), 832x480, 81 frames, random weights, on CUDA
+  tiny      the embedded model, 160x96, 33 frames, 16 steps, float32 on the CPU
+  decode    the z16 decoder chunk by chunk to a file, random weights, on CUDA: sequential and asynchronous
+  quality   how far bfloat16 decodes, Diffusers' and ours, are from Diffusers' float32, random and embedded weights
 
-Needs torch 2.11.0 and diffusers 0.40.0 (tiny also transformers 5.17.0). Prints seconds, the first run of each included.
+`peer_diffusers.py PART --help` lists the options. Needs torch 2.11.0 and diffusers 0.40.0 (tiny also transformers
+5.17.0). Each result is a line of JSON.
 """
+import argparse
 import json
+import math
 import os
-import sys
+import queue
+import statistics
+import subprocess
+import tempfile
+import threading
 import time
+
 import torch
-from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
+
+EMBEDDED_MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../models/wan-tiny")
+
+
+def report(**values):
+    print(json.dumps(values), flush=True)
+
+
+def synchronize():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def timed(what, function, repeats):
+    """Prints the seconds of every run, the first included."""
     seconds, out = [], None
     for _ in range(repeats):
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronize()
         start = time.perf_counter()
         out = function()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronize()
         seconds.append(round(time.perf_counter() - start, 3))
-    print(json.dumps({"what": what, "s": seconds}), flush=True)
+    report(what=what, s=seconds)
     return out
 
 
-def a14b():
+def a14b(_):
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
     with torch.device("cuda"):
         torch.set_default_dtype(torch.bfloat16)
         transformer = WanTransformer3DModel(num_layers=40).to(torch.bfloat16).eval()
@@ -44,9 +63,9 @@ def a14b():
         timed("Diffusers z16 decode to the host, float32", lambda: vae.decode(z, return_dict=False)[0].cpu(), 2)
 
 
-def tiny():
-    model = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../models/wan-tiny")
-    pipe = WanPipeline.from_pretrained(model, torch_dtype=torch.float32)
+def tiny(_):
+    from diffusers import WanPipeline
+    pipe = WanPipeline.from_pretrained(EMBEDDED_MODEL, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     generate = lambda: pipe("a red circle bouncing on a blue background", height=96, width=160, num_frames=33,
                             num_inference_steps=16, guidance_scale=2.5, output_type="latent").frames
@@ -54,6 +73,200 @@ def tiny():
     timed("Diffusers decode", lambda: pipe.vae.decode(latents, return_dict=False), 2)
 
 
+# decode
+
+def decoded_chunks(vae, latents):
+    """The frames of one latent frame after the other: Diffusers' own decode, before it joins them."""
+    vae.clear_cache()
+    hidden = vae.post_quant_conv(latents)
+    for i in range(latents.shape[2]):
+        vae._conv_idx = [0]
+        yield vae.decoder(hidden[:, :, i:i + 1], feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=i == 0)
+    vae.clear_cache()
+
+
+def to_rgb(frames):
+    """[1, 3, T, H, W] in [-1, 1] to uint8 [T, H, W, 3], on the GPU."""
+    return ((frames[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous()
+
+
+class FrameFile:
+    """Takes the frames and remembers when the first one came."""
+
+    def __init__(self):
+        self.file = tempfile.TemporaryFile(buffering=0)
+        self.first_frame = None
+
+    def begin(self):
+        self.file.seek(0)
+        self.file.truncate()
+        self.first_frame = None
+        self.start = time.perf_counter()
+
+    def take(self, frames):
+        self.first_frame = self.first_frame or time.perf_counter() - self.start
+        self.file.write(frames.numpy().data)
+
+
+def decode_sequentially(vae, latents, sink):
+    """Every chunk is copied to the host and written before the next one is launched."""
+    for chunk in decoded_chunks(vae, latents):
+        sink.take(to_rgb(chunk).cpu())
+
+
+class Writer(threading.Thread):
+    """Writes pinned buffers when their copies are done, and gives them back."""
+
+    def __init__(self, sink, free):
+        super().__init__()
+        self.sink, self.free, self.copies = sink, free, queue.Queue()
+        self.start()
+
+    def run(self):
+        while (copy := self.copies.get()) is not None:
+            buffer, count, copied = copy
+            copied.synchronize()
+            self.sink.take(buffer[:count])
+            self.free.put(buffer)
+
+    def finish(self):
+        self.copies.put(None)
+        self.join()
+
+
+def decode_asynchronously(vae, latents, sink):
+    """The published pattern: a copy stream, two pinned buffers, events and a writer thread."""
+    copy_stream, free = torch.cuda.Stream(), queue.Queue()
+    height, width = 8 * latents.shape[3], 8 * latents.shape[4]
+    for _ in range(2):
+        free.put(torch.empty(4, height, width, 3, dtype=torch.uint8, pin_memory=True))
+    writer = Writer(sink, free)
+    for chunk in decoded_chunks(vae, latents):
+        pixels = to_rgb(chunk)
+        decoded = torch.cuda.current_stream().record_event()
+        buffer, count = free.get(), pixels.shape[0]
+        with torch.cuda.stream(copy_stream):
+            copy_stream.wait_event(decoded)
+            buffer[:count].copy_(pixels, non_blocking=True)
+            pixels.record_stream(copy_stream)
+            writer.copies.put((buffer, count, copy_stream.record_event()))
+    writer.finish()
+
+
+def busy_share(function):
+    """The share of the time from the first kernel to the last in which some kernel runs; copies do not count."""
+    from torch.profiler import ProfilerActivity, profile
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        function()
+        torch.cuda.synchronize()
+    kernels = sorted((event.start_ns(), event.start_ns() + event.duration_ns())
+                     for event in profiler.profiler.kineto_results.events()
+                     if str(event.device_type()).endswith("CUDA") and not event.name().startswith(("Memcpy", "Memset")))
+    covered, end = 0, kernels[0][0]
+    for start, stop in kernels:
+        covered += max(stop - max(start, end), 0)
+        end = max(end, stop)
+    return covered / (end - kernels[0][0])
+
+
+def decode(options):
+    from diffusers import AutoencoderKLWan
+    width, height = map(int, options.size.split("x"))
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        vae = AutoencoderKLWan().to(torch.bfloat16).eval().requires_grad_(False)
+        vae.encoder = None  # its memory is not the decoder's
+        latents = torch.randn(1, 16, options.latent_frames, height // 8, width // 8, dtype=torch.bfloat16)
+    torch.cuda.empty_cache()
+    sink = FrameFile()
+    for mode, run in (("sync", decode_sequentially), ("async", decode_asynchronously)):
+        seconds, first_frames = [], []
+        torch.cuda.reset_peak_memory_stats()
+        for repeat in range(1 + options.repeat):
+            torch.cuda.synchronize()
+            sink.begin()
+            run(vae, latents, sink)
+            torch.cuda.synchronize()
+            if repeat > 0:  # the first one warms up
+                seconds.append(time.perf_counter() - sink.start)
+                first_frames.append(sink.first_frame)
+        peak, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        sink.begin()
+        report(what="Diffusers decode", gpu=torch.cuda.get_device_name(), mode=mode, size=options.size, dtype="bf16",
+               latent_frames=options.latent_frames, seconds=seconds, seconds_p50=statistics.median(seconds),
+               first_frame_s=statistics.mean(first_frames),
+               gpu_busy=busy_share(lambda: run(vae, latents[:, :, :8], sink)),
+               peak_allocated_gb=peak / 1e9, peak_reserved_gb=reserved / 1e9)
+
+
+# quality
+
+def psnr(frames, reference):
+    """Of values in [-1, 1]."""
+    error = (frames.double() - reference.double()).square().mean().item()
+    return 10 * math.log10(4 / error) if error > 0 else math.inf
+
+
+def diffusers_frames(directory, latents, device, dtype):
+    """[frames, 3, height, width]"""
+    from diffusers import AutoencoderKLWan
+    vae = AutoencoderKLWan.from_pretrained(directory, torch_dtype=dtype, low_cpu_mem_usage=False).to(device).eval()
+    return vae.decode(latents.to(device, dtype), return_dict=False)[0][0].transpose(0, 1).float().cpu()
+
+
+def our_frames(options, directory, latents_file, dtype, shape):
+    with tempfile.NamedTemporaryFile() as dump:
+        subprocess.run([options.wan_bench, "decode", "--vae", directory, "--latents", latents_file, "--dump", dump.name,
+                        "--dtype", dtype, "--device", options.device, "--repeat", "1", "--warmup", "0"],
+                       check=True, stdout=subprocess.DEVNULL)
+        return torch.from_file(dump.name, size=math.prod(shape), dtype=torch.float32).clone().view(shape)
+
+
+def compare(what, directory, latents, options):
+    from safetensors.torch import save_file
+    reference = diffusers_frames(directory, latents, options.device, torch.float32)
+    theirs = psnr(diffusers_frames(directory, latents, options.device, torch.bfloat16), reference)
+    with tempfile.TemporaryDirectory() as temporary:
+        file = os.path.join(temporary, "latents.safetensors")
+        save_file({"latents": latents}, file)
+        ours = {dtype: psnr(our_frames(options, directory, file, dtype, reference.shape), reference)
+                for dtype in ("bf16", "fp32")}
+    report(what="PSNR against Diffusers float32, dB", weights=what, diffusers_bf16=theirs, ours_bf16=ours["bf16"],
+           ours_minus_diffusers=ours["bf16"] - theirs, ours_fp32=ours["fp32"])
+
+
+def quality(options):
+    from diffusers import AutoencoderKLWan
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    width, height = map(int, options.size.split("x"))
+    torch.manual_seed(0)
+    latents = torch.randn(1, 16, options.latent_frames, height // 8, width // 8)
+    with tempfile.TemporaryDirectory() as directory:
+        AutoencoderKLWan(base_dim=options.base_dim).save_pretrained(directory)
+        compare("random", directory, latents, options)
+    compare("embedded", os.path.join(EMBEDDED_MODEL, "vae"), latents, options)
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(required=True, metavar="PART")
+    for name, function in (("a14b", a14b), ("tiny", tiny)):
+        parts.add_parser(name).set_defaults(run=function)
+    for name, function, latent_frames in (("decode", decode, 41), ("quality", quality, 5)):
+        part = parts.add_parser(name, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        part.set_defaults(run=function)
+        part.add_argument("--size", default="1280x720")
+        part.add_argument("--latent-frames", type=int, default=latent_frames)
+        if function is decode:
+            part.add_argument("--repeat", type=int, default=3, help="measured videos, after one to warm up")
+        else:
+            part.add_argument("--device", default="cuda")
+            part.add_argument("--base-dim", type=int, default=96, help="width of the random weights")
+            part.add_argument("--wan-bench", default="build/tests/bench/wan-bench")
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
     with torch.no_grad():
-        {"a14b": a14b, "tiny": tiny}[sys.argv[1] if len(sys.argv) > 1 else "tiny"]()
+        options = parse()
+        options.run(options)

@@ -1,0 +1,102 @@
+#include "decoder_run.h"
+
+#include <ATen/ATen.h>
+
+#include <fstream>
+
+#include "device.h"
+#include "ops/frames_to_pixels.h"
+#include "pipeline/frame_ring.h"
+
+namespace wan::bench {
+
+namespace {
+
+/// The one place that knows how the engine decodes a stream. take(chunk, frames) gets [1, 3, T, H, W]
+/// float32.
+template <typename Take>
+void decode_chunks(const AutoencoderKLWan &vae, const at::Tensor &latents, const RunContext &context,
+                   Trace *trace, const Take &take) {
+  StreamState state;
+  for (int64_t chunk = 0; chunk < latents.size(2); ++chunk) {
+    at::Tensor frames;
+    {
+      const Trace::Span span(trace, Lane::kDecoder, "launch", chunk);
+      frames = vae.decode(latents.narrow(2, chunk, 1), state, context).to(at::kFloat);
+    }
+    take(chunk, frames);
+  }
+}
+
+/// Measures a video while its frames arrive.
+struct Receiver {
+  FrameSink &sink;
+  Trace *trace;
+  Clock::time_point start = Clock::now();
+  VideoTime time{};
+
+  void take(int64_t chunk, const uint8_t *data, size_t bytes, int64_t frames) {
+    if (time.frames == 0) time.first_frame = seconds_since(start);
+    time.frames += frames;
+    const Trace::Span span(trace, Lane::kFrames, "hand over", chunk);
+    sink.take(data, bytes);
+  }
+};
+
+bool take_from_ring(void *user, WanFrames *frames) {
+  const std::unique_ptr<WanFrames, void (*)(WanFrames *)> owned(frames, free_frames);
+  const size_t bytes = frames->frame_size * static_cast<size_t>(frames->num_frames);
+  static_cast<Receiver *>(user)->take(frames->chunk, frames->data, bytes, frames->num_frames);
+  return true;
+}
+
+void decode_sync(const AutoencoderKLWan &vae, const at::Tensor &latents, const WanPixelLayout &layout,
+                 Receiver &receiver) {
+  const RunContext context(WanCallbacks{});
+  decode_chunks(vae, latents, context, receiver.trace, [&](int64_t chunk, const at::Tensor &frames) {
+    at::Tensor pixels;
+    {
+      const Trace::Span span(receiver.trace, Lane::kDecoder, "wait and copy", chunk);
+      pixels = frames_to_pixels(frames, layout).cpu();
+    }
+    receiver.take(chunk, pixels.const_data_ptr<uint8_t>(), pixels.nbytes(), pixels.size(0));
+  });
+}
+
+void decode_async(const AutoencoderKLWan &vae, const at::Tensor &latents, const WanPixelLayout &layout,
+                  Receiver &receiver) {
+  WanCallbacks callbacks{};
+  callbacks.user = &receiver;
+  callbacks.frames = take_from_ring;
+  const RunContext context(callbacks);
+  FrameRing ring(layout, latents.device(), context);
+  decode_chunks(vae, latents, context, receiver.trace, [&](int64_t chunk, const at::Tensor &frames) {
+    const Trace::Span span(receiver.trace, Lane::kDecoder, "push", chunk);
+    ring.push(frames);
+  });
+  ring.finish();
+}
+
+}  // namespace
+
+VideoTime decode_video(const AutoencoderKLWan &vae, const at::Tensor &latents, const WanPixelLayout &layout,
+                       Mode mode, FrameSink &sink, Trace *trace) {
+  sink.rewind();
+  synchronize(latents.device());
+  Receiver receiver{sink, trace};
+  (mode == Mode::kSync ? decode_sync : decode_async)(vae, latents, layout, receiver);
+  receiver.time.seconds = seconds_since(receiver.start);
+  return receiver.time;
+}
+
+void dump_frames(const AutoencoderKLWan &vae, const at::Tensor &latents, const std::filesystem::path &file) {
+  std::ofstream out(file, std::ios::binary);
+  const RunContext context(WanCallbacks{});
+  decode_chunks(vae, latents, context, nullptr, [&](int64_t, const at::Tensor &frames) {
+    const at::Tensor host = frames[0].transpose(0, 1).contiguous().cpu();
+    out.write(static_cast<const char *>(host.const_data_ptr()), static_cast<std::streamsize>(host.nbytes()));
+  });
+  if (!out.flush()) throw Error(WAN_INTERNAL, "'" + file.string() + "' cannot be written");
+}
+
+}  // namespace wan::bench

@@ -1,0 +1,29 @@
+// One video through the engine's decoder, in the engine's asynchronous way or one thing after the other.
+#pragma once
+
+#include <filesystem>
+
+#include "frame_sink.h"
+#include "trace.h"
+#include "vae/autoencoder_kl_wan.h"
+
+namespace wan::bench {
+
+enum class Mode {
+  kSync,  // a chunk is decoded, converted, copied to pageable memory and handed over before the next is begun
+  kAsync  // as WanPipeline does it, with FrameRing
+};
+
+struct VideoTime {
+  double seconds, first_frame;  // until the last frame was handed over, until the first was on the host
+  int64_t frames;
+};
+
+/// latents: as AutoencoderKLWan::decode takes them, [1, z_dim, T, H, W]. trace may be null.
+VideoTime decode_video(const AutoencoderKLWan &vae, const at::Tensor &latents, const WanPixelLayout &layout,
+                       Mode mode, FrameSink &sink, Trace *trace);
+
+/// Writes the decoded frames as float32 [frames, 3, height, width] in [-1, 1].
+void dump_frames(const AutoencoderKLWan &vae, const at::Tensor &latents, const std::filesystem::path &file);
+
+}  // namespace wan::bench

@@ -1,0 +1,117 @@
+// wan-bench generate: one clip from prompt to frames, the seconds of each stage.
+#include <c10/core/InferenceMode.h>
+
+#include <array>
+
+#include "common.h"
+#include "device.h"
+#include "pipeline/frame_ring.h"
+#include "random_weights.h"
+
+namespace wan::bench {
+namespace {
+
+struct Options {
+  char *size = nullptr, *model = nullptr, *device = nullptr, *dtype = nullptr, *tokenizer = nullptr;
+  int frames = 81, steps = 2, layers = 0;
+  gboolean json = FALSE;
+};
+
+Options parse(int argc, char **argv) {
+  Options options;
+  const GOptionEntry entries[] = {
+      {"size", 0, 0, G_OPTION_ARG_STRING, &options.size, "size of the video (832x480)", "WxH"},
+      {"frames", 0, 0, G_OPTION_ARG_INT, &options.frames, "number of frames (81)", "N"},
+      {"steps", 0, 0, G_OPTION_ARG_INT, &options.steps, "denoising steps (2)", "N"},
+      {"layers", 0, 0, G_OPTION_ARG_INT, &options.layers, "transformer blocks instead of A14B's 40", "N"},
+      {"model", 0, 0, G_OPTION_ARG_STRING, &options.model, "a checkpoint instead of A14B with random weights",
+       "DIR"},
+      {"tokenizer", 0, 0, G_OPTION_ARG_STRING, &options.tokenizer, "tokenizer of random weights", "DIR"},
+      {"device", 0, 0, G_OPTION_ARG_STRING, &options.device, "auto, cpu, cuda or cuda:N (auto)", "D"},
+      {"dtype", 0, 0, G_OPTION_ARG_STRING, &options.dtype, "fp32 or bf16 (bf16)", "T"},
+      {"json", 0, 0, G_OPTION_ARG_NONE, &options.json, "print JSON", nullptr},
+      {}};
+  parse_options("A clip from prompt to frames", entries, argc, argv);
+  return options;
+}
+
+/// Hears a generation: the seconds of each stage and of the first frame.
+struct Stopwatch {
+  Clock::time_point start = Clock::now();
+  std::array<double, 4> stage{};
+  double first_frame = 0;
+  int64_t frames = 0;
+
+  WanCallbacks callbacks() {
+    WanCallbacks callbacks{};
+    callbacks.user = this;
+    callbacks.progress = [](void *user, const WanProgress *progress) {
+      static_cast<Stopwatch *>(user)->stage[progress->stage] = progress->seconds;
+    };
+    callbacks.frames = [](void *user, WanFrames *frames) {
+      auto *watch = static_cast<Stopwatch *>(user);
+      if (watch->frames == 0) watch->first_frame = seconds_since(watch->start);
+      watch->frames += frames->num_frames;
+      free_frames(frames);
+      return true;
+    };
+    return callbacks;
+  }
+};
+
+WanGenerateOptions clip(const Options &options, Size size) {
+  WanGenerateOptions clip{};
+  clip.prompt = "a red circle bouncing on a blue background";
+  clip.negative_prompt = "";
+  clip.num_frames = options.frames;
+  clip.steps = options.steps;
+  clip.guidance_scale = 4.0;
+  clip.guidance_scale_2 = 3.0;
+  clip.flow_shift = 3.0;
+  clip.layout = pixel_layout(WAN_PIXEL_NV12, size);
+  return clip;
+}
+
+Report run(const Options &options) {
+  const c10::InferenceMode inference;
+  const Size size = parse_size(options.size ? options.size : "832x480");
+  const at::Device device = parse_device(options.device ? options.device : "auto");
+  const at::ScalarType dtype = parse_dtype(options.dtype ? options.dtype : "bf16");
+  const Clock::time_point start = Clock::now();
+  const CheckpointConfig config =
+      options.model ? CheckpointConfig::read(options.model) : a14b_config(options.layers);
+  auto source =
+      options.model ? open_checkpoint(config, device, [](uint64_t, uint64_t) {}) : random_components(device);
+  const std::filesystem::path tokenizer =
+      options.tokenizer ? options.tokenizer : config.directory / "tokenizer";
+  WanPipeline pipeline(config, std::move(source), Tokenizer(tokenizer), device, dtype);
+  synchronize(device);
+  const double load_seconds = seconds_since(start);
+
+  Stopwatch watch;
+  pipeline.generate(clip(options, size), RunContext(watch.callbacks()));
+  const double total = seconds_since(watch.start);
+  const WanMemory memory = memory_in_use(device);
+  return {{"what", "generate"},
+          {"device", device.str()},
+          {"size", std::to_string(size.width) + "x" + std::to_string(size.height)},
+          {"frames", watch.frames},
+          {"steps", options.steps},
+          {"load_s", load_seconds},
+          {"text_s", watch.stage[WAN_STAGE_TEXT]},
+          {"denoise_s", watch.stage[WAN_STAGE_DENOISE]},
+          {"decode_s", watch.stage[WAN_STAGE_DECODE]},
+          {"first_frame_s", watch.first_frame},
+          {"total_s", total},
+          {"peak_gpu_gb", static_cast<double>(memory.gpu_peak_bytes) / 1e9},
+          {"pinned_gb", static_cast<double>(memory.pinned_bytes) / 1e9}};
+}
+
+}  // namespace
+
+void generate(int argc, char **argv) {
+  const Options options = parse(argc, argv);
+  print(run(options), options.json);
+}
+
+}  // namespace wan::bench
