@@ -273,8 +273,8 @@ __device__ inline void store_planes(const Accumulators<kN> &d, const Params &par
     if (y + h >= conv.height) return;
     float *pixel = conv.planes + 2 * lane * conv.plane_stride +
                    (static_cast<int64_t>(strip.frame) * conv.height + y + h) * conv.width + x;
-    pixel[0] = fminf(fmaxf(d[2 * h], -1.0f), 1.0f);
-    if (lane == 0) pixel[conv.plane_stride] = fminf(fmaxf(d[2 * h + 1], -1.0f), 1.0f);
+    pixel[0] = d[2 * h];
+    if (lane == 0) pixel[conv.plane_stride] = d[2 * h + 1];
   }
 }
 
