@@ -90,6 +90,12 @@ Weights Weights::operator/(const std::string &name) const {
   return child;
 }
 
+Weights Weights::as(at::ScalarType dtype) const {
+  Weights other = *this;
+  other.dtype_ = dtype;
+  return other;
+}
+
 at::Tensor Weights::operator()(const std::string &name, at::IntArrayRef shape) const {
   const std::string full_name = prefix_ + name;
   std::istringstream components(full_name);

@@ -59,6 +59,8 @@ class Weights {
   Weights operator/(const std::string &name) const;
   Weights operator/(int64_t index) const { return *this / std::to_string(index); }
   at::Tensor operator()(const std::string &name, at::IntArrayRef shape) const;
+  /// The same point, for tensors of another dtype.
+  Weights as(at::ScalarType dtype) const;
   /// The dtype of tensors outside keep_in_fp32.
   at::ScalarType dtype() const { return dtype_; }
 

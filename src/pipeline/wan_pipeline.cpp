@@ -9,6 +9,7 @@
 
 #include "device.h"
 #include "scheduler/scheduler.h"
+#include "vae/tiled_decode.h"
 
 namespace wan {
 
@@ -58,6 +59,15 @@ std::string describe_size(const WanGenerateOptions &options) {
          std::to_string(options.num_frames) + " frames";
 }
 
+void require_memory(const WanGenerateOptions &options, uint64_t needed, at::Device device) {
+  const uint64_t free = free_memory(device);
+  if (needed > free)
+    throw Error(WAN_OUT_OF_MEMORY, "A video of " + describe_size(options) + " needs about " +
+                                       std::to_string(needed >> 20) + " MiB of memory, and " +
+                                       std::to_string(free >> 20) +
+                                       " MiB are free: choose a smaller width, height or number of frames");
+}
+
 }  // namespace
 
 std::unique_ptr<ComponentSource> open_checkpoint(const CheckpointConfig &config, at::Device device,
@@ -79,7 +89,8 @@ WanPipeline::WanPipeline(const CheckpointConfig &config, std::unique_ptr<Compone
   if (config.transformer_2)
     transformer_2_ = load<WanTransformer3DModel>("transformer_2", *config.transformer_2, dtype,
                                                  WanTransformer3DModel::kKeepInFp32);
-  vae_ = load<AutoencoderKLWan>("vae", config.vae, at::kFloat);
+  // Convolutions in bfloat16 are no faster on most CPUs.
+  vae_ = load<AutoencoderKLWan>("vae", config.vae, device.is_cpu() ? at::kFloat : dtype);
   if (device.is_cpu()) text_encoder_ = load<UMT5EncoderModel>("text_encoder", config.text_encoder, dtype);
 }
 
@@ -128,12 +139,16 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   // inside.
   const uint64_t per_token =
       static_cast<uint64_t>(10 * transformer.inner_dim() + 2 * transformer.ffn_dim) * 4;
-  const uint64_t needed = std::max(tokens * per_token, vae_->decode_bytes(height, width));
-  if (needed > free_memory(device_))
-    throw Error(WAN_OUT_OF_MEMORY, "A video of " + describe_size(options) + " needs about " +
-                                       std::to_string(needed >> 20) + " MiB of memory, and " +
-                                       std::to_string(free_memory(device_) >> 20) +
-                                       " MiB are free: choose a smaller width, height or number of frames");
+  require_memory(options, tokens * per_token, device_);
+  if (!needs_tiles(height, width)) return;
+  require_memory(options, tiled_decode_bytes(*vae_, height, width), device_);
+  // Decoded in tiles, the whole clip waits in host memory, in float32.
+  const auto pixels = static_cast<uint64_t>(layout.width) * static_cast<uint64_t>(layout.height);
+  require_memory(options, pixels * static_cast<uint64_t>(options.num_frames) * 3 * sizeof(float), at::kCPU);
+}
+
+bool WanPipeline::needs_tiles(int64_t height, int64_t width) const {
+  return vae_->decode_bytes(height, width) > free_memory(device_);
 }
 
 at::Tensor WanPipeline::embed(PromptEmbedding &cached, const std::string &prompt, const RunContext &context) {
@@ -197,16 +212,30 @@ at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, const at::Ten
 
 void WanPipeline::decode(const at::Tensor &latents, FrameRing &ring, const RunContext &context) const {
   const at::Tensor normalized = vae_->denormalize(latents);
-  const auto chunks = static_cast<int32_t>(latents.size(2));
-  const StageProgress progress(context, WAN_STAGE_DECODE, chunks);
-  StreamState state;
-  for (int32_t chunk = 0; chunk < chunks; ++chunk) {
-    context.check();
-    ring.push(vae_->decode(normalized.narrow(2, chunk, 1), state, context));
-    if (chunk + 1 < chunks) progress.report(chunk + 1);
+  const int64_t chunks = latents.size(2), height = latents.size(3), width = latents.size(4);
+  const bool tiled = needs_tiles(height, width);
+  const int64_t passes = tiled ? Tiling(*vae_).count(height, width) : 1;
+  const auto steps = static_cast<int32_t>(passes * chunks);
+  const StageProgress progress(context, WAN_STAGE_DECODE, steps);
+  int32_t done = 0;
+  const auto chunk_done = [&] {
+    if (++done < steps) progress.report(done);
+  };
+  if (tiled) {
+    const at::Tensor video = tiled_decode(*vae_, normalized, context, chunk_done);
+    const int64_t scale = config_.vae.temporal_scale();
+    for (int64_t first = 0; first < video.size(2); first += first ? scale : 1)
+      ring.push(video.narrow(2, first, first ? scale : 1).to(device_));
+  } else {
+    StreamState state;
+    for (const at::Tensor &latent : normalized.split(1, 2)) {
+      context.check();
+      ring.push(vae_->decode(latent, state, context));
+      chunk_done();
+    }
   }
   ring.finish();
-  progress.report(chunks);  // not before: its seconds are those of the whole decode
+  progress.report(steps);  // not before: its seconds are those of the whole decode
 }
 
 void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &context) {

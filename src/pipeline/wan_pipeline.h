@@ -33,8 +33,8 @@ class ComponentSource {
 class WanPipeline {
  public:
   /// Loads all components but, on CUDA, the text encoder: it is as large as an expert, works for a moment and
-  /// would take the memory of the denoiser, so it comes and goes with each new prompt. `dtype` is that of the
-  /// text encoder and the transformers; the VAE runs in float32, as Diffusers' examples do.
+  /// would take the memory of the denoiser, so it comes and goes with each new prompt. `dtype` is that of all
+  /// components, but on the CPU the VAE's is float32.
   WanPipeline(const CheckpointConfig &config, std::unique_ptr<ComponentSource> source, Tokenizer tokenizer,
               at::Device device, at::ScalarType dtype);
 
@@ -64,6 +64,9 @@ class WanPipeline {
   at::Tensor embed(PromptEmbedding &cached, const std::string &prompt, const RunContext &context);
   at::Tensor denoise(const WanGenerateOptions &options, const at::Tensor &prompt, const at::Tensor &negative,
                      const RunContext &context) const;
+  /// Whether a clip does not fit the free memory unless it is decoded in tiles.
+  bool needs_tiles(int64_t height, int64_t width) const;
+  /// latents: [1, z_dim, T, H, W]. In tiles, the first frame comes when all are decoded.
   void decode(const at::Tensor &latents, FrameRing &ring, const RunContext &context) const;
 
   const CheckpointConfig config_;

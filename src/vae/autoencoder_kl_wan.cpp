@@ -2,23 +2,23 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
-
-#include "device.h"
+#include "ops/attention.h"
 
 namespace wan {
 
 namespace {
 
-/// RMS over the channels (diffusers WanRMS_norm). In low precision the normalisation is done in float32.
-at::Tensor rms_norm(const at::Tensor &x, const at::Tensor &gamma) {
-  const at::Tensor wide = x.to(at::kFloat);
-  const at::Tensor length = at::norm(wide, 2, {1}, /*keepdim=*/true).clamp_min(1e-12);
-  return (wide / length).to(x.scalar_type()) * std::sqrt(static_cast<double>(x.size(1))) * gamma;
-}
+/// So many frames at a time go through the stages: two, which then are the history of the next two. So no
+/// frame is copied, and the memory of one pair is free for the pair after the next.
+constexpr int64_t kFramesAtOnce = 2;
 
 at::Tensor gamma(const Weights &weights, int64_t dim) {
-  return weights("gamma", {dim, 1, 1, 1});
+  return weights("gamma", {dim, 1, 1, 1}).view(dim);
+}
+
+ConvWeight upsample_weight(const Weights &weights, int64_t in, int64_t out) {
+  const Weights wide = weights.as(at::kFloat);
+  return ConvWeight::upsample(wide("weight", {out, in, 3, 3}), wide("bias", {out}), weights.dtype());
 }
 
 at::Tensor per_channel(const std::vector<double> &values) {
@@ -29,67 +29,59 @@ at::Tensor per_channel(const std::vector<double> &values) {
 
 WanResidualBlock::WanResidualBlock(const Weights &weights, int64_t in, int64_t out)
     : norm1_(gamma(weights / "norm1", in)),
-      conv1_(weights / "conv1", in, out, 3, 3),
+      conv1_(weights / "conv1", in, out, 3),
       norm2_(gamma(weights / "norm2", out)),
-      conv2_(weights / "conv2", out, out, 3, 3) {
+      conv2_(weights / "conv2", out, out, 3) {
   if (in != out) conv_shortcut_.emplace(weights / "conv_shortcut", in, out);
 }
 
-at::Tensor WanResidualBlock::operator()(const at::Tensor &x, StreamState &state) const {
-  const at::Tensor shortcut = conv_shortcut_ ? (*conv_shortcut_)(x) : x;
-  at::Tensor y = conv1_(at::silu(rms_norm(x, norm1_)), state);
-  y = conv2_(at::silu(rms_norm(y, norm2_)), state);
-  return y + shortcut;
+ConvResult WanResidualBlock::operator()(const ConvResult &x, StreamState &state, Epilogue next) const {
+  const ConvResult y = conv1_(x.activated, state, {.next_gamma = norm2_, .keep_out = false});
+  next.residual = conv_shortcut_ ? (*conv_shortcut_)(x.out) : x.out;
+  return conv2_(y.activated, state, next);
 }
 
 WanAttentionBlock::WanAttentionBlock(const Weights &weights, int64_t dim)
-    : norm_((weights / "norm")("gamma", {dim, 1, 1}).unsqueeze(-1)),
-      to_qkv_(weights / "to_qkv", dim, 3 * dim, 1),
-      proj_(weights / "proj", dim, dim, 1) {}
+    : norm_((weights / "norm")("gamma", {dim, 1, 1}).view(dim)),
+      to_qkv_(weights / "to_qkv", dim, 3 * dim, 2),
+      proj_(weights / "proj", dim, dim, 2) {}
 
 at::Tensor WanAttentionBlock::operator()(const at::Tensor &x) const {
-  const int64_t batch = x.size(0), frames = x.size(2), height = x.size(3), width = x.size(4);
-  const at::Tensor qkv = to_qkv_(rms_norm(x, norm_));
-  // [B, 3C, T, H, W] to [B * T, 1, H * W, 3C]
-  const at::Tensor tokens = qkv.permute({0, 2, 3, 4, 1}).reshape({batch * frames, 1, height * width, -1});
-  const std::vector<at::Tensor> parts = tokens.contiguous().chunk(3, -1);
-  const at::Tensor out = at::scaled_dot_product_attention(parts[0], parts[1], parts[2]);
-  return proj_(out.reshape({batch, frames, height, width, -1}).permute({0, 4, 1, 2, 3})) + x;
+  const at::Tensor qkv = to_qkv_(rms_norm(x, norm_, /*silu=*/false)).flatten(1, 2).unsqueeze(1);
+  const std::vector<at::Tensor> parts = qkv.chunk(3, -1);  // [T, 1, H * W, C] each
+  return proj_(wide_head_attention(parts[0], parts[1], parts[2]).reshape(x.sizes())) + x;
 }
 
-WanUpsample::WanUpsample(const Weights &weights, int64_t dim, bool temporal)
-    : conv_(weights / "resample.1", dim, dim / 2, 3) {
-  if (temporal) time_conv_.emplace(weights / "time_conv", dim, 2 * dim, 3, 1);
+WanUpsample::WanUpsample(const Weights &weights, int64_t in, int64_t out, bool temporal)
+    : conv_(upsample_weight(weights / "resample.1", in, out)) {
+  if (temporal) time_conv_.emplace(weights / "time_conv", in, 2 * in, 1);
 }
 
-/// The convolution's channels are two groups: the even and the odd frames.
 at::Tensor WanUpsample::double_frames(const at::Tensor &x, StreamState &state) const {
-  const at::Tensor pairs = (*time_conv_)(x, state).unflatten(1, {2, -1});  // [B, 2, C, T, H, W]
-  return pairs.permute({0, 2, 3, 1, 4, 5}).flatten(2, 3);
+  // The first latent frame stands for one frame only, and the temporal convolution never sees it.
+  return time_conv_ && !state.first_chunk() ? time_conv_->double_frames(x, state) : x;
 }
 
-at::Tensor WanUpsample::operator()(const at::Tensor &x, StreamState &state) const {
-  // The first latent frame stands for one frame only, and the temporal convolution never sees it.
-  const at::Tensor frames = time_conv_ && !state.first_chunk() ? double_frames(x, state) : x;
-  const at::Tensor doubled = frames.repeat_interleave(2, 3).repeat_interleave(2, 4);
-  return conv_(doubled);
+ConvResult WanUpsample::double_size(const at::Tensor &x, const Epilogue &next) const {
+  return upsample_conv2d(x, conv_, next);
 }
 
 const std::vector<std::string> AutoencoderKLWan::kEncoderTensors = {"encoder.", "quant_conv."};
 
 AutoencoderKLWan::AutoencoderKLWan(const VaeConfig &config, const Weights &weights)
     : config_(config),
+      dtype_(weights.dtype()),
       latents_mean_(per_channel(config.latents_mean)),
       latents_inverse_std_(per_channel(config.latents_std).reciprocal()),
       post_quant_conv_(weights / "post_quant_conv", config.z_dim, config.z_dim),
-      conv_in_(weights / "decoder.conv_in", config.z_dim, config.decoder_dims().front(), 3, 3),
+      conv_in_(weights / "decoder.conv_in", config.z_dim, config.decoder_dims().front(), 3),
       mid_first_(weights / "decoder.mid_block.resnets" / 0, config.decoder_dims().front(),
                  config.decoder_dims().front()),
       mid_attention_(weights / "decoder.mid_block.attentions" / 0, config.decoder_dims().front()),
       mid_second_(weights / "decoder.mid_block.resnets" / 1, config.decoder_dims().front(),
                   config.decoder_dims().front()),
       norm_out_(gamma(weights / "decoder.norm_out", config.decoder_dims().back())),
-      conv_out_(weights / "decoder.conv_out", config.decoder_dims().back(), 3, 3, 3) {
+      conv_out_(weights / "decoder.conv_out", config.decoder_dims().back(), 3, 3) {
   const std::vector<int64_t> dims = config.decoder_dims();
   int64_t in = dims.front();
   for (size_t i = 0; i < dims.size(); ++i) {
@@ -100,7 +92,7 @@ AutoencoderKLWan::AutoencoderKLWan(const VaeConfig &config, const Weights &weigh
       in = dims[i];
     }
     if (i + 1 < dims.size()) {
-      block.upsampler.emplace(up / "upsamplers" / 0, in, config.temporal_upsample[i]);
+      block.upsampler.emplace(up / "upsamplers" / 0, in, in / 2, config.temporal_upsample[i]);
       in /= 2;
     }
     up_blocks_.push_back(std::move(block));
@@ -113,47 +105,73 @@ at::Tensor AutoencoderKLWan::denormalize(const at::Tensor &latents) const {
          latents_mean_.to(latents.device());
 }
 
+ConvResult AutoencoderKLWan::enter(const at::Tensor &latent, StreamState &state) const {
+  const at::Tensor z = latent[0].permute({1, 2, 3, 0}).to(dtype_).contiguous();
+  ConvResult x = conv_in_(post_quant_conv_(z), state, {.next_gamma = mid_first_.norm1()});
+  x.out = mid_attention_(mid_first_(x, state, {}).out);
+  x.activated = rms_norm(x.out, mid_second_.norm1(), /*silu=*/true);
+  return mid_second_(x, state, {.next_gamma = up_blocks_.front().resnets.front().norm1()});
+}
+
+Epilogue AutoencoderKLWan::behind(size_t stage, size_t resnet) const {
+  const WanUpBlock &block = up_blocks_[stage];
+  if (resnet + 1 < block.resnets.size()) return {.next_gamma = block.resnets[resnet + 1].norm1()};
+  if (block.upsampler) return {};
+  return {.next_gamma = norm_out_, .keep_out = false};
+}
+
+void AutoencoderKLWan::ascend(size_t stage, ConvResult x, StreamState &state, const RunContext &context,
+                              Frames &video) const {
+  const WanUpBlock &block = up_blocks_[stage];
+  for (size_t i = 0; i < block.resnets.size(); ++i) {
+    context.check();
+    x = block.resnets[i](x, state, behind(stage, i));
+  }
+  if (!block.upsampler) {
+    video.push_back(conv_out_(x.activated, state, {.float32 = true}).out);
+    return;
+  }
+  const at::Tensor frames = block.upsampler->double_frames(x.out, state);
+  x = {};
+  const Epilogue next = {.next_gamma = up_blocks_[stage + 1].resnets.front().norm1()};
+  for (const at::Tensor &pair : frames.split(kFramesAtOnce))
+    ascend(stage + 1, block.upsampler->double_size(pair, next), state, context, video);
+}
+
 at::Tensor AutoencoderKLWan::decode(const at::Tensor &latent, StreamState &state,
                                     const RunContext &context) const {
-  at::Tensor x = conv_in_(post_quant_conv_(latent), state);
-  x = mid_second_(mid_attention_(mid_first_(x, state)), state);
-  LaunchWindow window(x.device());
-  for (const WanUpBlock &block : up_blocks_) {
-    for (const WanResidualBlock &resnet : block.resnets) {
-      context.check();
-      x = resnet(x, state);
-      window.advance();
-    }
-    if (block.upsampler) x = (*block.upsampler)(x, state);
-  }
-  x = conv_out_(at::silu(rms_norm(x, norm_out_)), state);
+  return decode_unclamped(latent, state, context).clamp_(-1, 1);
+}
+
+at::Tensor AutoencoderKLWan::decode_unclamped(const at::Tensor &latent, StreamState &state,
+                                              const RunContext &context) const {
+  Frames video;
+  ascend(0, enter(latent, state), state, context, video);
   state.end_chunk();
-  return x.clamp(-1, 1);
+  return at::cat(video).permute({3, 0, 1, 2}).unsqueeze(0);
 }
 
 uint64_t AutoencoderKLWan::decode_bytes(int64_t height, int64_t width) const {
   const std::vector<int64_t> dims = config_.decoder_dims();
-  int64_t per_latent_pixel =
-      CausalConv3d::cache_bytes(config_.z_dim) + 4 * CausalConv3d::cache_bytes(dims.front());
-  int64_t in = dims.front(), area = 1, frames = 1;
-  int64_t largest_layer = 0;
+  // Values for each latent pixel: two frames of history for each causal convolution's input, and those of the
+  // largest layer.
+  int64_t history = 2 * (config_.z_dim + 4 * dims.front());
+  int64_t largest_layer = 0, in = dims.front(), area = 1;
   for (size_t i = 0; i < dims.size(); ++i) {
     const int64_t convs = 2 * (config_.num_res_blocks + 1);
-    per_latent_pixel +=
-        area * (CausalConv3d::cache_bytes(in) + (convs - 1) * CausalConv3d::cache_bytes(dims[i]));
-    if (i + 1 < dims.size() && config_.temporal_upsample[i]) {
-      per_latent_pixel += area * CausalConv3d::cache_bytes(dims[i]);
-      frames *= 2;
-    }
+    history += 2 * area * (in + (convs - 1) * dims[i]);
+    largest_layer = std::max(largest_layer, kFramesAtOnce * area * std::max(in, dims[i]));
+    if (i + 1 == dims.size()) break;
+    if (config_.temporal_upsample[i]) history += 2 * area * dims[i];
     in = dims[i] / 2;
-    if (i + 1 < dims.size()) area *= 4;
-    largest_layer = std::max(largest_layer, area * frames * std::max(in, dims[i]) * int64_t{sizeof(float)});
+    area *= 4;
   }
-  per_latent_pixel += area * CausalConv3d::cache_bytes(dims.back());
-  // A residual block holds its input, the normalised copy, the same with its cache in front, and its output.
-  const int64_t layers_alive = 5;
-  return static_cast<uint64_t>(per_latent_pixel + layers_alive * largest_layer) *
-         static_cast<uint64_t>(height) * static_cast<uint64_t>(width);
+  history += 2 * area * dims.back();
+  // Beside its history, a convolution holds its input, the residual, the frames that one output frame sees,
+  // and its output, twice while it is put together.
+  constexpr int64_t kLayersAlive = 6;
+  const auto values = static_cast<uint64_t>(history + kLayersAlive * largest_layer);
+  return values * c10::elementSize(dtype_) * static_cast<uint64_t>(height * width);
 }
 
 }  // namespace wan

@@ -1,4 +1,4 @@
-// Convolutions of the Wan VAE, causal in time:
+// Convolutions of the Wan VAE, causal in time, and what a stream carries from one call to the next:
 // diffusers.models.autoencoders.autoencoder_kl_wan.WanCausalConv3d.
 #pragma once
 
@@ -7,58 +7,51 @@
 #include <unordered_map>
 
 #include "checkpoint/weights.h"
+#include "ops/conv.h"
 
 namespace wan {
-
-/// The last two input frames of one causal convolution, [B, C, 2, H, W]; undefined before the first chunk,
-/// which stands for zeros.
-using ConvCache = at::Tensor;
 
 class CausalConv3d;
 
 /// What a stream of latent frames carries from chunk to chunk.
 class StreamState {
  public:
-  ConvCache &cache(const CausalConv3d *conv) { return caches_[conv]; }
+  /// The last input frames of a convolution, two at most; none stand for zeros.
+  Frames &history(const CausalConv3d *conv) { return history_[conv]; }
   bool first_chunk() const { return chunks_ == 0; }
   void end_chunk() { ++chunks_; }
-  /// Memory that the caches hold.
+  /// Memory that the frames of history hold.
   int64_t bytes() const;
 
  private:
-  std::unordered_map<const CausalConv3d *, ConvCache> caches_;
+  std::unordered_map<const CausalConv3d *, Frames> history_;
   int64_t chunks_ = 0;
 };
 
-/// Padded so that space keeps its size; in time it sees this frame and the ones before.
+/// Padded so that space keeps its size; in time it sees this frame and the two before.
 class CausalConv3d {
  public:
-  CausalConv3d(const Weights &weights, int64_t in, int64_t out, int64_t kernel_time, int64_t kernel_space);
+  /// kernel_space is 3, or 1 for a convolution of time alone.
+  CausalConv3d(const Weights &weights, int64_t in, int64_t out, int64_t kernel_space);
 
-  /// x: [B, in, T, H, W], the frames that follow those of the last call with the same state.
-  at::Tensor operator()(const at::Tensor &x, StreamState &state) const;
-  /// Bytes of its cache for each pixel of its input, in float32.
-  static int64_t cache_bytes(int64_t in) { return 2 * in * static_cast<int64_t>(sizeof(float)); }
+  /// x: [T, H, W, in], the frames that follow those of the last call with the same state. Their memory lives
+  /// on as history, so T is 1 or 2.
+  ConvResult operator()(const at::Tensor &x, StreamState &state, const Epilogue &epilogue) const;
+  /// For a kernel of time alone and out = 2 in: [2 T, H, W, in].
+  at::Tensor double_frames(const at::Tensor &x, StreamState &state) const;
 
  private:
-  const at::Tensor weight_, bias_;
-  const int64_t padding_;
+  /// The history with x behind it.
+  Frames &extend(const at::Tensor &x, StreamState &state) const;
+
+  const ConvWeight weight_;
 };
 
-/// 1x1x1: no time, no state.
+/// 1x1x1: no time, no state, and so a matrix. x: [..., in].
 class PointwiseConv3d {
  public:
-  PointwiseConv3d(const Weights &weights, int64_t in, int64_t out);
-  at::Tensor operator()(const at::Tensor &x) const;
-
- private:
-  const at::Tensor weight_, bias_;
-};
-
-/// Frame by frame: x is [B, in, T, H, W].
-class Conv2dPerFrame {
- public:
-  Conv2dPerFrame(const Weights &weights, int64_t in, int64_t out, int64_t kernel);
+  /// dims: of the stored weight beside its channels, 3 or 2 (diffusers has both).
+  PointwiseConv3d(const Weights &weights, int64_t in, int64_t out, int64_t dims = 3);
   at::Tensor operator()(const at::Tensor &x) const;
 
  private:

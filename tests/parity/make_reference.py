@@ -11,6 +11,8 @@ golden.safetensors (models/make_golden.py) holds one whole generation; this file
   scheduler.NAME.STEPS.SHIFT.{sigmas,timesteps,samples}                       steps from scheduler.start with
                                                                               scheduler.velocity[i] as model output
   vae.latents [1,16,4,6,10], vae.chunk.K [1,3,1 or 4,48,80]                   AutoencoderKLWan decoder, chunk by chunk
+  vae.tiled.latents [1,16,2,34,50], vae.tiled.video [1,3,5,34,50]             the same in tiles, every 8th row and column
+                                                                              from TILED_OFFSET on
 """
 import os
 import torch
@@ -21,6 +23,7 @@ from safetensors.torch import save_file
 HERE = os.path.dirname(os.path.abspath(__file__))
 MODEL = os.path.join(HERE, "../../models/wan-tiny")
 PROMPTS = ["a green star", "two yellow hearts spinning on a checkerboard, 4k", " ".join(["a small red ring"] * 200)]
+TILED_OFFSET = 5  # into the tiles' seams, which are at multiples of 8
 STEPS, SHIFTS = (1, 2, 4, 8, 16, 20, 40, 50), (1.0, 3.0, 5.0, 12.0)
 
 
@@ -86,12 +89,20 @@ def vae(pipe, out):
         out[f"vae.chunk.{k}"] = video[:, :, first : first + (1 if k == 0 else 4)]
 
 
+def tiled_vae(pipe, out):
+    z = torch.randn(1, 16, 2, 34, 50)
+    pipe.vae.enable_tiling()
+    video = pipe.vae.decode(z, return_dict=False)[0]
+    pipe.vae.disable_tiling()
+    out["vae.tiled.latents"], out["vae.tiled.video"] = z, video[..., TILED_OFFSET::8, TILED_OFFSET::8]
+
+
 @torch.no_grad()
 def main():
     torch.manual_seed(7)
     pipe = WanPipeline.from_pretrained(MODEL, torch_dtype=torch.float32)
     out = {}
-    for part in (text, rope, block, experts, schedulers, vae):
+    for part in (text, rope, block, experts, schedulers, vae, tiled_vae):
         part(pipe, out)
     save_file({k: v.contiguous().clone() for k, v in out.items()}, os.path.join(HERE, "reference.safetensors"))
 

@@ -12,6 +12,7 @@
 #include "text/umt5_encoder.h"
 #include "transformer/wan_transformer_3d.h"
 #include "vae/autoencoder_kl_wan.h"
+#include "vae/tiled_decode.h"
 
 namespace wan::test {
 namespace {
@@ -171,6 +172,13 @@ TEST_F(Parity, VaeDecodesChunkByChunk) {
     const at::Tensor frames = vae.decode(latents.narrow(2, chunk, 1), state, quiet());
     expect_parity(frames, reference_["vae.chunk." + std::to_string(chunk)], "chunk " + std::to_string(chunk));
   }
+}
+
+TEST_F(Parity, VaeDecodesInTiles) {
+  const auto vae = load_tiny<AutoencoderKLWan>("vae", tiny_config().vae);
+  const at::Tensor latents = reference_["vae.tiled.latents"].to(test_device());
+  const at::Tensor video = tiled_decode(vae, latents, quiet(), [] {});
+  expect_parity(video.slice(3, 5, {}, 8).slice(4, 5, {}, 8), reference_["vae.tiled.video"], "tiled");
 }
 
 TEST_F(Parity, VaeOfGolden) {

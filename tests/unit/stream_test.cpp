@@ -5,6 +5,7 @@
 
 #include "common/tiny_model.h"
 #include "vae/autoencoder_kl_wan.h"
+#include "vae/tiled_decode.h"
 
 namespace wan::test {
 namespace {
@@ -60,10 +61,28 @@ TEST_F(Stream, CachesKeepTheirSize) {
     vae_.decode(latents_.narrow(2, t, 1), state, quiet());
     bytes.push_back(state.bytes());
   }
-  // The temporal convolutions begin with the second chunk; from then on nothing grows.
-  EXPECT_EQ(bytes[1], bytes[2]);
-  EXPECT_EQ(bytes[1], bytes.back());
+  // Two frames of every convolution's input, of which the first temporal one had its first in the second
+  // chunk.
+  const int64_t values_a_latent_pixel = (151'328 - 2 * 16) * tiny_config().vae.base_dim / 96 + 2 * 16;
+  EXPECT_EQ(bytes[2], int64_t{sizeof(float)} * values_a_latent_pixel * 4 * 6);
+  EXPECT_EQ(bytes[2], bytes.back());
   EXPECT_LE(static_cast<uint64_t>(bytes.back()), vae_.decode_bytes(4, 6));
+}
+
+TEST_F(Stream, InTilesEqualsWholeWhereOneTileIsAll) {
+  int64_t chunks = 0;
+  const at::Tensor video = tiled_decode(vae_, latents_, quiet(), [&] { ++chunks; });
+  EXPECT_EQ(chunks, latents_.size(2));
+  EXPECT_TRUE(at::equal(video, at::cat(decode(latents_), 2).cpu()));
+}
+
+TEST_F(Stream, InTilesTakesAsManyChunksAsAnnouncedAndLessMemory) {
+  const at::Tensor latents = at::randn({1, 16, 2, 34, 50}).to(test_device());
+  int64_t chunks = 0;
+  const at::Tensor video = tiled_decode(vae_, latents, quiet(), [&] { ++chunks; });
+  EXPECT_EQ(chunks, 2 * Tiling(vae_).count(34, 50));
+  EXPECT_EQ(video.sizes(), (std::vector<int64_t>{1, 3, 5, 272, 400}));
+  EXPECT_LT(tiled_decode_bytes(vae_, 34, 50), vae_.decode_bytes(34, 50));
 }
 
 }  // namespace

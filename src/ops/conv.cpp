@@ -1,0 +1,109 @@
+#include "ops/conv.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+namespace wan {
+
+namespace {
+
+/// The same tensor, its second dimension last in memory.
+at::Tensor channels_last(const at::Tensor &weight) {
+  return weight.movedim(-3, -1).contiguous().movedim(-1, -3);
+}
+
+/// The frames that output frame t, of the last num_outputs, sees: kernel_time, or less at a video's start.
+at::Tensor window(const Frames &frames, int64_t num_outputs, int64_t t, int64_t kernel_time) {
+  const auto end = frames.end() - (num_outputs - 1 - t);
+  const auto begin = end - std::min<int64_t>(kernel_time, end - frames.begin());
+  return end - begin == 1 ? *begin : at::cat(Frames(begin, end), -1);
+}
+
+/// Of the weights [Cout, kt * Cin, k, k], the taps of the frames that a window of so many channels holds.
+at::Tensor taps(const at::Tensor &weight, int64_t channels) {
+  return weight.narrow(1, weight.size(1) - channels, channels);
+}
+
+/// x: [T, H, W, Cin]. Returns [T, H, W, Cout].
+at::Tensor conv2d(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias, int64_t padding) {
+  return at::conv2d(x.permute({0, 3, 1, 2}), weight, bias, /*stride=*/1, padding)
+      .permute({0, 2, 3, 1})
+      .contiguous();
+}
+
+at::Tensor stack(const Frames &frames) {
+  return frames.size() == 1 ? frames[0].unsqueeze(0) : at::stack(frames);
+}
+
+ConvResult finish(at::Tensor out, const Epilogue &epilogue) {
+  if (epilogue.residual.defined()) out.add_(epilogue.residual);
+  ConvResult result;
+  if (epilogue.next_gamma.defined()) result.activated = rms_norm(out, epilogue.next_gamma, /*silu=*/true);
+  if (epilogue.keep_out) result.out = std::move(out);
+  return result;
+}
+
+}  // namespace
+
+ConvWeight ConvWeight::causal(const at::Tensor &weight, const at::Tensor &bias, at::ScalarType dtype) {
+  return {channels_last(weight.transpose(1, 2).flatten(1, 2)).to(dtype), bias.to(dtype)};
+}
+
+ConvWeight ConvWeight::upsample(const at::Tensor &weight, const at::Tensor &bias, at::ScalarType dtype) {
+  // The two rows of pixels that a row becomes see two rows each: the upper one the row before with the first
+  // tap and its own with both others, the lower one its own with the first two taps and the next with the
+  // last.
+  const auto pair = [](const at::Tensor &w, int64_t dim) {
+    const auto tap = [&](int64_t i) { return w.select(dim, i); };
+    return at::stack({at::stack({tap(0), tap(1) + tap(2)}, dim), at::stack({tap(0) + tap(1), tap(2)}, dim)});
+  };
+  return {channels_last(pair(pair(weight, -2), -1).transpose(0, 1)).to(dtype), bias.to(dtype)};
+}
+
+ConvResult causal_conv3d(const Frames &frames, int64_t num_outputs, const ConvWeight &weight,
+                         const Epilogue &epilogue) {
+  const int64_t kernel = weight.weight.size(-1), kernel_time = weight.weight.size(1) / frames[0].size(-1);
+  const at::ScalarType dtype = epilogue.float32 ? at::kFloat : weight.weight.scalar_type();
+  Frames out;
+  for (int64_t t = 0; t < num_outputs; ++t) {
+    const at::Tensor x = window(frames, num_outputs, t, kernel_time).to(dtype);
+    out.push_back(conv2d(x.unsqueeze(0), taps(weight.weight, x.size(-1)).to(dtype), weight.bias.to(dtype),
+                         kernel / 2)[0]);
+  }
+  return finish(stack(out), epilogue);
+}
+
+ConvResult upsample_conv2d(const at::Tensor &x, const ConvWeight &weight, const Epilogue &epilogue) {
+  const int64_t frames = x.size(0), height = x.size(1), width = x.size(2), channels = weight.bias.size(0);
+  const at::Tensor out = at::empty({frames, height, 2, width, 2, channels}, x.options());
+  for (int64_t row = 0; row < 2; ++row)
+    for (int64_t column = 0; column < 2; ++column) {
+      // Padded on both sides, of which each of the four needs one.
+      const at::Tensor pixels = conv2d(x, weight.weight[row][column], weight.bias, /*padding=*/1);
+      out.select(4, column).select(2, row).copy_(pixels.narrow(1, row, height).narrow(2, column, width));
+    }
+  return finish(out.view({frames, 2 * height, 2 * width, channels}), epilogue);
+}
+
+at::Tensor double_frames_conv(const Frames &frames, int64_t num_inputs, const ConvWeight &weight) {
+  const int64_t channels = frames[0].size(-1), kernel_time = weight.weight.size(1) / channels;
+  Frames out;
+  for (int64_t t = 0; t < num_inputs; ++t) {
+    const at::Tensor x = window(frames, num_inputs, t, kernel_time);
+    const at::Tensor halves =
+        at::linear(x, taps(weight.weight, x.size(-1)).flatten(1), weight.bias);  // [H, W, 2 C]
+    for (const at::Tensor &half : halves.chunk(2, -1)) out.push_back(half);
+  }
+  return at::stack(out);
+}
+
+at::Tensor rms_norm(const at::Tensor &x, const at::Tensor &gamma, bool silu) {
+  const at::Tensor wide = x.to(at::kFloat);
+  const at::Tensor length = at::norm(wide, 2, {-1}, /*keepdim=*/true).clamp_min(1e-12);
+  at::Tensor y = (wide / length).mul_(std::sqrt(static_cast<double>(x.size(-1)))).mul_(gamma);
+  if (silu) at::silu_(y);
+  return y.to(x.scalar_type());
+}
+
+}  // namespace wan

@@ -1,0 +1,61 @@
+// The convolutions of the Wan VAE's decoder, each together with what follows it: the bias, a residual, and
+// the RMS norm and SiLU that make the next convolution's input. Here is where a device gets its own
+// implementation. Activations are channels-last, [T, H, W, C] and contiguous, in float32 or bfloat16.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+namespace wan {
+
+/// Frames of one video, the oldest first, each [H, W, C] and contiguous.
+using Frames = std::vector<at::Tensor>;
+
+/// The weights of a convolution in the form that its implementation reads. Made once, when a model is loaded,
+/// from the checkpoint's tensors in float32; the convolution computes in `dtype`.
+struct ConvWeight {
+  /// For causal_conv3d() and double_frames_conv(). weight: [Cout, Cin, kt, k, k], bias: [Cout].
+  static ConvWeight causal(const at::Tensor &weight, const at::Tensor &bias, at::ScalarType dtype);
+  /// For upsample_conv2d(). weight: [Cout, Cin, 3, 3], bias: [Cout].
+  static ConvWeight upsample(const at::Tensor &weight, const at::Tensor &bias, at::ScalarType dtype);
+
+  /// causal: [Cout, kt * Cin, k, k], the channels of the oldest frame first.
+  /// upsample: [2, 2, Cout, Cin, 2, 2], a convolution for each of the 2x2 pixels that a pixel becomes.
+  at::Tensor weight;
+  at::Tensor bias;  // [Cout]
+};
+
+/// What follows a convolution.
+struct Epilogue {
+  at::Tensor residual = {};    // is added; as large as the convolution's output, or undefined
+  at::Tensor next_gamma = {};  // [Cout]: SiLU(RMS_norm(out) * gamma) is wanted, too
+  bool keep_out = true;        // whether the output before that norm is wanted
+  bool float32 = false;        // no rounding to a narrower dtype: the output is float32
+};
+
+/// What an epilogue asks for; the rest is undefined.
+struct ConvResult {
+  at::Tensor out, activated;
+};
+
+/// The last num_outputs frames of a 3x3x3 convolution, padded with zeros in space and causal in time.
+/// frames: these frames' inputs, and before them 2 frames of history or less; what is missing is zero.
+/// out: [num_outputs, H, W, Cout].
+ConvResult causal_conv3d(const Frames &frames, int64_t num_outputs, const ConvWeight &weight,
+                         const Epilogue &epilogue);
+
+/// Each pixel becomes 2x2 of the same value, then a 3x3 convolution padded with zeros. x: [T, H, W, Cin],
+/// out: [T, 2 H, 2 W, Cout]. Computed at the smaller size: 4/9 of the operations, and the doubled image never
+/// is.
+ConvResult upsample_conv2d(const at::Tensor &x, const ConvWeight &weight, const Epilogue &epilogue);
+
+/// A causal 3x1x1 convolution to 2 C channels, whose halves are two successive frames. frames: as for
+/// causal_conv3d(). Returns [2 num_inputs, H, W, C].
+at::Tensor double_frames_conv(const Frames &frames, int64_t num_inputs, const ConvWeight &weight);
+
+/// x / max(|x|, 1e-12) * sqrt(C) * gamma over the channels, and SiLU of it where asked for. In float32,
+/// whatever x is; the result is in x's dtype. x: [..., C], gamma: [C].
+at::Tensor rms_norm(const at::Tensor &x, const at::Tensor &gamma, bool silu);
+
+}  // namespace wan

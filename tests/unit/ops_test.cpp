@@ -1,0 +1,197 @@
+// Every operation of ops/conv.h against plain ATen, over odd sizes, in float32 and bfloat16.
+#include "ops/conv.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <gtest/gtest.h>
+
+#include "common/tiny_model.h"
+#include "ops/attention.h"
+
+namespace wan::test {
+namespace {
+
+struct Size {
+  int64_t height, width, in, out;
+};
+
+constexpr Size kSizes[] = {{1, 1, 1, 1},    {1, 3, 5, 4},      {2, 1, 16, 48},   {5, 7, 8, 16},
+                           {6, 10, 16, 3},  {9, 17, 32, 32},   {13, 33, 96, 96}, {11, 19, 96, 3},
+                           {7, 21, 48, 24}, {16, 40, 96, 192}, {3, 5, 256, 384}};
+
+/// Normally distributed, rounded to dtype, on the tests' device.
+at::Tensor random(at::IntArrayRef shape, at::ScalarType dtype) {
+  return at::randn(shape).to(dtype).to(test_device());
+}
+
+/// The exact value of what the operation was given.
+at::Tensor exact(const at::Tensor &x) {
+  return x.to(at::kCPU, at::kDouble);
+}
+
+class Ops : public testing::TestWithParam<at::ScalarType> {
+ protected:
+  at::Tensor random(at::IntArrayRef shape) const { return test::random(shape, GetParam()); }
+  /// Weights that keep an activation's size, float32 as a checkpoint's.
+  at::Tensor random_weight(at::IntArrayRef shape) const {
+    const double fan_in = static_cast<double>(c10::multiply_integers(shape) / shape[0]);
+    return test::random(shape, at::kFloat).div_(std::sqrt(fan_in)).to(GetParam()).to(at::kFloat);
+  }
+
+  /// Rounding each result once, and in between where the reference implementation stores it.
+  void expect_near(const at::Tensor &out, const at::Tensor &reference, const std::string &what) const {
+    ASSERT_EQ(out.sizes(), reference.sizes()) << what;
+    EXPECT_TRUE(out.is_contiguous()) << what;
+    const bool narrow = out.scalar_type() == at::kBFloat16;
+    EXPECT_LE(relative_error(out, reference), narrow ? 6e-3 : 1e-5) << what;
+  }
+
+  void expect_result(const ConvResult &result, const at::Tensor &reference, const Epilogue &epilogue,
+                     const std::string &what) const {
+    at::Tensor sum = reference;
+    if (epilogue.residual.defined()) sum = sum + exact(epilogue.residual);
+    EXPECT_EQ(result.out.defined(), epilogue.keep_out) << what;
+    EXPECT_EQ(result.activated.defined(), epilogue.next_gamma.defined()) << what;
+    if (result.out.defined()) expect_near(result.out, sum, what);
+    if (!result.activated.defined()) return;
+    EXPECT_EQ(result.activated.scalar_type(), GetParam());
+    expect_near(result.activated, normalized(sum, epilogue.next_gamma, true), what + ", activated");
+  }
+
+  static at::Tensor normalized(const at::Tensor &x, const at::Tensor &gamma, bool silu) {
+    const at::Tensor wide = exact(x);
+    const at::Tensor length = wide.norm(2, {-1}, true).clamp_min(1e-12);
+    const at::Tensor y = wide / length * std::sqrt(static_cast<double>(x.size(-1))) * exact(gamma);
+    return silu ? at::silu(y) : y;
+  }
+
+  /// With and without each part.
+  std::vector<Epilogue> epilogues(at::IntArrayRef shape) const {
+    const at::Tensor gamma = random({shape.back()}), residual = random(shape);
+    return {{},
+            {.residual = residual},
+            {.next_gamma = gamma},
+            {.residual = residual, .next_gamma = gamma},
+            {.residual = residual, .next_gamma = gamma, .keep_out = false}};
+  }
+
+  const c10::InferenceMode inference_;
+};
+
+std::string describe(const Size &size, int64_t frames, size_t history) {
+  return std::to_string(frames) + " frames of " + std::to_string(size.height) + "x" +
+         std::to_string(size.width) + ", " + std::to_string(size.in) + " to " + std::to_string(size.out) +
+         " channels, history " + std::to_string(history);
+}
+
+/// The last `outputs` frames, zeros in front. weight: [Cout, Cin, kt, k, k]. Returns [T, H, W, Cout].
+at::Tensor plain_conv3d(const Frames &frames, int64_t outputs, const at::Tensor &weight,
+                        const at::Tensor &bias) {
+  at::Tensor x = exact(at::stack(frames)).permute({3, 0, 1, 2}).unsqueeze(0);
+  x = at::constant_pad_nd(x, {0, 0, 0, 0, weight.size(2) - 1, 0});
+  const at::Tensor out = at::conv3d(x, exact(weight), exact(bias), 1,
+                                    at::IntArrayRef{0, weight.size(3) / 2, weight.size(4) / 2});
+  return out[0].permute({1, 2, 3, 0}).narrow(0, out.size(2) - outputs, outputs);
+}
+
+TEST_P(Ops, CausalConv3d) {
+  for (const Size &size : kSizes) {
+    const at::Tensor weight = random_weight({size.out, size.in, 3, 3, 3});
+    const at::Tensor bias = random_weight({size.out});
+    const ConvWeight packed = ConvWeight::causal(weight, bias, GetParam());
+    for (const int64_t outputs : {1, 2, 4})
+      for (const size_t history : {0u, 1u, 2u}) {
+        Frames frames;
+        while (frames.size() < static_cast<size_t>(outputs) + history)
+          frames.push_back(random({size.height, size.width, size.in}));
+        const at::Tensor reference = plain_conv3d(frames, outputs, weight, bias);
+        for (const Epilogue &epilogue : epilogues(reference.sizes()))
+          expect_result(causal_conv3d(frames, outputs, packed, epilogue), reference, epilogue,
+                        describe(size, outputs, history));
+      }
+  }
+}
+
+TEST_P(Ops, CausalConv3dGivesFloat32WhereAsked) {
+  const at::Tensor weight = random_weight({3, 96, 3, 3, 3}), bias = random_weight({3});
+  const Frames frames = {random({5, 9, 96}), random({5, 9, 96}), random({5, 9, 96})};
+  const at::Tensor out =
+      causal_conv3d(frames, 2, ConvWeight::causal(weight, bias, GetParam()), {.float32 = true}).out;
+  EXPECT_EQ(out.scalar_type(), at::kFloat);
+  EXPECT_LE(relative_error(out, plain_conv3d(frames, 2, weight, bias)), 2e-6);
+}
+
+TEST_P(Ops, CausalConv3dDoesNotDependOnHowFramesComeTogether) {
+  const ConvWeight weight =
+      ConvWeight::causal(random_weight({32, 16, 3, 3, 3}), random_weight({32}), GetParam());
+  Frames frames;
+  for (int t = 0; t < 4; ++t) frames.push_back(random({7, 9, 16}));
+  const at::Tensor whole = causal_conv3d(frames, 4, weight, {}).out;
+  for (size_t t = 0; t < 4; ++t) {
+    const Frames seen(frames.begin() + (t < 2 ? 0 : static_cast<int64_t>(t) - 2),
+                      frames.begin() + static_cast<int64_t>(t) + 1);
+    EXPECT_TRUE(at::equal(causal_conv3d(seen, 1, weight, {}).out[0], whole[static_cast<int64_t>(t)])) << t;
+  }
+}
+
+TEST_P(Ops, UpsampleConv2d) {
+  for (const Size &size : kSizes) {
+    const at::Tensor weight = random_weight({size.out, size.in, 3, 3}), bias = random_weight({size.out});
+    const ConvWeight packed = ConvWeight::upsample(weight, bias, GetParam());
+    for (const int64_t count : {1, 2, 4}) {
+      const at::Tensor x = random({count, size.height, size.width, size.in});
+      const at::Tensor doubled =
+          at::upsample_nearest2d(exact(x).permute({0, 3, 1, 2}), {2 * size.height, 2 * size.width});
+      const at::Tensor reference =
+          at::conv2d(doubled, exact(weight), exact(bias), 1, 1).permute({0, 2, 3, 1});
+      for (const Epilogue &epilogue : epilogues(reference.sizes()))
+        expect_result(upsample_conv2d(x, packed, epilogue), reference, epilogue, describe(size, count, 0));
+    }
+  }
+}
+
+TEST_P(Ops, DoubleFramesConv) {
+  for (const Size &size : kSizes) {
+    const at::Tensor weight = random_weight({2 * size.in, size.in, 3, 1, 1});
+    const at::Tensor bias = random_weight({2 * size.in});
+    for (const int64_t inputs : {1, 2})
+      for (const size_t history : {0u, 1u, 2u}) {
+        Frames frames;
+        while (frames.size() < static_cast<size_t>(inputs) + history)
+          frames.push_back(random({size.height, size.width, size.in}));
+        const at::Tensor pairs = plain_conv3d(frames, inputs, weight, bias);
+        const at::Tensor reference = pairs.unflatten(3, {2, size.in}).permute({0, 3, 1, 2, 4}).flatten(0, 1);
+        expect_near(double_frames_conv(frames, inputs, ConvWeight::causal(weight, bias, GetParam())),
+                    reference, describe(size, inputs, history));
+      }
+  }
+}
+
+TEST_P(Ops, RmsNorm) {
+  for (const Size &size : kSizes)
+    for (const bool silu : {false, true}) {
+      at::Tensor x = random({2, size.height, size.width, size.in});
+      x[0][0][0].zero_();
+      const at::Tensor gamma = random({size.in});
+      expect_near(rms_norm(x, gamma, silu), normalized(x, gamma, silu), describe(size, 2, 0));
+    }
+}
+
+TEST_P(Ops, WideHeadAttention) {
+  for (const auto &[tokens, dim] :
+       {std::pair<int64_t, int64_t>{1, 384}, {77, 32}, {1500, 384}, {9000, 384}}) {
+    const at::Tensor qkv = random({2, 1, tokens, 3 * dim});
+    const std::vector<at::Tensor> parts = qkv.chunk(3, -1);
+    const at::Tensor out = wide_head_attention(parts[0], parts[1], parts[2]);
+    const at::Tensor few = exact(parts[0]).narrow(2, tokens / 2, 1);  // one query stands for all
+    const at::Tensor scores = at::matmul(few, exact(parts[1]).transpose(2, 3)) / std::sqrt(dim);
+    expect_near(out.narrow(2, tokens / 2, 1).contiguous(),
+                at::matmul(at::softmax(scores, -1), exact(parts[2])), std::to_string(tokens));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Dtypes, Ops, testing::Values(at::kFloat, at::kBFloat16),
+                         [](const auto &info) { return std::string(toString(info.param)); });
+
+}  // namespace
+}  // namespace wan::test
