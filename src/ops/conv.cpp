@@ -1,8 +1,12 @@
 #include "ops/conv.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/library.h>
 
 #include <cmath>
+
+#include "ops/conv_sm90.h"
 
 namespace wan {
 
@@ -47,6 +51,9 @@ ConvResult finish(at::Tensor out, const Epilogue &epilogue) {
 }  // namespace
 
 ConvWeight ConvWeight::causal(const at::Tensor &weight, const at::Tensor &bias, at::ScalarType dtype) {
+  const bool in_space = weight.size(-1) > 1;
+  if (sm90::serves(weight, in_space ? sm90::ConvKind::kCausal3x3x3 : sm90::ConvKind::kDoubleFrames, dtype))
+    return sm90::pack(in_space ? weight.unsqueeze(0) : weight.unflatten(0, {2, -1}), bias);
   return {channels_last(weight.transpose(1, 2).flatten(1, 2)).to(dtype), bias.to(dtype)};
 }
 
@@ -58,11 +65,20 @@ ConvWeight ConvWeight::upsample(const at::Tensor &weight, const at::Tensor &bias
     const auto tap = [&](int64_t i) { return w.select(dim, i); };
     return at::stack({at::stack({tap(0), tap(1) + tap(2)}, dim), at::stack({tap(0) + tap(1), tap(2)}, dim)});
   };
-  return {channels_last(pair(pair(weight, -2), -1).transpose(0, 1)).to(dtype), bias.to(dtype)};
+  const at::Tensor phases = pair(pair(weight, -2), -1).transpose(0, 1);
+  if (sm90::serves(weight, sm90::ConvKind::kUpsample2x, dtype))
+    return sm90::pack(phases.flatten(0, 1).unsqueeze(3), bias);
+  return {channels_last(phases).to(dtype), bias.to(dtype)};
 }
 
 ConvResult causal_conv3d(const Frames &frames, int64_t num_outputs, const ConvWeight &weight,
                          const Epilogue &epilogue) {
+  if (weight.sm90) {
+    if (!sm90::gives_colours(weight))
+      return sm90::conv(sm90::ConvKind::kCausal3x3x3, frames, num_outputs, weight, epilogue);
+    const at::Tensor out = sm90::conv(sm90::ConvKind::kCausal3x3x3, frames, num_outputs, weight, {}).out;
+    return finish(epilogue.float32 ? out : out.to(frames[0].scalar_type()).contiguous(), epilogue);
+  }
   const int64_t kernel = weight.weight.size(-1), kernel_time = weight.weight.size(1) / frames[0].size(-1);
   const at::ScalarType dtype = epilogue.float32 ? at::kFloat : weight.weight.scalar_type();
   Frames out;
@@ -75,6 +91,8 @@ ConvResult causal_conv3d(const Frames &frames, int64_t num_outputs, const ConvWe
 }
 
 ConvResult upsample_conv2d(const at::Tensor &x, const ConvWeight &weight, const Epilogue &epilogue) {
+  if (weight.sm90)
+    return sm90::conv(sm90::ConvKind::kUpsample2x, x.unbind(0), x.size(0), weight, epilogue);
   const int64_t frames = x.size(0), height = x.size(1), width = x.size(2), channels = weight.bias.size(0);
   const at::Tensor out = at::empty({frames, height, 2, width, 2, channels}, x.options());
   for (int64_t row = 0; row < 2; ++row)
@@ -87,6 +105,7 @@ ConvResult upsample_conv2d(const at::Tensor &x, const ConvWeight &weight, const 
 }
 
 at::Tensor double_frames_conv(const Frames &frames, int64_t num_inputs, const ConvWeight &weight) {
+  if (weight.sm90) return sm90::conv(sm90::ConvKind::kDoubleFrames, frames, num_inputs, weight, {}).out;
   const int64_t channels = frames[0].size(-1), kernel_time = weight.weight.size(1) / channels;
   Frames out;
   for (int64_t t = 0; t < num_inputs; ++t) {
@@ -98,12 +117,30 @@ at::Tensor double_frames_conv(const Frames &frames, int64_t num_inputs, const Co
   return at::stack(out);
 }
 
-at::Tensor rms_norm(const at::Tensor &x, const at::Tensor &gamma, bool silu) {
+namespace {
+
+at::Tensor rms_norm_reference(const at::Tensor &x, const at::Tensor &gamma, bool silu) {
   const at::Tensor wide = x.to(at::kFloat);
   const at::Tensor length = at::norm(wide, 2, {-1}, /*keepdim=*/true).clamp_min(1e-12);
   at::Tensor y = (wide / length).mul_(std::sqrt(static_cast<double>(x.size(-1)))).mul_(gamma);
   if (silu) at::silu_(y);
   return y.to(x.scalar_type());
+}
+
+}  // namespace
+
+// The CUDA module registers its kernels, which are for bfloat16.
+TORCH_LIBRARY_FRAGMENT(wan, library) {
+  library.def("rms_norm(Tensor x, Tensor gamma, bool silu) -> Tensor");
+}
+
+at::Tensor rms_norm(const at::Tensor &x, const at::Tensor &gamma, bool silu) {
+  const bool has_kernel = x.is_cuda() && x.scalar_type() == at::kBFloat16 && x.size(-1) % 8 == 0;
+  if (!has_kernel) return rms_norm_reference(x, gamma, silu);
+  static const auto operation = c10::Dispatcher::singleton()
+                                    .findSchemaOrThrow("wan::rms_norm", "")
+                                    .typed<at::Tensor(const at::Tensor &, const at::Tensor &, bool)>();
+  return operation.call(x, gamma, silu);
 }
 
 }  // namespace wan

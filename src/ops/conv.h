@@ -22,14 +22,16 @@ struct ConvWeight {
 
   /// causal: [Cout, kt * Cin, k, k], the channels of the oldest frame first.
   /// upsample: [2, 2, Cout, Cin, 2, 2], a convolution for each of the 2x2 pixels that a pixel becomes.
+  /// Both in another form where the kernel for Hopper GPUs reads it: see ops/conv_sm90.h.
   at::Tensor weight;
   at::Tensor bias;  // [Cout]
+  bool sm90 = false;
 };
 
 /// What follows a convolution.
 struct Epilogue {
   at::Tensor residual = {};    // is added; as large as the convolution's output, or undefined
-  at::Tensor next_gamma = {};  // [Cout]: SiLU(RMS_norm(out) * gamma) is wanted, too
+  at::Tensor next_gamma = {};  // [Cout], float32: SiLU(RMS_norm(out) * gamma) is wanted, too
   bool keep_out = true;        // whether the output before that norm is wanted
   bool float32 = false;        // no rounding to a narrower dtype: the output is float32
 };
@@ -55,7 +57,7 @@ ConvResult upsample_conv2d(const at::Tensor &x, const ConvWeight &weight, const 
 at::Tensor double_frames_conv(const Frames &frames, int64_t num_inputs, const ConvWeight &weight);
 
 /// x / max(|x|, 1e-12) * sqrt(C) * gamma over the channels, and SiLU of it where asked for. In float32,
-/// whatever x is; the result is in x's dtype. x: [..., C], gamma: [C].
+/// whatever x is; the result is in x's dtype. x: [..., C], gamma: [C], float32.
 at::Tensor rms_norm(const at::Tensor &x, const at::Tensor &gamma, bool silu);
 
 }  // namespace wan

@@ -22,17 +22,22 @@ bool serves(const at::Tensor &weight, ConvKind kind, at::ScalarType dtype) {
   return weight.size(1) % kChannelBlock == 0 && (colours || out % 96 == 0 || out % 128 == 0);
 }
 
-at::Tensor pack(const at::Tensor &weight) {
-  const int64_t out = weight.size(1);
-  at::Tensor padded = weight.to(at::kBFloat16);
-  if (out == 3) padded = at::constant_pad_nd(padded, {0, 0, 0, 0, 0, 0, 0, 0, 0, kPlaneChannels - out});
+ConvWeight pack(const at::Tensor &weight, const at::Tensor &bias) {
+  const int64_t padding = weight.size(1) == 3 ? kPlaneChannels - 3 : 0;
+  const at::Tensor padded = at::constant_pad_nd(weight.to(at::kBFloat16), {0, 0, 0, 0, 0, 0, 0, 0, 0, padding});
   // [groups, kt, Cin / 32, k, k, Cout, 4 pieces, 8]
   const at::Tensor pieces = padded.unflatten(2, {-1, 4, 8}).permute({0, 5, 2, 6, 7, 1, 3, 4});
-  // Two rows in turn have their 4 pieces of 16 bytes in another order, so that 8 rows hit all memory banks.
+  // Every two rows have their 4 pieces of 16 bytes in another order, so that 8 rows hit all memory banks.
   const at::Tensor row = at::arange(padded.size(1), at::dtype(at::kLong).device(weight.device()));
   const at::Tensor piece = at::arange(4, row.options());
   const at::Tensor order = at::bitwise_xor(piece, row.unsqueeze(-1).floor_divide(2).remainder(4));
-  return pieces.gather(6, order.unsqueeze(-1).expand(pieces.sizes())).flatten(6);
+  return {.weight = pieces.gather(6, order.unsqueeze(-1).expand(pieces.sizes())).flatten(6),
+          .bias = at::constant_pad_nd(bias.to(at::kFloat), {0, padding}),
+          .sm90 = true};
+}
+
+bool gives_colours(const ConvWeight &weight) {
+  return weight.bias.size(0) == kPlaneChannels;
 }
 
 ConvResult conv(ConvKind kind, const Frames &frames, int64_t num_outputs, const ConvWeight &weight,

@@ -11,12 +11,16 @@ enum class ConvKind { kCausal3x3x3, kUpsample2x, kDoubleFrames };
 /// Whether the kernel runs on the weight's device in this dtype and takes such channels. weight: [Cout, Cin, ...].
 bool serves(const at::Tensor &weight, ConvKind kind, at::ScalarType dtype);
 
-/// weight: [groups, Cout, Cin, kt, k, k] in float32. Returns it in bfloat16 as [groups, kt, Cin / 32, k, k, Cout,
-/// 32], where each row of 32 channels is swizzled for the tensor cores.
-at::Tensor pack(const at::Tensor &weight);
+/// weight: [groups, Cout, Cin, kt, k, k], the groups being the phases of an upsampling or the two frames that
+/// one becomes; bias: [groups * Cout], or [Cout] for phases. Both in float32. The packed weight is bfloat16
+/// [groups, kt, Cin / 32, k, k, Cout, 32], where each row of 32 channels is swizzled for the tensor cores.
+ConvWeight pack(const at::Tensor &weight, const at::Tensor &bias);
 
-/// frames, num_outputs: as for causal_conv3d(). A kernel for 3 channels gives float32.
+/// frames, num_outputs: as for causal_conv3d(). A convolution to 3 channels, the colours, is to have an empty
+/// epilogue and gives float32.
 ConvResult conv(ConvKind kind, const Frames &frames, int64_t num_outputs, const ConvWeight &weight,
                 const Epilogue &epilogue);
+/// Whether that is what the weight is for.
+bool gives_colours(const ConvWeight &weight);
 
 }  // namespace wan::sm90

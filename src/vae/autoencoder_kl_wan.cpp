@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kFramesAtOnce = 2;
 
 at::Tensor gamma(const Weights &weights, int64_t dim) {
-  return weights("gamma", {dim, 1, 1, 1}).view(dim);
+  return weights.as(at::kFloat)("gamma", {dim, 1, 1, 1}).view(dim);
 }
 
 ConvWeight upsample_weight(const Weights &weights, int64_t in, int64_t out) {
@@ -42,7 +42,7 @@ ConvResult WanResidualBlock::operator()(const ConvResult &x, StreamState &state,
 }
 
 WanAttentionBlock::WanAttentionBlock(const Weights &weights, int64_t dim)
-    : norm_((weights / "norm")("gamma", {dim, 1, 1}).view(dim)),
+    : norm_((weights / "norm").as(at::kFloat)("gamma", {dim, 1, 1}).view(dim)),
       to_qkv_(weights / "to_qkv", dim, 3 * dim, 2),
       proj_(weights / "proj", dim, dim, 2) {}
 
@@ -128,7 +128,7 @@ void AutoencoderKLWan::ascend(size_t stage, ConvResult x, StreamState &state, co
     x = block.resnets[i](x, state, behind(stage, i));
   }
   if (!block.upsampler) {
-    video.push_back(conv_out_(x.activated, state, {.float32 = true}).out);
+    video.push_back(conv_out_(x.activated, state, {.float32 = true}).out.permute({3, 0, 1, 2}));
     return;
   }
   const at::Tensor frames = block.upsampler->double_frames(x.out, state);
@@ -148,7 +148,7 @@ at::Tensor AutoencoderKLWan::decode_unclamped(const at::Tensor &latent, StreamSt
   Frames video;
   ascend(0, enter(latent, state), state, context, video);
   state.end_chunk();
-  return at::cat(video).permute({3, 0, 1, 2}).unsqueeze(0);
+  return at::cat(video, 1).unsqueeze(0);
 }
 
 uint64_t AutoencoderKLWan::decode_bytes(int64_t height, int64_t width) const {

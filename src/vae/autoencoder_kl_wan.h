@@ -88,7 +88,7 @@ class AutoencoderKLWan {
  private:
   /// latent: [1, z_dim, 1, H, W]. Returns what the first stage takes.
   ConvResult enter(const at::Tensor &latent, StreamState &state) const;
-  /// The stages from this one on. Appends to `video` frames of [T, 8 H, 8 W, 3].
+  /// The stages from this one on. Appends to `video` frames of [3, T, 8 H, 8 W].
   void ascend(size_t stage, ConvResult x, StreamState &state, const RunContext &context, Frames &video) const;
   /// What follows a residual block.
   Epilogue behind(size_t stage, size_t resnet) const;

@@ -17,7 +17,8 @@ struct Size {
 
 constexpr Size kSizes[] = {{1, 1, 1, 1},    {1, 3, 5, 4},      {2, 1, 16, 48},   {5, 7, 8, 16},
                            {6, 10, 16, 3},  {9, 17, 32, 32},   {13, 33, 96, 96}, {11, 19, 96, 3},
-                           {7, 21, 48, 24}, {16, 40, 96, 192}, {3, 5, 256, 384}};
+                           {7, 21, 48, 24}, {16, 40, 96, 192}, {3, 5, 256, 384},
+                           {19, 33, 192, 96}, {9, 23, 384, 384}, {8, 16, 128, 128}};
 
 /// Normally distributed, rounded to dtype, on the tests' device.
 at::Tensor random(at::IntArrayRef shape, at::ScalarType dtype) {
@@ -67,7 +68,7 @@ class Ops : public testing::TestWithParam<at::ScalarType> {
 
   /// With and without each part.
   std::vector<Epilogue> epilogues(at::IntArrayRef shape) const {
-    const at::Tensor gamma = random({shape.back()}), residual = random(shape);
+    const at::Tensor gamma = test::random({shape.back()}, at::kFloat), residual = random(shape);
     return {{},
             {.residual = residual},
             {.next_gamma = gamma},
@@ -172,7 +173,7 @@ TEST_P(Ops, RmsNorm) {
     for (const bool silu : {false, true}) {
       at::Tensor x = random({2, size.height, size.width, size.in});
       x[0][0][0].zero_();
-      const at::Tensor gamma = random({size.in});
+      const at::Tensor gamma = test::random({size.in}, at::kFloat);
       expect_near(rms_norm(x, gamma, silu), normalized(x, gamma, silu), describe(size, 2, 0));
     }
 }
