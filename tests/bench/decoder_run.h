@@ -1,4 +1,4 @@
-// One video through the engine's decoder, in the engine's asynchronous way or one thing after the other.
+// Videos through the engine's decoder, in the engine's asynchronous way or one thing after the other.
 #pragma once
 
 #include <filesystem>
@@ -19,9 +19,24 @@ struct VideoTime {
   int64_t frames;
 };
 
-/// latents: as AutoencoderKLWan::decode takes them, [1, z_dim, T, H, W]. trace may be null.
-VideoTime decode_video(const AutoencoderKLWan &vae, const at::Tensor &latents, const WanPixelLayout &layout,
-                       Mode mode, FrameSink &sink, Trace *trace);
+class VideoDecoder {
+ public:
+  VideoDecoder(const AutoencoderKLWan &vae, const WanPixelLayout &layout, Mode mode)
+      : vae_(vae), layout_(layout), mode_(mode) {}
+
+  /// latents: as AutoencoderKLWan::decode takes them, [1, z_dim, T, H, W]. trace may be null.
+  VideoTime decode(const at::Tensor &latents, FrameSink &sink, Trace *trace) const;
+
+ private:
+  struct Receiver;
+
+  void decode_sync(const at::Tensor &latents, Receiver &receiver) const;
+  void decode_async(const at::Tensor &latents, Receiver &receiver) const;
+
+  const AutoencoderKLWan &vae_;
+  const WanPixelLayout layout_;
+  const Mode mode_;
+};
 
 /// Writes the decoded frames as float32 [frames, 3, height, width] in [-1, 1].
 void dump_frames(const AutoencoderKLWan &vae, const at::Tensor &latents, const std::filesystem::path &file);
