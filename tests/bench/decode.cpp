@@ -254,8 +254,8 @@ Report traced_or_why_not(const Bench &bench, FrameSink &sink) {
 Report run(const Options &options) {
   const c10::InferenceMode inference;
   const at::Device device = parse_device(options.device ? options.device : "auto");
-  at::manual_seed(
-      0);  // so that the checksums of two processes can be compared; it needs LibTorch's CUDA half
+  // So that the checksums of two processes can be compared. After parse_device(): it asks for CUDA.
+  at::manual_seed(0);
   const Bench bench{options, device};
   const c10::DeviceGuard guard(bench.device);
   const size_t video_bytes = bench.layout().size * static_cast<size_t>(bench.frames());
