@@ -167,10 +167,12 @@ double mean(const std::vector<double> &values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
-/// The value that this share of the sorted values does not exceed.
+/// Interpolated between the two nearest, so that 0.5 gives the median.
 double percentile(const std::vector<double> &sorted, double share) {
-  const auto rank = static_cast<size_t>(std::ceil(share * static_cast<double>(sorted.size())));
-  return sorted[std::max(rank, size_t{1}) - 1];
+  const double position = share * static_cast<double>(sorted.size() - 1);
+  const auto below = static_cast<size_t>(position);
+  const size_t above = std::min(below + 1, sorted.size() - 1);
+  return std::lerp(sorted[below], sorted[above], position - static_cast<double>(below));
 }
 
 Report report_times(const Bench &bench, const Timings &timings) {
