@@ -141,6 +141,8 @@ void FramePump::report(const WanProgress &progress) {
   if (model_) choice_.engine->memory(model_.get(), &memory);
 
   std::lock_guard lock(mutex_);
+  if (progress.stage == WAN_STAGE_DENOISE && progress.step == progress.steps)
+    clip_->denoised = std::chrono::steady_clock::now();
   news_.emplace_back(Progress{clip_, progress});
   stats_.progress = progress;
   stats_.seconds[progress.stage] = progress.seconds;

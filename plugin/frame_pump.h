@@ -53,6 +53,7 @@ struct Clip {
   int index;
   uint64_t seed;
   ClipSettings settings;
+  std::chrono::steady_clock::time_point denoised = {};  // when the last step was done
 };
 
 /** The model is loaded. */
@@ -134,7 +135,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   ClipSettings next_settings_;
   uint64_t next_seed_ = 0;
   std::shared_ptr<WanModel> model_;
-  std::shared_ptr<const Clip> clip_;
+  std::shared_ptr<Clip> clip_;
   std::deque<PumpEvent> news_;
   std::deque<Chunk> chunks_;
   std::optional<Finished> finished_;

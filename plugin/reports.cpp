@@ -50,7 +50,7 @@ GstStructure *progress_structure(const Progress &progress) {
                            now.seconds, nullptr);
 }
 
-GstStructure *stats_structure(const PumpStats &stats, guint64 frames_pushed) {
+GstStructure *stats_structure(const PumpStats &stats, guint64 frames_pushed, double first_frame_seconds) {
   GstStructure *structure = gst_structure_new(
       "wan-stats", "stage", G_TYPE_STRING, stats.running ? kStages[stats.progress.stage] : "idle", "step",
       G_TYPE_INT, stats.progress.step, "steps", G_TYPE_INT, stats.progress.steps, "clip", G_TYPE_INT,
@@ -58,7 +58,8 @@ GstStructure *stats_structure(const PumpStats &stats, guint64 frames_pushed) {
       G_TYPE_UINT, guint(stats.queue_level), "frames-pushed", G_TYPE_UINT64, frames_pushed, "gpu-bytes",
       G_TYPE_UINT64, guint64{stats.memory.gpu_bytes}, "gpu-peak-bytes", G_TYPE_UINT64,
       guint64{stats.memory.gpu_peak_bytes}, "pinned-bytes", G_TYPE_UINT64, guint64{stats.memory.pinned_bytes},
-      nullptr);
+      "pool-bytes", G_TYPE_UINT64, guint64{stats.memory.pool_bytes}, "first-frame-seconds", G_TYPE_DOUBLE,
+      first_frame_seconds, nullptr);
   for (size_t stage = 0; stage < kStages.size(); ++stage) {
     const std::string field = std::string(kStages[stage]) + "-seconds";
     gst_structure_set(structure, field.c_str(), G_TYPE_DOUBLE, stats.seconds[stage], nullptr);

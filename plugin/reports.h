@@ -19,7 +19,7 @@ void add_meta(GstBuffer *buffer, const Chunk &chunk, int frame);
 GstStructure *progress_structure(const Progress &progress);
 
 /** The value of the property stats. */
-GstStructure *stats_structure(const PumpStats &stats, guint64 frames_pushed);
+GstStructure *stats_structure(const PumpStats &stats, guint64 frames_pushed, double first_frame_seconds);
 
 /** Tags of a clip: its prompt as the title, and the settings that make it again as the comment. */
 GstTagList *clip_tags(const Clip &clip, const RunSettings &run);

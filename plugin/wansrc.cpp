@@ -55,7 +55,9 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <utility>
 
+#include "downstream_pool.h"
 #include "engine_loader.h"
 #include "enums.h"
 #include "frame_pump.h"
@@ -128,6 +130,7 @@ struct _GstWanSrc {
   const WanEngineApi *engine;
   Run run;
   std::atomic<guint64> frames_pushed;
+  std::atomic<double> first_frame_seconds;  // after the last denoising step, of the newest clip
   ModelChoice kept_choice;  // of the model that is kept from run to run until NULL
   std::shared_ptr<WanModel> kept_model;
 };
@@ -225,20 +228,50 @@ static GstClockTime frame_time(const GstVideoInfo &info, guint64 frame) {
   return gst_util_uint64_scale(frame, GST_SECOND * info.fps_d, info.fps_n);
 }
 
-static GstBuffer *next_buffer(GstWanSrc *self) {
-  Run &run = self->run;
-  GstBuffer *buffer = gst_buffer_new();
-  gst_buffer_append_memory(buffer, wrap_frame(run.chunk, run.chunk_next, run.settings.layout.size));
-  add_meta(buffer, run.chunk, run.chunk.frames->first_frame + run.chunk_next);
+// Copies the frame into the pool that downstream offered; without one it stays in the engine's memory.
+static GstFlowReturn move_to_pool(GstWanSrc *self, GstBuffer **buffer) {
+  GstBufferPool *pool = gst_base_src_get_buffer_pool(GST_BASE_SRC(self));
+  if (!pool) return GST_FLOW_OK;
+  GstBuffer *copy = nullptr;
+  const GstFlowReturn flow = gst_buffer_pool_acquire_buffer(pool, &copy, nullptr);
+  gst_object_unref(pool);
+  if (flow != GST_FLOW_OK) return flow;
+  const bool copied = copy_frame(self->run.info, *buffer, copy);
+  gst_buffer_unref(std::exchange(*buffer, copy));
+  if (copied) return GST_FLOW_OK;
+  post_error(self, WAN_INTERNAL, "A frame could not be copied into the memory that downstream offers.");
+  return GST_FLOW_ERROR;
+}
 
+static void stamp(GstWanSrc *self, GstBuffer *buffer) {
+  const Run &run = self->run;
   const guint64 frame = self->frames_pushed++;
   GST_BUFFER_PTS(buffer) = frame_time(run.info, frame);
   GST_BUFFER_DURATION(buffer) = frame_time(run.info, frame + 1) - GST_BUFFER_PTS(buffer);
   GST_BUFFER_OFFSET(buffer) = frame;
   GST_BUFFER_OFFSET_END(buffer) = frame + 1;
+}
 
+static void note_first_frame(GstWanSrc *self, const Clip &clip) {
+  const std::chrono::duration<double> latency = std::chrono::steady_clock::now() - clip.denoised;
+  self->first_frame_seconds = latency.count();
+  g_object_notify(G_OBJECT(self), "stats");
+}
+
+static GstFlowReturn next_buffer(GstWanSrc *self, GstBuffer **buffer) {
+  Run &run = self->run;
+  *buffer = gst_buffer_new();
+  gst_buffer_append_memory(*buffer, wrap_frame(run.chunk, run.chunk_next, run.settings.layout.size));
+  if (const GstFlowReturn flow = move_to_pool(self, buffer); flow != GST_FLOW_OK) {
+    gst_clear_buffer(buffer);
+    return flow;  // the frame is still the next one
+  }
+  const int frame = run.chunk.frames->first_frame + run.chunk_next;
+  add_meta(*buffer, run.chunk, frame);
+  stamp(self, *buffer);
+  if (frame == 0) note_first_frame(self, *run.chunk.clip);
   if (++run.chunk_next == run.chunk.frames->num_frames) run.chunk = {};
-  return buffer;
+  return GST_FLOW_OK;
 }
 
 static GstFlowReturn gst_wan_src_create(GstPushSrc *src, GstBuffer **buffer) {
@@ -248,8 +281,7 @@ static GstFlowReturn gst_wan_src_create(GstPushSrc *src, GstBuffer **buffer) {
         std::visit([self](const auto &event) { return take(self, event); }, self->run.pump->pop());
     if (flow != GST_FLOW_OK) return flow;
   }
-  *buffer = next_buffer(self);
-  return GST_FLOW_OK;
+  return next_buffer(self, buffer);
 }
 
 // ---- starting and stopping
@@ -297,6 +329,7 @@ static gboolean gst_wan_src_start(GstBaseSrc *src) {
     ObjectLock lock(self);
     self->run = run;
     self->frames_pushed = 0;
+    self->first_frame_seconds = 0;
     if (run.pump) {
       run.pump->configure(complete(self->settings.clip, run.defaults));
       run.pump->set_seed(self->settings.seed);
@@ -392,10 +425,9 @@ static gboolean gst_wan_src_set_caps(GstBaseSrc *src, GstCaps *caps) {
   return TRUE;
 }
 
-// The engine makes the frames in memory of its own, so a pool would stay unused.
-static gboolean gst_wan_src_decide_allocation(GstBaseSrc *, GstQuery *query) {
-  while (gst_query_get_n_allocation_pools(query) > 0) gst_query_remove_nth_allocation_pool(query, 0);
-  return TRUE;
+static gboolean gst_wan_src_decide_allocation(GstBaseSrc *src, GstQuery *query) {
+  choose_pool(query);
+  return GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->decide_allocation(src, query);
 }
 
 // ---- queries
@@ -539,7 +571,7 @@ static void gst_wan_src_get_property(GObject *object, guint id, GValue *value, G
       break;
     case PROP_STATS:
       g_value_take_boxed(value, stats_structure(self->run.pump ? self->run.pump->stats() : PumpStats(),
-                                                self->frames_pushed));
+                                                self->frames_pushed, self->first_frame_seconds));
       break;
     default:
       G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
@@ -631,7 +663,8 @@ static void install_properties(GObjectClass *klass) {
           g_param_spec_boxed(
               "stats", "Statistics",
               "Structure wan-stats: stage, step and steps, clip, chunk, seed, seconds by stage, queue-level "
-              "(chunks), frames-pushed, gpu-bytes, gpu-peak-bytes, pinned-bytes",
+              "(chunks), frames-pushed, first-frame-seconds, gpu-bytes, gpu-peak-bytes, pinned-bytes, "
+              "pool-bytes",
               GST_TYPE_STRUCTURE, GParamFlags(G_PARAM_READABLE | G_PARAM_STATIC_STRINGS)));
   gst_type_mark_as_plugin_api(scheduler_type(), GstPluginAPIFlags(0));
   gst_type_mark_as_plugin_api(dtype_type(), GstPluginAPIFlags(0));
@@ -643,6 +676,7 @@ static void gst_wan_src_init(GstWanSrc *self) {
   new (&self->settings) Settings;
   new (&self->run) Run;
   new (&self->frames_pushed) std::atomic<guint64>(0);
+  new (&self->first_frame_seconds) std::atomic<double>(0);
   new (&self->kept_choice) ModelChoice;
   new (&self->kept_model) std::shared_ptr<WanModel>;
   gst_base_src_set_format(GST_BASE_SRC(self), GST_FORMAT_TIME);
@@ -653,6 +687,7 @@ static void gst_wan_src_finalize(GObject *object) {
   std::destroy_at(&self->settings);
   std::destroy_at(&self->run);
   std::destroy_at(&self->frames_pushed);
+  std::destroy_at(&self->first_frame_seconds);
   std::destroy_at(&self->kept_choice);
   std::destroy_at(&self->kept_model);
   G_OBJECT_CLASS(gst_wan_src_parent_class)->finalize(object);

@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/core/CachingHostAllocator.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
@@ -66,6 +67,14 @@ at::Device parse_device(const std::string &name) {
                 "Device '" + name + "' cannot be used: the last GPU is cuda:" + std::to_string(count - 1));
   at::globalContext().lazyInitDevice(at::kCUDA);
   return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
+}
+
+int compute_capability(at::Device device) {
+  if (!device.is_cuda()) return 0;
+  static const auto operation = c10::Dispatcher::singleton()
+                                    .findSchemaOrThrow("wan::compute_capability", "")
+                                    .typed<int64_t(int64_t)>();
+  return static_cast<int>(operation.call(device.index()));
 }
 
 uint64_t free_memory(at::Device device) {

@@ -17,6 +17,9 @@ namespace wan {
 /// for another name, WAN_DEVICE where the device is not there.
 at::Device parse_device(const std::string &name);
 
+/// 10 times the major number plus the minor one, so 90 for Hopper; 0 for the CPU.
+int compute_capability(at::Device device);
+
 /// Bytes that could still be allocated on the device (for the CPU: MemAvailable).
 uint64_t free_memory(at::Device device);
 

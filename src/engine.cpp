@@ -110,6 +110,7 @@ WanStatus generate(WanModel *model, const WanGenerateOptions *options, const Wan
 
 void memory(const WanModel *model, WanMemory *memory) {
   *memory = memory_in_use(model->pipeline.device());
+  memory->pool_bytes = model->pipeline.pool_bytes();
 }
 
 void model_free(WanModel *model) {

@@ -19,7 +19,8 @@ nvcc_parts=cccl,crt,nvcc,nvvm
 build_packages=(g++ meson ninja-build pkgconf python3-venv libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
   libunistring-dev nlohmann-json3-dev)
 run_packages=(gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly)
-test_packages=(clang libclang-rt-dev ffmpeg gstreamer1.0-libav gstreamer1.0-plugins-bad libgmock-dev libgtest-dev)
+test_packages=(clang libclang-rt-dev ffmpeg gstreamer1.0-libav gstreamer1.0-plugins-bad gstreamer1.0-x libgmock-dev
+  libgtest-dev xvfb)
 
 say() { printf '\033[1m%s\033[0m\n' "$*"; }
 fail() {

@@ -71,36 +71,41 @@ void convert_frame(const Planes &frame, const WanPixelLayout &layout, uint8_t *o
   }
 }
 
-at::Tensor frames_to_pixels_cpu(const at::Tensor &frames, at::IntArrayRef packed_layout) {
+void frames_to_pixels_cpu(const at::Tensor &frames, at::IntArrayRef packed_layout, const at::Tensor &out) {
   const WanPixelLayout layout = unpack_layout(packed_layout);
+  check_pixels(out, frames, layout);
   const at::Tensor planes = frames[0].contiguous();  // [3, T, H, W]
-  const int64_t count = planes.size(1);
-  at::Tensor pixels = at::zeros({count, static_cast<int64_t>(layout.size)}, at::kByte);
-  for (int64_t t = 0; t < count; ++t) {
+  for (int64_t t = 0; t < planes.size(1); ++t) {
     const auto plane = [&](int64_t channel) {
       return planes.const_data_ptr<float>() + channel * planes.stride(0) + t * planes.stride(1);
     };
     convert_frame({plane(0), plane(1), plane(2)}, layout,
-                  pixels.mutable_data_ptr<uint8_t>() + t * pixels.stride(0));
+                  out.mutable_data_ptr<uint8_t>() + t * out.stride(0));
   }
-  return pixels;
 }
 
 }  // namespace
 
 // The dispatcher of LibTorch finds the kernel for the tensor's device; the CUDA module registers its own.
 TORCH_LIBRARY(wan, library) {
-  library.def("frames_to_pixels(Tensor frames, int[] layout) -> Tensor");
+  library.def("frames_to_pixels(Tensor frames, int[] layout, Tensor(a!) out) -> ()");
 }
 TORCH_LIBRARY_IMPL(wan, CPU, library) {
   library.impl("frames_to_pixels", frames_to_pixels_cpu);
 }
 
-at::Tensor frames_to_pixels(const at::Tensor &frames, const WanPixelLayout &layout) {
+void frames_to_pixels_out(const at::Tensor &out, const at::Tensor &frames, const WanPixelLayout &layout) {
   static const auto operation = c10::Dispatcher::singleton()
                                     .findSchemaOrThrow("wan::frames_to_pixels", "")
-                                    .typed<at::Tensor(const at::Tensor &, at::IntArrayRef)>();
-  return operation.call(frames, pack_layout(layout));
+                                    .typed<void(const at::Tensor &, at::IntArrayRef, const at::Tensor &)>();
+  operation.call(frames, pack_layout(layout), out);
+}
+
+at::Tensor frames_to_pixels(const at::Tensor &frames, const WanPixelLayout &layout) {
+  const at::Tensor out =
+      at::zeros({frames.size(2), static_cast<int64_t>(layout.size)}, frames.options().dtype(at::kByte));
+  frames_to_pixels_out(out, frames, layout);
+  return out;
 }
 
 }  // namespace wan

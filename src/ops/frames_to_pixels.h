@@ -7,10 +7,13 @@
 
 namespace wan {
 
-/// frames: [1, 3, T, H, W] float32 in [-1, 1], RGB. Returns uint8 [T, layout.size], each row one frame in the
-/// layout's format. RGB is round(255 * x), as Diffusers' PIL output; YUV is computed from the float values
-/// with 8-bit limited or full range, chroma the mean of 2x2 pixels. Bytes that belong to no pixel (padding)
-/// are 0.
+/// frames: [1, 3, T, H, W] float32 in [-1, 1], RGB. out: uint8 [T, layout.size], contiguous; each row becomes
+/// one frame in the layout's format. RGB is round(255 * x), as Diffusers' PIL output; YUV is computed from
+/// the float values with 8-bit limited or full range, chroma the mean of 2x2 pixels. Bytes that belong to no
+/// pixel (padding) are left alone.
+void frames_to_pixels_out(const at::Tensor &out, const at::Tensor &frames, const WanPixelLayout &layout);
+
+/// The same into a new tensor, whose padding is 0.
 at::Tensor frames_to_pixels(const at::Tensor &frames, const WanPixelLayout &layout);
 
 }  // namespace wan

@@ -30,4 +30,16 @@ inline WanPixelLayout unpack_layout(at::IntArrayRef packed) {
           size(11)};
 }
 
+/// Whether frames_to_pixels may write frames of the layout to `out`.
+inline void check_pixels(const at::Tensor &out, const at::Tensor &frames, const WanPixelLayout &layout) {
+  TORCH_CHECK(frames.dim() == 5 && frames.size(0) == 1 && frames.size(1) == 3 &&
+                  frames.size(3) == layout.height && frames.size(4) == layout.width &&
+                  frames.scalar_type() == at::kFloat,
+              "frames are float32 [1, 3, T, H, W]");
+  TORCH_CHECK(out.dim() == 2 && out.size(0) == frames.size(2) &&
+                  out.size(1) == static_cast<int64_t>(layout.size) && out.scalar_type() == at::kByte &&
+                  out.is_contiguous() && out.device() == frames.device(),
+              "pixels are uint8 [T, layout.size], contiguous");
+}
+
 }  // namespace wan

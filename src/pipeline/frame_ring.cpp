@@ -5,16 +5,17 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/core/StreamGuard.h>
 
+#include <utility>
+
 #include "ops/frames_to_pixels.h"
 
 namespace wan {
 
 namespace {
 
-/// WanFrames together with the tensor that owns its memory; LibTorch's allocators keep freed memory for the
-/// next chunk.
+/// WanFrames together with the slot of the pool that it lies in.
 struct OwnedFrames : WanFrames {
-  at::Tensor pixels;
+  std::shared_ptr<const at::Tensor> slot;
 };
 
 }  // namespace
@@ -23,9 +24,18 @@ void free_frames(WanFrames *frames) {
   delete static_cast<OwnedFrames *>(frames);
 }
 
-FrameRing::FrameRing(const WanPixelLayout &layout, at::Device device, const RunContext &context)
-    : layout_(layout), device_(device), context_(context) {
-  if (!device.is_cpu()) copy_stream_ = c10::impl::VirtualGuardImpl(device.type()).getNewStream(device);
+FrameRing::FrameRing(const WanPixelLayout &layout, int64_t chunk_frames, std::shared_ptr<FramePool> pool,
+                     const RunContext &context)
+    : layout_(layout), pool_(std::move(pool)), context_(context) {
+  // Those under way, and one or two at the receiver.
+  pool_->prepare(chunk_frames, layout.size, kDepth + 2);
+  if (const at::Device device = pool_->device(); !device.is_cpu()) {
+    copy_stream_ = c10::impl::VirtualGuardImpl(device.type()).getNewStream(device);
+    for (size_t slot = 0; slot < kDepth; ++slot)
+      slots_.push_back(
+          {at::zeros({chunk_frames, static_cast<int64_t>(layout.size)}, at::dtype(at::kByte).device(device)),
+           c10::Event(device.type()), c10::Event(device.type())});
+  }
   thread_ = std::thread([this] { deliver_all(); });
 }
 
@@ -36,54 +46,65 @@ FrameRing::~FrameRing() {
   }
   changed_.notify_all();
   thread_.join();
+  if (!copy_stream_) return;
+  try {
+    // The slots may only be used again when nothing is copied out of them or into them any more.
+    c10::impl::VirtualGuardImpl(copy_stream_->device_type()).synchronizeStream(*copy_stream_);
+  } catch (const c10::Error &) {
+    // The device has failed, which the generation has reported; it copies no more.
+  }
 }
 
-FrameRing::Chunk FrameRing::convert_and_copy(const at::Tensor &frames) const {
-  if (!copy_stream_) return {frames, std::nullopt, 0, 0};
-  const at::Tensor pixels = frames_to_pixels(frames, layout_);
-  c10::Event converted(device_.type());
-  converted.record(c10::impl::VirtualGuardImpl(device_.type()).getStream(device_));
+void FrameRing::convert_and_copy(const at::Tensor &frames, const Chunk &chunk) const {
+  DeviceSlot &slot = *chunk.slot;
+  const at::Tensor pixels = slot.pixels.narrow(0, 0, chunk.num_frames);
+  frames_to_pixels_out(pixels, frames, layout_);
+  slot.converted.record(c10::impl::VirtualGuardImpl(frames.device().type()).getStream(frames.device()));
   const c10::StreamGuard guard(*copy_stream_);
-  converted.block(*copy_stream_);
-  Chunk chunk = {at::empty(pixels.sizes(), at::dtype(at::kByte).pinned_memory(true)), std::nullopt, 0, 0};
-  chunk.data.copy_(pixels, /*non_blocking=*/true);
-  pixels.record_stream(*copy_stream_);
-  chunk.copied.emplace(device_.type());
-  chunk.copied->record(*copy_stream_);
-  return chunk;
+  slot.converted.block(*copy_stream_);
+  chunk.pixels().copy_(pixels, /*non_blocking=*/true);
+  slot.copied.record(*copy_stream_);
 }
 
 void FrameRing::push(const at::Tensor &frames) {
-  Chunk chunk = convert_and_copy(frames);
-  chunk.index = chunks_++;
-  chunk.first_frame = frames_;
-  frames_ += static_cast<int32_t>(frames.size(2));
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return chunks_under_way_.size() < kDepth || failure_; });
-  rethrow_failure();
+  wait_for_room(kDepth - 1);
+  Chunk chunk = {chunks_, frames_, static_cast<int32_t>(frames.size(2)), pool_->take(), {}, nullptr};
+  if (copy_stream_) {
+    chunk.slot = &slots_[static_cast<size_t>(chunk.index) % kDepth];
+    convert_and_copy(frames, chunk);
+  } else {
+    chunk.frames = frames;
+  }
+  chunks_ += 1;
+  frames_ += chunk.num_frames;
+  const std::lock_guard lock(mutex_);
   chunks_under_way_.push_back(std::move(chunk));
   changed_.notify_all();
 }
 
 void FrameRing::finish() {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return chunks_under_way_.empty() || failure_; });
-  rethrow_failure();
+  wait_for_room(0);
 }
 
-void FrameRing::rethrow_failure() {
+void FrameRing::wait_for_room(size_t chunks) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return chunks_under_way_.size() <= chunks || failure_; });
   if (failure_) std::rethrow_exception(failure_);
 }
 
-void FrameRing::deliver(const Chunk &chunk) {
-  if (chunk.copied) chunk.copied->synchronize();
+void FrameRing::deliver(const Chunk &chunk) const {
+  const at::Tensor pixels = chunk.pixels();
+  if (chunk.slot)
+    chunk.slot->copied.synchronize();
+  else
+    frames_to_pixels_out(pixels, chunk.frames, layout_);
   auto owned = std::make_unique<OwnedFrames>();
-  owned->pixels = chunk.copied ? chunk.data : frames_to_pixels(chunk.data, layout_);
-  owned->data = owned->pixels.mutable_data_ptr<uint8_t>();
+  owned->data = pixels.mutable_data_ptr<uint8_t>();
   owned->frame_size = layout_.size;
-  owned->num_frames = static_cast<int32_t>(owned->pixels.size(0));
+  owned->num_frames = chunk.num_frames;
   owned->first_frame = chunk.first_frame;
   owned->chunk = chunk.index;
+  owned->slot = chunk.host_slot;
   const WanCallbacks &callbacks = context_.callbacks();
   if (!callbacks.frames(callbacks.user, owned.release()))
     throw Error(WAN_CANCELLED, "The receiver of the frames asked to stop");

@@ -8,51 +8,66 @@
 
 #include <condition_variable>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <vector>
 
+#include "pipeline/frame_pool.h"
 #include "run_context.h"
 
 namespace wan {
 
-/// On CUDA push() queues conversion on the calling thread's stream and the copy to pinned memory on a copy
-/// stream of its own; on the CPU the ring's thread converts. That thread hands the chunks to
-/// WanCallbacks.frames in order.
+/// On CUDA push() queues the conversion into a device slot on the calling thread's stream, and the copy from
+/// there to the pool's host memory on a copy stream of its own; on the CPU the ring's thread converts. That
+/// thread hands the chunks to WanCallbacks.frames in order.
 class FrameRing {
  public:
-  FrameRing(const WanPixelLayout &layout, at::Device device, const RunContext &context);
+  /// For chunks of up to `chunk_frames` frames. Allocates what it needs, so that push() need not.
+  FrameRing(const WanPixelLayout &layout, int64_t chunk_frames, std::shared_ptr<FramePool> pool,
+            const RunContext &context);
   /// Drops what was not handed over.
   ~FrameRing();
   FrameRing(const FrameRing &) = delete;
   FrameRing &operator=(const FrameRing &) = delete;
 
-  /// frames: [1, 3, T, H, W] float32 in [-1, 1]. Waits only while kDepth chunks are on their way, which
-  /// bounds memory and holds back the decoder. Throws wan::Error: WAN_CANCELLED, or what went wrong with an
-  /// earlier chunk.
+  /// frames: [1, 3, T, H, W] float32 in [-1, 1]; on the CPU they must stay as they are until their chunk is
+  /// handed over. Waits only while kDepth chunks are on their way, which bounds memory and holds back the
+  /// decoder. Throws wan::Error: WAN_CANCELLED, or what went wrong with an earlier chunk.
   void push(const at::Tensor &frames);
   /// Waits until every chunk was handed over. Throws as push() does.
   void finish();
 
  private:
+  /// With two the GPU has a chunk to decode while the host queues the one after it.
   static constexpr size_t kDepth = 2;
 
+  /// Of the CUDA path. Free when the chunk that used it was handed over.
+  struct DeviceSlot {
+    at::Tensor pixels;
+    c10::Event converted, copied;
+  };
   struct Chunk {
-    at::Tensor data;                   // frames on the CPU path, pixels in pinned memory on the CUDA path
-    std::optional<c10::Event> copied;  // CUDA: the pixels are there
-    int32_t index, first_frame;
+    int32_t index, first_frame, num_frames;
+    std::shared_ptr<const at::Tensor> host_slot;
+    at::Tensor frames;  // of the CPU path: still to be converted
+    DeviceSlot *slot;   // of the CUDA path: still being copied
+    at::Tensor pixels() const { return host_slot->narrow(0, 0, num_frames); }
   };
 
-  Chunk convert_and_copy(const at::Tensor &frames) const;
+  /// Until no more than `chunks` are under way.
+  void wait_for_room(size_t chunks);
+  void convert_and_copy(const at::Tensor &frames, const Chunk &chunk) const;
   void deliver_all();
-  void deliver(const Chunk &chunk);
-  void rethrow_failure();
+  void deliver(const Chunk &chunk) const;
 
   const WanPixelLayout layout_;
-  const at::Device device_;
+  const std::shared_ptr<FramePool> pool_;
   const RunContext &context_;
-  std::optional<c10::Stream> copy_stream_;
-  int32_t chunks_ = 0, frames_ = 0;  // pushed so far
+  std::optional<c10::Stream> copy_stream_;  // none on the CPU
+  std::vector<DeviceSlot> slots_;           // none on the CPU
+  int32_t chunks_ = 0, frames_ = 0;         // pushed so far
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -8,7 +8,6 @@
 #include <cmath>
 
 #include "device.h"
-#include "pipeline/frame_ring.h"
 #include "scheduler/scheduler.h"
 
 namespace wan {
@@ -72,7 +71,8 @@ WanPipeline::WanPipeline(const CheckpointConfig &config, std::unique_ptr<Compone
       source_(std::move(source)),
       tokenizer_(std::move(tokenizer)),
       device_(device),
-      dtype_(dtype) {
+      dtype_(dtype),
+      frame_pool_(std::make_shared<FramePool>(device)) {
   const c10::DeviceGuard guard(device);
   transformer_ = load<WanTransformer3DModel>("transformer", config.transformer, dtype,
                                              WanTransformer3DModel::kKeepInFp32);
@@ -195,19 +195,18 @@ at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, const at::Ten
   return latents;
 }
 
-void WanPipeline::decode(const at::Tensor &latents, const WanPixelLayout &layout,
-                         const RunContext &context) const {
+void WanPipeline::decode(const at::Tensor &latents, FrameRing &ring, const RunContext &context) const {
   const at::Tensor normalized = vae_->denormalize(latents);
-  const int64_t chunks = latents.size(2);
-  const StageProgress progress(context, WAN_STAGE_DECODE, static_cast<int32_t>(chunks));
-  FrameRing ring(layout, device_, context);
+  const auto chunks = static_cast<int32_t>(latents.size(2));
+  const StageProgress progress(context, WAN_STAGE_DECODE, chunks);
   StreamState state;
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+  for (int32_t chunk = 0; chunk < chunks; ++chunk) {
     context.check();
     ring.push(vae_->decode(normalized.narrow(2, chunk, 1), state, context));
-    progress.report(static_cast<int32_t>(chunk + 1));
+    if (chunk + 1 < chunks) progress.report(chunk + 1);
   }
   ring.finish();
+  progress.report(chunks);  // not before: its seconds are those of the whole decode
 }
 
 void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &context) {
@@ -223,7 +222,9 @@ void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &
     progress.report(2);
   }
   if (!device_.is_cpu()) text_encoder_.reset();
-  decode(denoise(options, prompt, negative, context), options.layout, context);
+  // Made before denoising, so that the first chunk waits for no allocation.
+  FrameRing ring(options.layout, config_.vae.temporal_scale(), frame_pool_, context);
+  decode(denoise(options, prompt, negative, context), ring, context);
 }
 
 }  // namespace wan

@@ -10,6 +10,7 @@
 
 #include "checkpoint/config.h"
 #include "checkpoint/weights.h"
+#include "pipeline/frame_ring.h"
 #include "run_context.h"
 #include "text/prompt_clean.h"
 #include "text/tokenizer.h"
@@ -41,6 +42,8 @@ class WanPipeline {
   void generate(const WanGenerateOptions &options, const RunContext &context);
 
   at::Device device() const { return device_; }
+  /// Of the pool that decoded frames lie in. Callable from any thread.
+  uint64_t pool_bytes() const { return frame_pool_->bytes(); }
 
  private:
   struct PromptEmbedding {
@@ -61,7 +64,7 @@ class WanPipeline {
   at::Tensor embed(PromptEmbedding &cached, const std::string &prompt, const RunContext &context);
   at::Tensor denoise(const WanGenerateOptions &options, const at::Tensor &prompt, const at::Tensor &negative,
                      const RunContext &context) const;
-  void decode(const at::Tensor &latents, const WanPixelLayout &layout, const RunContext &context) const;
+  void decode(const at::Tensor &latents, FrameRing &ring, const RunContext &context) const;
 
   const CheckpointConfig config_;
   const std::unique_ptr<ComponentSource> source_;
@@ -72,6 +75,7 @@ class WanPipeline {
   std::unique_ptr<const WanTransformer3DModel> transformer_, transformer_2_;
   std::unique_ptr<const AutoencoderKLWan> vae_;
   PromptEmbedding prompt_, negative_prompt_;  // of the last clip
+  const std::shared_ptr<FramePool> frame_pool_;
 };
 
 /// The components of a checkpoint directory. `progress` hears the bytes read and the bytes in all; it may

@@ -17,7 +17,7 @@ extern "C" {
 #endif
 
 /** Raised by every change of this header. */
-#define WAN_ENGINE_ABI 1
+#define WAN_ENGINE_ABI 2
 /** Name of the library's entry, a WanEngineEntry. */
 #define WAN_ENGINE_ENTRY "wan_engine"
 
@@ -121,6 +121,7 @@ typedef struct WanGenerateOptions {
 typedef struct WanMemory {
   uint64_t gpu_bytes, gpu_peak_bytes; /* held by tensors on the model's device; 0 on the CPU */
   uint64_t pinned_bytes;              /* page-locked host memory */
+  uint64_t pool_bytes; /* host memory for decoded frames, in use or not; page-locked where there is a GPU */
 } WanMemory;
 
 typedef struct WanModel WanModel;

@@ -125,18 +125,22 @@ TEST(Stats, FollowARun) {
   Pipeline pipeline(stub_source("") + "seed=42 num-clips=2 ! fakesink");
   Ptr<GstStructure> stats = pipeline.stats();
   EXPECT_STREQ(gst_structure_get_string(stats.get(), "stage"), "idle");
+  int notified = 0;
+  g_signal_connect(pipeline.find("src").get(), "notify::stats",
+                   G_CALLBACK(+[](GObject *, GParamSpec *, int *notified) { ++*notified; }), &notified);
   pipeline.run();
   stats = pipeline.stats();
   gint clip = 0, chunk = 0, step = 0, steps = 0;
   guint level = 99;
-  guint64 seed = 0, pushed = 0, gpu = 0, peak = 0, pinned = 0;
-  gdouble load = 0, denoise = 0;
+  guint64 seed = 0, pushed = 0, gpu = 0, peak = 0, pinned = 0, pool = 0;
+  gdouble load = 0, denoise = 0, first_frame = 0;
   ASSERT_TRUE(gst_structure_get(stats.get(), "clip", G_TYPE_INT, &clip, "chunk", G_TYPE_INT, &chunk, "step",
                                 G_TYPE_INT, &step, "steps", G_TYPE_INT, &steps, "queue-level", G_TYPE_UINT,
                                 &level, "seed", G_TYPE_UINT64, &seed, "frames-pushed", G_TYPE_UINT64, &pushed,
                                 "gpu-bytes", G_TYPE_UINT64, &gpu, "gpu-peak-bytes", G_TYPE_UINT64, &peak,
                                 "pinned-bytes", G_TYPE_UINT64, &pinned, "load-seconds", G_TYPE_DOUBLE, &load,
-                                "denoise-seconds", G_TYPE_DOUBLE, &denoise, nullptr));
+                                "denoise-seconds", G_TYPE_DOUBLE, &denoise, "pool-bytes", G_TYPE_UINT64, &pool,
+                                "first-frame-seconds", G_TYPE_DOUBLE, &first_frame, nullptr));
   EXPECT_EQ(clip, 1);
   EXPECT_EQ(chunk, 2);
   EXPECT_EQ(step, 4);
@@ -147,6 +151,9 @@ TEST(Stats, FollowARun) {
   EXPECT_EQ(gpu, 1000u);
   EXPECT_EQ(peak, 2000u);
   EXPECT_EQ(pinned, 3000u);
+  EXPECT_EQ(pool, 4000u);
+  EXPECT_GT(first_frame, 0);
+  EXPECT_EQ(notified, 2) << "once a clip";
   EXPECT_EQ(load, 1);
   EXPECT_EQ(denoise, 2);
   EXPECT_STREQ(gst_structure_get_string(stats.get(), "stage"), "idle");

@@ -71,7 +71,7 @@ WanStatus generate(WanModel *, const WanGenerateOptions *options, const WanCallb
 }
 
 void memory(const WanModel *, WanMemory *memory) {
-  *memory = {1000, 2000, 3000};
+  *memory = {1000, 2000, 3000, 4000};
 }
 
 void model_free(WanModel *model) {

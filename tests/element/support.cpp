@@ -103,11 +103,14 @@ Error error_of(const std::string &launch) {
   return error.value_or(Error{});
 }
 
-std::string bytes(GstSample *sample) {
-  GstBuffer *buffer = gst_sample_get_buffer(sample);
+std::string bytes(GstBuffer *buffer) {
   std::string data(gst_buffer_get_size(buffer), '\0');
   gst_buffer_extract(buffer, 0, data.data(), data.size());
   return data;
+}
+
+std::string bytes(GstSample *sample) {
+  return bytes(gst_sample_get_buffer(sample));
 }
 
 std::string video_of(const std::string &launch) {

@@ -80,6 +80,7 @@ std::optional<Error> first_error(const Pipeline &pipeline);
 /** Runs a pipeline that must fail, checks that it is back in NULL, and returns the error. */
 Error error_of(const std::string &launch);
 
+std::string bytes(GstBuffer *buffer);
 std::string bytes(GstSample *sample);
 /** The bytes of all frames of a run, one after the other. */
 std::string video_of(const std::string &launch);

@@ -95,6 +95,30 @@ INSTANTIATE_TEST_SUITE_P(
                      testing::Values(WAN_MATRIX_BT601, WAN_MATRIX_BT709), testing::Bool(),
                      testing::Values(std::pair{2, 2}, std::pair{34, 6}, std::pair{162, 98})));
 
+/// True where a byte of the frames is padding, at the end of a row.
+at::Tensor padding_of(const at::Tensor &pixels, const WanPixelLayout &layout) {
+  const int planes = layout.format == WAN_PIXEL_I420 ? 3 : layout.format == WAN_PIXEL_NV12 ? 2 : 1;
+  const at::Tensor padding = at::zeros_like(pixels);
+  for (int index = 0; index < planes; ++index) {
+    const int64_t rows = index == 0 ? layout.height : layout.height / 2;
+    for (int64_t t = 0; t < padding.size(0); ++t)
+      plane(padding[t], layout, index, rows, kPadding, 1, layout.stride[index] - kPadding).fill_(1);
+  }
+  return padding.to(at::kBool);
+}
+
+TEST(FramesToPixels, WritesEveryPixelAndNoPadding) {
+  for (const auto format : {WAN_PIXEL_NV12, WAN_PIXEL_I420, WAN_PIXEL_RGB, WAN_PIXEL_RGBX, WAN_PIXEL_BGRX}) {
+    const WanPixelLayout layout = padded(format, 34, 6);
+    const at::Tensor frames = (at::rand({1, 3, 2, layout.height, layout.width}) * 2 - 1).to(test_device());
+    const at::Tensor zero_padded = frames_to_pixels(frames, layout);
+    const at::Tensor poison = at::full_like(zero_padded, 171), out = poison.clone();
+    frames_to_pixels_out(out, frames, layout);
+    EXPECT_TRUE(at::equal(out, at::where(padding_of(out, layout), poison, zero_padded))) << format;
+    EXPECT_EQ(zero_padded.masked_select(padding_of(out, layout)).sum().item<int64_t>(), 0) << format;
+  }
+}
+
 TEST(FramesToPixels, ExtremesAreExact) {
   WanPixelLayout layout = packed_layout(WAN_PIXEL_NV12, 2, 2);
   const at::Tensor white = at::ones({1, 3, 1, 2, 2}).to(test_device());

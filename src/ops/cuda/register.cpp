@@ -1,33 +1,142 @@
 // Registers the CUDA kernels with LibTorch's dispatcher: the code of libwan-engine-cuda.so that runs when it
 // is loaded.
 #include <ATen/ATen.h>
+#include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include "ops/cuda/conv_sm90.h"
 #include "ops/cuda/frames_to_pixels.h"
+#include "ops/cuda/rms_norm_silu.h"
+#include "ops/cuda/scaled_softmax.h"
 #include "ops/pixel_layout.h"
 
 namespace wan {
 
 namespace {
 
-at::Tensor frames_to_pixels_cuda(const at::Tensor &frames, at::IntArrayRef packed_layout) {
+void frames_to_pixels_cuda(const at::Tensor &frames, at::IntArrayRef packed_layout, const at::Tensor &out) {
   const WanPixelLayout layout = unpack_layout(packed_layout);
+  check_pixels(out, frames, layout);
   const c10::cuda::CUDAGuard guard(frames.device());
   const at::Tensor planes = frames[0].contiguous();
-  at::Tensor pixels =
-      at::zeros({planes.size(1), static_cast<int64_t>(layout.size)}, planes.options().dtype(at::kByte));
   C10_CUDA_CHECK(launch_frames_to_pixels(planes.const_data_ptr<float>(), planes.size(1), layout,
-                                         pixels.mutable_data_ptr<uint8_t>(),
-                                         c10::cuda::getCurrentCUDAStream()));
-  return pixels;
+                                         out.mutable_data_ptr<uint8_t>(), c10::cuda::getCurrentCUDAStream()));
+}
+
+int64_t compute_capability(int64_t device) {
+  const cudaDeviceProp *properties = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(device));
+  return properties->major * 10 + properties->minor;
+}
+
+__nv_bfloat16 *bfloat16_data(const at::Tensor &tensor) {
+  return tensor.defined() ? static_cast<__nv_bfloat16 *>(tensor.data_ptr()) : nullptr;
+}
+
+/// Throws where a tensor is not what the kernels take it for.
+void check(const at::Tensor &tensor, at::ScalarType dtype, at::IntArrayRef shape) {
+  TORCH_CHECK(tensor.is_contiguous() && tensor.is_cuda() && tensor.scalar_type() == dtype && tensor.sizes() == shape,
+              "expected a contiguous ", dtype, " tensor of ", shape, ", got ", tensor.scalar_type(), " of ",
+              tensor.sizes());
+}
+
+at::Tensor rms_norm_cuda(const at::Tensor &x, const at::Tensor &gamma, bool silu) {
+  const int64_t channels = x.size(-1);
+  check(x, at::kBFloat16, x.sizes());
+  check(gamma, at::kFloat, {channels});
+  TORCH_CHECK(channels % 8 == 0 && channels <= kMaxNormChannels);
+  const c10::cuda::CUDAGuard guard(x.device());
+  at::Tensor out = at::empty_like(x);
+  C10_CUDA_CHECK(launch_rms_norm_silu(bfloat16_data(x), gamma.const_data_ptr<float>(), x.numel() / channels,
+                                      static_cast<int>(channels), silu, bfloat16_data(out),
+                                      c10::cuda::getCurrentCUDAStream()));
+  return out;
+}
+
+at::Tensor scaled_softmax_cuda(const at::Tensor &scores, double scale) {
+  const int64_t columns = scores.size(-1);
+  constexpr int64_t kStaticBytes = 1024;  // what the kernel has besides its row
+  const auto limit = static_cast<int64_t>(at::cuda::getDeviceProperties(scores.get_device())->sharedMemPerBlockOptin);
+  if (columns % 4 != 0 || columns * static_cast<int64_t>(sizeof(float)) + kStaticBytes > limit)
+    return at::softmax(scores * scale, -1).to(at::kBFloat16);
+  check(scores, at::kFloat, scores.sizes());
+  const c10::cuda::CUDAGuard guard(scores.device());
+  at::Tensor out = at::empty(scores.sizes(), scores.options().dtype(at::kBFloat16));
+  C10_CUDA_CHECK(launch_scaled_softmax(scores.const_data_ptr<float>(), static_cast<float>(scale),
+                                       scores.numel() / columns, static_cast<int>(columns), bfloat16_data(out),
+                                       c10::cuda::getCurrentCUDAStream()));
+  return out;
+}
+
+/// See sm90::conv in ops/conv_sm90.h.
+std::tuple<at::Tensor, at::Tensor> conv_sm90_cuda(at::TensorList frames, int64_t kind, int64_t num_outputs,
+                                                  const at::Tensor &weight, const at::Tensor &bias,
+                                                  const std::optional<at::Tensor> &residual,
+                                                  const std::optional<at::Tensor> &gamma, bool keep_out) {
+  const at::Tensor &first = frames[0];
+  const int64_t height = first.size(0), width = first.size(1), in_channels = first.size(2);
+  sm90::Conv conv{};
+  conv.kind = static_cast<sm90::ConvKind>(kind);
+  conv.height = static_cast<int>(height);
+  conv.width = static_cast<int>(width);
+  conv.in_channels = static_cast<int>(in_channels);
+  conv.out_channels = static_cast<int>(bias.size(0));
+  conv.num_frames = static_cast<int>(frames.size());
+  conv.num_outputs = static_cast<int>(num_outputs);
+  TORCH_CHECK(frames.size() <= sm90::kMaxFrames && weight.size(2) * sm90::kChannelBlock == in_channels);
+  for (size_t i = 0; i < frames.size(); ++i) {
+    check(frames[i], at::kBFloat16, {height, width, in_channels});
+    conv.frames[i] = frames[i].data_ptr();
+  }
+  conv.weight = bfloat16_data(weight);
+  conv.bias = bias.const_data_ptr<float>();
+
+  const c10::cuda::CUDAGuard guard(first.device());
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  if (bias.size(0) == sm90::kPlaneChannels) {
+    at::Tensor planes = at::empty({3, num_outputs, height, width}, first.options().dtype(at::kFloat));
+    conv.planes = planes.mutable_data_ptr<float>();
+    conv.plane_stride = planes.stride(0);
+    C10_CUDA_CHECK(sm90::launch_conv(conv, stream));
+    return {planes.permute({1, 2, 3, 0}), at::Tensor()};
+  }
+
+  const bool doubles = conv.kind == sm90::ConvKind::kDoubleFrames;
+  const int64_t scale = conv.kind == sm90::ConvKind::kUpsample2x ? 2 : 1;
+  const int64_t channels = doubles ? bias.size(0) / 2 : bias.size(0);
+  const std::vector<int64_t> shape = {doubles ? 2 * num_outputs : num_outputs, scale * height, scale * width,
+                                      channels};
+  const bool fused = gamma && sm90::fuses_norm(channels);
+  at::Tensor out, activated;
+  if (keep_out || !fused) out = at::empty(shape, first.options());
+  if (fused) activated = at::empty(shape, first.options());
+  if (residual) {
+    check(*residual, at::kBFloat16, shape);
+    conv.residual = bfloat16_data(*residual);
+  }
+  if (gamma) {
+    check(*gamma, at::kFloat, {channels});
+    conv.gamma = gamma->const_data_ptr<float>();
+  }
+  conv.out = bfloat16_data(out);
+  conv.activated = bfloat16_data(activated);
+  C10_CUDA_CHECK(sm90::launch_conv(conv, stream));
+  if (gamma && !fused) activated = rms_norm_cuda(out, *gamma, /*silu=*/true);
+  return {keep_out ? out : at::Tensor(), activated};
 }
 
 }  // namespace
 
+TORCH_LIBRARY_FRAGMENT(wan, library) {
+  library.def("compute_capability(int device) -> int", compute_capability);
+}
+
 TORCH_LIBRARY_IMPL(wan, CUDA, library) {
+  library.impl("rms_norm", rms_norm_cuda);
+  library.impl("scaled_softmax", scaled_softmax_cuda);
+  library.impl("conv_sm90", conv_sm90_cuda);
   library.impl("frames_to_pixels", frames_to_pixels_cuda);
 }
 

@@ -1,0 +1,61 @@
+#include "ops/conv_sm90.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/library.h>
+
+#include "device.h"
+
+namespace wan::sm90 {
+
+namespace {
+
+constexpr int64_t kChannelBlock = 32;   // see ops/cuda/conv_sm90.h
+constexpr int64_t kPlaneChannels = 16;  // likewise: what 3 output channels are padded to
+
+}  // namespace
+
+bool serves(const at::Tensor &weight, ConvKind kind, at::ScalarType dtype) {
+  if (compute_capability(weight.device()) / 10 != 9 || dtype != at::kBFloat16) return false;
+  const int64_t out = kind == ConvKind::kDoubleFrames ? weight.size(0) / 2 : weight.size(0);
+  const bool colours = kind == ConvKind::kCausal3x3x3 && out == 3;
+  return weight.size(1) % kChannelBlock == 0 && (colours || out % 96 == 0 || out % 128 == 0);
+}
+
+at::Tensor pack(const at::Tensor &weight) {
+  const int64_t out = weight.size(1);
+  at::Tensor padded = weight.to(at::kBFloat16);
+  if (out == 3) padded = at::constant_pad_nd(padded, {0, 0, 0, 0, 0, 0, 0, 0, 0, kPlaneChannels - out});
+  // [groups, kt, Cin / 32, k, k, Cout, 4 pieces, 8]
+  const at::Tensor pieces = padded.unflatten(2, {-1, 4, 8}).permute({0, 5, 2, 6, 7, 1, 3, 4});
+  // Two rows in turn have their 4 pieces of 16 bytes in another order, so that 8 rows hit all memory banks.
+  const at::Tensor row = at::arange(padded.size(1), at::dtype(at::kLong).device(weight.device()));
+  const at::Tensor piece = at::arange(4, row.options());
+  const at::Tensor order = at::bitwise_xor(piece, row.unsqueeze(-1).floor_divide(2).remainder(4));
+  return pieces.gather(6, order.unsqueeze(-1).expand(pieces.sizes())).flatten(6);
+}
+
+ConvResult conv(ConvKind kind, const Frames &frames, int64_t num_outputs, const ConvWeight &weight,
+                const Epilogue &epilogue) {
+  static const auto operation =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("wan::conv_sm90", "")
+          .typed<std::tuple<at::Tensor, at::Tensor>(at::TensorList, int64_t, int64_t, const at::Tensor &,
+                                                    const at::Tensor &, const std::optional<at::Tensor> &,
+                                                    const std::optional<at::Tensor> &, bool)>();
+  const auto optional = [](const at::Tensor &tensor) {
+    return tensor.defined() ? std::optional(tensor) : std::nullopt;
+  };
+  auto [out, activated] =
+      operation.call(frames, static_cast<int64_t>(kind), num_outputs, weight.weight, weight.bias,
+                     optional(epilogue.residual), optional(epilogue.next_gamma), epilogue.keep_out);
+  return {out, activated};
+}
+
+TORCH_LIBRARY_FRAGMENT(wan, library) {
+  library.def(
+      "conv_sm90(Tensor[] frames, int kind, int num_outputs, Tensor weight, Tensor bias, Tensor? residual, "
+      "Tensor? next_gamma, bool keep_out) -> (Tensor, Tensor)");
+}
+
+}  // namespace wan::sm90

@@ -1,0 +1,52 @@
+// Convolutions of the Wan VAE on Hopper's tensor cores (sm_90a).
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace wan::sm90 {
+
+/// Input channels that one step of the kernel takes; weights are packed in such blocks.
+constexpr int kChannelBlock = 32;
+constexpr int kMaxFrames = 6;
+/// To how many output channels weight and bias are padded for `planes`.
+constexpr int kPlaneChannels = 16;
+
+/// What the taps of a convolution are.
+enum class ConvKind {
+  kCausal3x3x3,   // WanCausalConv3d
+  kUpsample2x,    // nearest 2x and 3x3, as four 2x2 convolutions, one for each phase of the output
+  kDoubleFrames,  // 3x1x1 to twice the channels, which become the even and the odd frames
+};
+
+/// Whether the kernel takes such a convolution; the output may also be the three colours.
+bool serves(int64_t in_channels, int64_t out_channels);
+/// Whether it can also give `activated`.
+bool fuses_norm(int64_t out_channels);
+
+/// One convolution of frames in channels-last bfloat16, each [height, width, in_channels].
+struct Conv {
+  ConvKind kind;
+  int height, width, in_channels, out_channels;
+  /// The frames that the outputs see, oldest first, without those before the stream's start, which are zero:
+  /// at most num_outputs + 2, for kUpsample2x num_outputs.
+  const void *frames[kMaxFrames];
+  int num_frames, num_outputs;
+  const __nv_bfloat16 *weight;  // packed, see pack_conv_weight in ops/conv.cpp
+  const float *bias;            // [out_channels]
+  /// [num_outputs, height, width, out_channels] with the kind's height, width and frames; each may be null.
+  const __nv_bfloat16 *residual;  // is added
+  const float *gamma;             // [out_channels], of the RMS norm for `activated`
+  __nv_bfloat16 *out;
+  __nv_bfloat16 *activated;  // SiLU(RMS_norm(out) * gamma): only where one block has all channels
+  /// In place of these, for 3 channels: [3, num_outputs, height, width], clamped to [-1, 1]; the colours lie
+  /// `plane_stride` apart.
+  float *planes;
+  int64_t plane_stride;
+};
+
+cudaError_t launch_conv(const Conv &conv, cudaStream_t stream);
+
+}  // namespace wan::sm90
