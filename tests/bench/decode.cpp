@@ -121,7 +121,7 @@ struct Bench {
   const at::Tensor latents =
       (options.latents ? read_latents(options.latents, config.z_dim) : random_latents(options, config))
           .to(device, dtype);
-  const VideoDecoder decoder{*vae, layout(), mode};
+  const VideoDecoder decoder{*vae, layout(), mode, config.temporal_scale(), device};
 
   int64_t chunks() const { return latents.size(2); }
   int64_t frames() const { return 1 + (chunks() - 1) * config.temporal_scale(); }

@@ -71,7 +71,7 @@ void VideoDecoder::decode_sync(const at::Tensor &latents, Receiver &receiver) co
 
 void VideoDecoder::decode_async(const at::Tensor &latents, Receiver &receiver) const {
   const RunContext context(receiver.callbacks());
-  FrameRing ring(layout_, latents.device(), context);
+  FrameRing ring(layout_, chunk_frames_, pool_, context);
   decode_chunks(vae_, latents, context, receiver.trace, [&](int64_t chunk, const at::Tensor &frames) {
     const Trace::Span span(receiver.trace, Lane::kDecoder, "push", chunk);
     ring.push(frames);

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "frame_sink.h"
+#include "pipeline/frame_pool.h"
 #include "trace.h"
 #include "vae/autoencoder_kl_wan.h"
 
@@ -21,8 +22,13 @@ struct VideoTime {
 
 class VideoDecoder {
  public:
-  VideoDecoder(const AutoencoderKLWan &vae, const WanPixelLayout &layout, Mode mode)
-      : vae_(vae), layout_(layout), mode_(mode) {}
+  VideoDecoder(const AutoencoderKLWan &vae, const WanPixelLayout &layout, Mode mode, int64_t chunk_frames,
+               at::Device device)
+      : vae_(vae),
+        layout_(layout),
+        mode_(mode),
+        chunk_frames_(chunk_frames),
+        pool_(std::make_shared<FramePool>(device)) {}
 
   /// latents: as AutoencoderKLWan::decode takes them, [1, z_dim, T, H, W]. trace may be null.
   VideoTime decode(const at::Tensor &latents, FrameSink &sink, Trace *trace) const;
@@ -36,6 +42,8 @@ class VideoDecoder {
   const AutoencoderKLWan &vae_;
   const WanPixelLayout layout_;
   const Mode mode_;
+  const int64_t chunk_frames_;
+  const std::shared_ptr<FramePool> pool_;
 };
 
 /// Writes the decoded frames as float32 [frames, 3, height, width] in [-1, 1].
