@@ -112,7 +112,7 @@ at::Tensor random_latents(const Options &options, const VaeConfig &config) {
 /// The decoder of one run, its input and what was asked.
 struct Bench {
   const Options options;
-  const at::Device device = parse_device(options.device ? options.device : "auto");
+  const at::Device device;
   const at::ScalarType dtype = parse_dtype(options.dtype ? options.dtype : "bf16");
   const Mode mode = parse_mode(options.mode ? options.mode : "async");
   const WanPixelFormat format = parse_format(options.format ? options.format : "nv12");
@@ -121,6 +121,7 @@ struct Bench {
   const at::Tensor latents =
       (options.latents ? read_latents(options.latents, config.z_dim) : random_latents(options, config))
           .to(device, dtype);
+  const VideoDecoder decoder{*vae, layout(), mode, config.temporal_scale(), device};
 
   int64_t chunks() const { return latents.size(2); }
   int64_t frames() const { return 1 + (chunks() - 1) * config.temporal_scale(); }
@@ -134,9 +135,6 @@ struct Bench {
       return decode_operations(config, latents.size(3), latents.size(4), first);
     };
     return of_chunk(true) + static_cast<double>(chunks() - 1) * of_chunk(false);
-  }
-  VideoTime decode(FrameSink &sink) const {
-    return decode_video(*vae, latents, layout(), mode, sink, nullptr);
   }
 };
 
@@ -152,10 +150,10 @@ struct Timings {
 };
 
 Timings measure(const Bench &bench, FrameSink &sink, const ChecksumSink *checksum) {
-  for (int i = 0; i < bench.options.warmup; ++i) bench.decode(sink);
+  for (int i = 0; i < bench.options.warmup; ++i) bench.decoder.decode(bench.latents, sink, nullptr);
   Timings timings;
   for (int i = 0; i < bench.options.repeat; ++i) {
-    timings.videos.push_back(bench.decode(sink));
+    timings.videos.push_back(bench.decoder.decode(bench.latents, sink, nullptr));
     if (!checksum) continue;
     if (i > 0 && checksum->value() != timings.checksum)
       throw Error(WAN_INTERNAL, "Video " + std::to_string(i) + " has the checksum " + hex(checksum->value()) +
@@ -169,10 +167,12 @@ double mean(const std::vector<double> &values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
-/// The value that this share of the sorted values does not exceed.
+/// Interpolated between the two nearest, so that 0.5 gives the median.
 double percentile(const std::vector<double> &sorted, double share) {
-  const auto rank = static_cast<size_t>(std::ceil(share * static_cast<double>(sorted.size())));
-  return sorted[std::max(rank, size_t{1}) - 1];
+  const double position = share * static_cast<double>(sorted.size() - 1);
+  const auto below = static_cast<size_t>(position);
+  const size_t above = std::min(below + 1, sorted.size() - 1);
+  return std::lerp(sorted[below], sorted[above], position - static_cast<double>(below));
 }
 
 Report report_times(const Bench &bench, const Timings &timings) {
@@ -213,7 +213,7 @@ Report report_memory(at::Device device) {
 
 Timeline trace_video(const Bench &bench, const at::Tensor &latents, FrameSink &sink) {
   Trace trace(bench.device, /*chunks=*/bench.options.trace != nullptr);
-  decode_video(*bench.vae, latents, bench.layout(), bench.mode, sink, &trace);
+  bench.decoder.decode(latents, sink, &trace);
   synchronize(bench.device);
   return trace.finish();
 }
@@ -255,8 +255,10 @@ Report traced_or_why_not(const Bench &bench, FrameSink &sink) {
 
 Report run(const Options &options) {
   const c10::InferenceMode inference;
-  at::manual_seed(0);  // so that the checksums of two processes can be compared
-  const Bench bench{options};
+  const at::Device device = parse_device(options.device ? options.device : "auto");
+  // So that the checksums of two processes can be compared. After parse_device(): it asks for CUDA.
+  at::manual_seed(0);
+  const Bench bench{options, device};
   const c10::DeviceGuard guard(bench.device);
   const size_t video_bytes = bench.layout().size * static_cast<size_t>(bench.frames());
   const std::string sink_name = options.sink ? options.sink : "null";

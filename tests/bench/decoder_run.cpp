@@ -28,8 +28,10 @@ void decode_chunks(const AutoencoderKLWan &vae, const at::Tensor &latents, const
   }
 }
 
+}  // namespace
+
 /// Measures a video while its frames arrive.
-struct Receiver {
+struct VideoDecoder::Receiver {
   FrameSink &sink;
   Trace *trace;
   Clock::time_point start = Clock::now();
@@ -41,50 +43,47 @@ struct Receiver {
     const Trace::Span span(trace, Lane::kFrames, "hand over", chunk);
     sink.take(data, bytes);
   }
+
+  WanCallbacks callbacks() {
+    WanCallbacks callbacks{};
+    callbacks.user = this;
+    callbacks.frames = [](void *user, WanFrames *frames) {
+      const std::unique_ptr<WanFrames, void (*)(WanFrames *)> owned(frames, free_frames);
+      const size_t bytes = frames->frame_size * static_cast<size_t>(frames->num_frames);
+      static_cast<Receiver *>(user)->take(frames->chunk, frames->data, bytes, frames->num_frames);
+      return true;
+    };
+    return callbacks;
+  }
 };
 
-bool take_from_ring(void *user, WanFrames *frames) {
-  const std::unique_ptr<WanFrames, void (*)(WanFrames *)> owned(frames, free_frames);
-  const size_t bytes = frames->frame_size * static_cast<size_t>(frames->num_frames);
-  static_cast<Receiver *>(user)->take(frames->chunk, frames->data, bytes, frames->num_frames);
-  return true;
-}
-
-void decode_sync(const AutoencoderKLWan &vae, const at::Tensor &latents, const WanPixelLayout &layout,
-                 Receiver &receiver) {
+void VideoDecoder::decode_sync(const at::Tensor &latents, Receiver &receiver) const {
   const RunContext context(WanCallbacks{});
-  decode_chunks(vae, latents, context, receiver.trace, [&](int64_t chunk, const at::Tensor &frames) {
+  decode_chunks(vae_, latents, context, receiver.trace, [&](int64_t chunk, const at::Tensor &frames) {
     at::Tensor pixels;
     {
       const Trace::Span span(receiver.trace, Lane::kDecoder, "wait and copy", chunk);
-      pixels = frames_to_pixels(frames, layout).cpu();
+      pixels = frames_to_pixels(frames, layout_).cpu();
     }
     receiver.take(chunk, pixels.const_data_ptr<uint8_t>(), pixels.nbytes(), pixels.size(0));
   });
 }
 
-void decode_async(const AutoencoderKLWan &vae, const at::Tensor &latents, const WanPixelLayout &layout,
-                  Receiver &receiver) {
-  WanCallbacks callbacks{};
-  callbacks.user = &receiver;
-  callbacks.frames = take_from_ring;
-  const RunContext context(callbacks);
-  FrameRing ring(layout, latents.device(), context);
-  decode_chunks(vae, latents, context, receiver.trace, [&](int64_t chunk, const at::Tensor &frames) {
+void VideoDecoder::decode_async(const at::Tensor &latents, Receiver &receiver) const {
+  const RunContext context(receiver.callbacks());
+  FrameRing ring(layout_, chunk_frames_, pool_, context);
+  decode_chunks(vae_, latents, context, receiver.trace, [&](int64_t chunk, const at::Tensor &frames) {
     const Trace::Span span(receiver.trace, Lane::kDecoder, "push", chunk);
     ring.push(frames);
   });
   ring.finish();
 }
 
-}  // namespace
-
-VideoTime decode_video(const AutoencoderKLWan &vae, const at::Tensor &latents, const WanPixelLayout &layout,
-                       Mode mode, FrameSink &sink, Trace *trace) {
+VideoTime VideoDecoder::decode(const at::Tensor &latents, FrameSink &sink, Trace *trace) const {
   sink.rewind();
   synchronize(latents.device());
   Receiver receiver{sink, trace};
-  (mode == Mode::kSync ? decode_sync : decode_async)(vae, latents, layout, receiver);
+  mode_ == Mode::kSync ? decode_sync(latents, receiver) : decode_async(latents, receiver);
   receiver.time.seconds = seconds_since(receiver.start);
   return receiver.time;
 }

@@ -1,9 +1,10 @@
-// One video through the engine's decoder, in the engine's asynchronous way or one thing after the other.
+// Videos through the engine's decoder, in the engine's asynchronous way or one thing after the other.
 #pragma once
 
 #include <filesystem>
 
 #include "frame_sink.h"
+#include "pipeline/frame_pool.h"
 #include "trace.h"
 #include "vae/autoencoder_kl_wan.h"
 
@@ -19,9 +20,31 @@ struct VideoTime {
   int64_t frames;
 };
 
-/// latents: as AutoencoderKLWan::decode takes them, [1, z_dim, T, H, W]. trace may be null.
-VideoTime decode_video(const AutoencoderKLWan &vae, const at::Tensor &latents, const WanPixelLayout &layout,
-                       Mode mode, FrameSink &sink, Trace *trace);
+class VideoDecoder {
+ public:
+  VideoDecoder(const AutoencoderKLWan &vae, const WanPixelLayout &layout, Mode mode, int64_t chunk_frames,
+               at::Device device)
+      : vae_(vae),
+        layout_(layout),
+        mode_(mode),
+        chunk_frames_(chunk_frames),
+        pool_(std::make_shared<FramePool>(device)) {}
+
+  /// latents: as AutoencoderKLWan::decode takes them, [1, z_dim, T, H, W]. trace may be null.
+  VideoTime decode(const at::Tensor &latents, FrameSink &sink, Trace *trace) const;
+
+ private:
+  struct Receiver;
+
+  void decode_sync(const at::Tensor &latents, Receiver &receiver) const;
+  void decode_async(const at::Tensor &latents, Receiver &receiver) const;
+
+  const AutoencoderKLWan &vae_;
+  const WanPixelLayout layout_;
+  const Mode mode_;
+  const int64_t chunk_frames_;
+  const std::shared_ptr<FramePool> pool_;
+};
 
 /// Writes the decoded frames as float32 [frames, 3, height, width] in [-1, 1].
 void dump_frames(const AutoencoderKLWan &vae, const at::Tensor &latents, const std::filesystem::path &file);
