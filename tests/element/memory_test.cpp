@@ -3,6 +3,7 @@
 //
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <gst/video/video.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -98,7 +99,7 @@ class Xvfb {
   }
   ~Xvfb() {
     kill(pid_, SIGTERM);
-    g_spawn_close_pid(pid_);
+    waitpid(pid_, nullptr, 0);
   }
   const std::string &display() const { return display_; }
 
