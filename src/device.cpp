@@ -3,11 +3,13 @@
 #include <ATen/Context.h>
 #include <ATen/core/CachingHostAllocator.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/AllocatorConfig.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
 
 #include <charconv>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -35,6 +37,9 @@ const std::string &load_cuda_module() {
     if (!std::filesystem::exists(module)) return "this engine was built without CUDA";
     if (!dlopen(module.c_str(), RTLD_NOW)) return dlerror();
     if (c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount() == 0) return "the NVIDIA driver sees no GPU";
+    // The decoder's buffers come in several large sizes; without this, a third of the memory lies between them.
+    if (!std::getenv("PYTORCH_ALLOC_CONF") && !std::getenv("PYTORCH_CUDA_ALLOC_CONF"))
+      c10::CachingAllocator::setAllocatorSettings("expandable_segments:True");
     return "";
   }();
   return failure;

@@ -30,7 +30,7 @@ struct ConvWeight {
 
 /// What follows a convolution.
 struct Epilogue {
-  at::Tensor residual = {};    // is added; as large as the convolution's output, or undefined
+  at::Tensor residual = {};    // is added; of the output's size, which may be put in its place; or undefined
   at::Tensor next_gamma = {};  // [Cout], float32: SiLU(RMS_norm(out) * gamma) is wanted, too
   bool keep_out = true;        // whether the output before that norm is wanted
   bool float32 = false;        // no rounding to a narrower dtype: the output is float32

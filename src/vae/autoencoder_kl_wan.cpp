@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <utility>
+
 #include "ops/attention.h"
 
 namespace wan {
@@ -131,11 +133,12 @@ void AutoencoderKLWan::ascend(size_t stage, ConvResult x, StreamState &state, co
     video.push_back(conv_out_(x.activated, state, {.float32 = true}).out.permute({3, 0, 1, 2}));
     return;
   }
-  const at::Tensor frames = block.upsampler->double_frames(x.out, state);
+  Frames pairs = block.upsampler->double_frames(x.out, state).split(kFramesAtOnce);
   x = {};
   const Epilogue next = {.next_gamma = up_blocks_[stage + 1].resnets.front().norm1()};
-  for (const at::Tensor &pair : frames.split(kFramesAtOnce))
-    ascend(stage + 1, block.upsampler->double_size(pair, next), state, context, video);
+  // What this stage made is not kept while the next ones, which need more memory, work on it.
+  for (at::Tensor &pair : pairs)
+    ascend(stage + 1, block.upsampler->double_size(std::exchange(pair, {}), next), state, context, video);
 }
 
 at::Tensor AutoencoderKLWan::decode(const at::Tensor &latent, StreamState &state,

@@ -2,6 +2,7 @@
 #include "ops/conv.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
@@ -32,6 +33,11 @@ at::Tensor exact(const at::Tensor &x) {
 
 class Ops : public testing::TestWithParam<at::ScalarType> {
  protected:
+  Ops() {
+    // By default cuDNN rounds float32 to TF32.
+    at::globalContext().setAllowTF32CuDNN(false);
+  }
+
   at::Tensor random(at::IntArrayRef shape) const { return test::random(shape, GetParam()); }
   /// Weights that keep an activation's size, float32 as a checkpoint's.
   at::Tensor random_weight(at::IntArrayRef shape) const {
@@ -64,6 +70,12 @@ class Ops : public testing::TestWithParam<at::ScalarType> {
     const at::Tensor length = wide.norm(2, {-1}, true).clamp_min(1e-12);
     const at::Tensor y = wide / length * std::sqrt(static_cast<double>(x.size(-1))) * exact(gamma);
     return silu ? at::silu(y) : y;
+  }
+
+  /// The residual may be overwritten, so each call gets its own.
+  static Epilogue fresh(Epilogue epilogue) {
+    if (epilogue.residual.defined()) epilogue.residual = epilogue.residual.clone();
+    return epilogue;
   }
 
   /// With and without each part.
@@ -107,7 +119,7 @@ TEST_P(Ops, CausalConv3d) {
           frames.push_back(random({size.height, size.width, size.in}));
         const at::Tensor reference = plain_conv3d(frames, outputs, weight, bias);
         for (const Epilogue &epilogue : epilogues(reference.sizes()))
-          expect_result(causal_conv3d(frames, outputs, packed, epilogue), reference, epilogue,
+          expect_result(causal_conv3d(frames, outputs, packed, fresh(epilogue)), reference, epilogue,
                         describe(size, outputs, history));
       }
   }
@@ -146,7 +158,8 @@ TEST_P(Ops, UpsampleConv2d) {
       const at::Tensor reference =
           at::conv2d(doubled, exact(weight), exact(bias), 1, 1).permute({0, 2, 3, 1});
       for (const Epilogue &epilogue : epilogues(reference.sizes()))
-        expect_result(upsample_conv2d(x, packed, epilogue), reference, epilogue, describe(size, count, 0));
+        expect_result(upsample_conv2d(x, packed, fresh(epilogue)), reference, epilogue,
+                      describe(size, count, 0));
     }
   }
 }

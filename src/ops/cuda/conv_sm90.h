@@ -37,7 +37,7 @@ struct Conv {
   const __nv_bfloat16 *weight;  // packed, see pack_conv_weight in ops/conv.cpp
   const float *bias;            // [out_channels]
   /// [num_outputs, height, width, out_channels] with the kind's height, width and frames; each may be null.
-  const __nv_bfloat16 *residual;  // is added
+  const __nv_bfloat16 *residual;  // is added; may be `out` itself
   const float *gamma;             // [out_channels], of the RMS norm for `activated`
   __nv_bfloat16 *out;
   __nv_bfloat16 *activated;  // SiLU(RMS_norm(out) * gamma): only where one block has all channels

@@ -110,12 +110,12 @@ std::tuple<at::Tensor, at::Tensor> conv_sm90_cuda(at::TensorList frames, int64_t
                                       channels};
   const bool fused = gamma && sm90::fuses_norm(channels);
   at::Tensor out, activated;
-  if (keep_out || !fused) out = at::empty(shape, first.options());
-  if (fused) activated = at::empty(shape, first.options());
   if (residual) {
     check(*residual, at::kBFloat16, shape);
     conv.residual = bfloat16_data(*residual);
   }
+  if (keep_out || !fused) out = residual ? *residual : at::empty(shape, first.options());
+  if (fused) activated = at::empty(shape, first.options());
   if (gamma) {
     check(*gamma, at::kFloat, {channels});
     conv.gamma = gamma->const_data_ptr<float>();
