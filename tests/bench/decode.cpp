@@ -25,7 +25,7 @@ struct Options {
   char *size = nullptr, *dtype = nullptr, *mode = nullptr, *sink = nullptr, *format = nullptr,
        *device = nullptr, *vae = nullptr, *latents = nullptr, *dump = nullptr, *trace = nullptr;
   int latent_frames = 41, repeat = 10, warmup = 1, base_dim = 96;
-  gboolean ops = FALSE, checksum = FALSE, json = FALSE;
+  gboolean tiled = FALSE, ops = FALSE, checksum = FALSE, json = FALSE;
 };
 
 Options parse(int argc, char **argv) {
@@ -49,6 +49,7 @@ Options parse(int argc, char **argv) {
        "write the frames, float32 [frames, 3, height, width]", "FILE"},
       {"trace", 0, 0, G_OPTION_ARG_STRING, &options.trace, "write the timeline of three chunks as JSON",
        "FILE"},
+      {"tiled", 0, 0, G_OPTION_ARG_NONE, &options.tiled, "decode in tiles, in little memory", nullptr},
       {"ops", 0, 0, G_OPTION_ARG_NONE, &options.ops, "list the GPU's kernels by their time", nullptr},
       {"checksum", 0, 0, G_OPTION_ARG_NONE, &options.checksum, "fail where two videos differ", nullptr},
       {"json", 0, 0, G_OPTION_ARG_NONE, &options.json, "print JSON", nullptr},
@@ -121,7 +122,7 @@ struct Bench {
   const at::Tensor latents =
       (options.latents ? read_latents(options.latents, config.z_dim) : random_latents(options, config))
           .to(device, dtype);
-  const VideoDecoder decoder{*vae, layout(), mode, config.temporal_scale(), device};
+  const VideoDecoder decoder{*vae, {layout(), mode, options.tiled != FALSE, config.temporal_scale()}, device};
 
   int64_t chunks() const { return latents.size(2); }
   int64_t frames() const { return 1 + (chunks() - 1) * config.temporal_scale(); }
@@ -273,6 +274,7 @@ Report run(const Options &options) {
   Report report = {{"what", "decode"},
                    {"device", bench.device.str()},
                    {"mode", bench.mode == Mode::kSync ? "sync" : "async"},
+                   {"tiled", options.tiled != FALSE},
                    {"dtype", bench.dtype == at::kFloat ? "fp32" : "bf16"},
                    {"size", std::to_string(bench.size().width) + "x" + std::to_string(bench.size().height)},
                    {"format", bench.format == WAN_PIXEL_RGB ? "rgb" : "nv12"},
@@ -286,7 +288,7 @@ Report run(const Options &options) {
   const double peak = matmul_tflop_per_s(bench.device);
   report["matmul_tflop_per_s"] = peak;
   report["share_of_matmul"] = report["tflop_per_s"].get<double>() / peak;
-  if (options.dump) dump_frames(*bench.vae, bench.latents, options.dump);
+  if (options.dump) bench.decoder.dump(bench.latents, options.dump);
   return report;
 }
 

@@ -24,12 +24,13 @@ def main(wan_bench):
         sequential = decode(wan_bench, "--mode", "sync", "--sink", "file", "--trace", path("sync.json"))
         asynchronous = decode(wan_bench, "--mode", "async", "--sink", "host", "--trace", path("async.json"),
                               "--dump", path("dump"))
+        one_tile = decode(wan_bench, "--tiled")
         assert os.path.getsize(path("dump")) == 9 * 3 * 32 * 64 * 4
         plot_timeline.main(path("sync.json"), path("async.json"), path("timeline.svg"))
     for result in (sequential, asynchronous):
         assert result["frames"] == 9 and len(result["seconds"]) == 2
         assert all(result[key] > 0 for key in FIGURES), result
-    assert sequential["checksum"] == asynchronous["checksum"]
+    assert sequential["checksum"] == asynchronous["checksum"] == one_tile["checksum"]
 
 
 if __name__ == "__main__":

@@ -7,28 +7,9 @@
 #include "device.h"
 #include "ops/frames_to_pixels.h"
 #include "pipeline/frame_ring.h"
+#include "vae/tiled_decode.h"
 
 namespace wan::bench {
-
-namespace {
-
-/// The one place that knows how the engine decodes a stream. take(chunk, frames) gets [1, 3, T, H, W]
-/// float32.
-template <typename Take>
-void decode_chunks(const AutoencoderKLWan &vae, const at::Tensor &latents, const RunContext &context,
-                   Trace *trace, const Take &take) {
-  StreamState state;
-  for (int64_t chunk = 0; chunk < latents.size(2); ++chunk) {
-    at::Tensor frames;
-    {
-      const Trace::Span span(trace, Lane::kDecoder, "launch", chunk);
-      frames = vae.decode(latents.narrow(2, chunk, 1), state, context).to(at::kFloat);
-    }
-    take(chunk, frames);
-  }
-}
-
-}  // namespace
 
 /// Measures a video while its frames arrive.
 struct VideoDecoder::Receiver {
@@ -57,13 +38,37 @@ struct VideoDecoder::Receiver {
   }
 };
 
+/// take(chunk, frames) gets [1, 3, T, H, W] float32.
+template <typename Take>
+void VideoDecoder::decode_chunks(const at::Tensor &latents, const RunContext &context, Trace *trace,
+                                 const Take &take) const {
+  if (options_.tiled) {
+    const at::Tensor video = tiled_decode(vae_, latents, context, [] {});
+    for (int64_t chunk = 0, frame = 0; frame < video.size(2); ++chunk) {
+      const int64_t count = chunk == 0 ? 1 : options_.chunk_frames;
+      take(chunk, video.narrow(2, frame, count).to(latents.device()));
+      frame += count;
+    }
+    return;
+  }
+  StreamState state;
+  for (int64_t chunk = 0; chunk < latents.size(2); ++chunk) {
+    at::Tensor frames;
+    {
+      const Trace::Span span(trace, Lane::kDecoder, "launch", chunk);
+      frames = vae_.decode(latents.narrow(2, chunk, 1), state, context);
+    }
+    take(chunk, frames);
+  }
+}
+
 void VideoDecoder::decode_sync(const at::Tensor &latents, Receiver &receiver) const {
   const RunContext context(WanCallbacks{});
-  decode_chunks(vae_, latents, context, receiver.trace, [&](int64_t chunk, const at::Tensor &frames) {
+  decode_chunks(latents, context, receiver.trace, [&](int64_t chunk, const at::Tensor &frames) {
     at::Tensor pixels;
     {
       const Trace::Span span(receiver.trace, Lane::kDecoder, "wait and copy", chunk);
-      pixels = frames_to_pixels(frames, layout_).cpu();
+      pixels = frames_to_pixels(frames, options_.layout).cpu();
     }
     receiver.take(chunk, pixels.const_data_ptr<uint8_t>(), pixels.nbytes(), pixels.size(0));
   });
@@ -71,8 +76,8 @@ void VideoDecoder::decode_sync(const at::Tensor &latents, Receiver &receiver) co
 
 void VideoDecoder::decode_async(const at::Tensor &latents, Receiver &receiver) const {
   const RunContext context(receiver.callbacks());
-  FrameRing ring(layout_, chunk_frames_, pool_, context);
-  decode_chunks(vae_, latents, context, receiver.trace, [&](int64_t chunk, const at::Tensor &frames) {
+  FrameRing ring(options_.layout, options_.chunk_frames, pool_, context);
+  decode_chunks(latents, context, receiver.trace, [&](int64_t chunk, const at::Tensor &frames) {
     const Trace::Span span(receiver.trace, Lane::kDecoder, "push", chunk);
     ring.push(frames);
   });
@@ -83,15 +88,15 @@ VideoTime VideoDecoder::decode(const at::Tensor &latents, FrameSink &sink, Trace
   sink.rewind();
   synchronize(latents.device());
   Receiver receiver{sink, trace};
-  mode_ == Mode::kSync ? decode_sync(latents, receiver) : decode_async(latents, receiver);
+  options_.mode == Mode::kSync ? decode_sync(latents, receiver) : decode_async(latents, receiver);
   receiver.time.seconds = seconds_since(receiver.start);
   return receiver.time;
 }
 
-void dump_frames(const AutoencoderKLWan &vae, const at::Tensor &latents, const std::filesystem::path &file) {
+void VideoDecoder::dump(const at::Tensor &latents, const std::filesystem::path &file) const {
   std::ofstream out(file, std::ios::binary);
   const RunContext context(WanCallbacks{});
-  decode_chunks(vae, latents, context, nullptr, [&](int64_t, const at::Tensor &frames) {
+  decode_chunks(latents, context, nullptr, [&](int64_t, const at::Tensor &frames) {
     const at::Tensor host = frames[0].transpose(0, 1).contiguous().cpu();
     out.write(static_cast<const char *>(host.const_data_ptr()), static_cast<std::streamsize>(host.nbytes()));
   });

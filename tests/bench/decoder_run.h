@@ -20,33 +20,36 @@ struct VideoTime {
   int64_t frames;
 };
 
+/// How the videos of a VideoDecoder are made.
+struct VideoOptions {
+  WanPixelLayout layout;
+  Mode mode;
+  bool tiled;            // in tiles, as WanPipeline does where the GPU's memory is short
+  int64_t chunk_frames;  // of a latent frame after the first
+};
+
 class VideoDecoder {
  public:
-  VideoDecoder(const AutoencoderKLWan &vae, const WanPixelLayout &layout, Mode mode, int64_t chunk_frames,
-               at::Device device)
-      : vae_(vae),
-        layout_(layout),
-        mode_(mode),
-        chunk_frames_(chunk_frames),
-        pool_(std::make_shared<FramePool>(device)) {}
+  VideoDecoder(const AutoencoderKLWan &vae, const VideoOptions &options, at::Device device)
+      : vae_(vae), options_(options), pool_(std::make_shared<FramePool>(device)) {}
 
   /// latents: as AutoencoderKLWan::decode takes them, [1, z_dim, T, H, W]. trace may be null.
   VideoTime decode(const at::Tensor &latents, FrameSink &sink, Trace *trace) const;
+  /// Writes the decoded frames as float32 [frames, 3, height, width] in [-1, 1].
+  void dump(const at::Tensor &latents, const std::filesystem::path &file) const;
 
  private:
   struct Receiver;
 
+  template <typename Take>
+  void decode_chunks(const at::Tensor &latents, const RunContext &context, Trace *trace,
+                     const Take &take) const;
   void decode_sync(const at::Tensor &latents, Receiver &receiver) const;
   void decode_async(const at::Tensor &latents, Receiver &receiver) const;
 
   const AutoencoderKLWan &vae_;
-  const WanPixelLayout layout_;
-  const Mode mode_;
-  const int64_t chunk_frames_;
+  const VideoOptions options_;
   const std::shared_ptr<FramePool> pool_;
 };
-
-/// Writes the decoded frames as float32 [frames, 3, height, width] in [-1, 1].
-void dump_frames(const AutoencoderKLWan &vae, const at::Tensor &latents, const std::filesystem::path &file);
 
 }  // namespace wan::bench
