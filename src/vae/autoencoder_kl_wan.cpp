@@ -133,12 +133,16 @@ void AutoencoderKLWan::ascend(size_t stage, ConvResult x, StreamState &state, co
     video.push_back(conv_out_(x.activated, state, {.float32 = true}).out.permute({3, 0, 1, 2}));
     return;
   }
-  Frames pairs = block.upsampler->double_frames(x.out, state).split(kFramesAtOnce);
+  const WanUpsample &upsampler = *block.upsampler;
+  Frames parts = x.out.split(upsampler.frames_to_take(kFramesAtOnce));
   x = {};
   const Epilogue next = {.next_gamma = up_blocks_[stage + 1].resnets.front().norm1()};
-  // What this stage made is not kept while the next ones, which need more memory, work on it.
-  for (at::Tensor &pair : pairs)
-    ascend(stage + 1, block.upsampler->double_size(std::exchange(pair, {}), next), state, context, video);
+  for (at::Tensor &part : parts) {
+    // What this stage made is not kept while the next one, which needs more memory, works on it.
+    ConvResult doubled =
+        upsampler.double_size(upsampler.double_frames(std::exchange(part, {}), state), next);
+    ascend(stage + 1, std::move(doubled), state, context, video);
+  }
 }
 
 at::Tensor AutoencoderKLWan::decode(const at::Tensor &latent, StreamState &state,

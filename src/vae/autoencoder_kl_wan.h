@@ -49,6 +49,8 @@ class WanAttentionBlock {
 class WanUpsample {
  public:
   WanUpsample(const Weights &weights, int64_t in, int64_t out, bool temporal);
+  /// What is best taken at a time, so that no more than `frames` come out of double_frames().
+  int64_t frames_to_take(int64_t frames) const { return time_conv_ ? frames / 2 : frames; }
   /// x: [T, H, W, in]. Returns [T or 2 T, H, W, in].
   at::Tensor double_frames(const at::Tensor &x, StreamState &state) const;
   /// x: [T, H, W, in]. Returns [T, 2 H, 2 W, out].
