@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
+#include "ops/rms_norm.h"
 
 namespace wan {
 
@@ -96,14 +96,6 @@ at::Tensor double_frames_conv(const Frames &frames, int64_t num_inputs, const Co
     for (const at::Tensor &half : halves.chunk(2, -1)) out.push_back(half);
   }
   return at::stack(out);
-}
-
-at::Tensor rms_norm(const at::Tensor &x, const at::Tensor &gamma, bool silu) {
-  const at::Tensor wide = x.to(at::kFloat);
-  const at::Tensor length = at::norm(wide, 2, {-1}, /*keepdim=*/true).clamp_min(1e-12);
-  at::Tensor y = (wide / length).mul_(std::sqrt(static_cast<double>(x.size(-1)))).mul_(gamma);
-  if (silu) at::silu_(y);
-  return y.to(x.scalar_type());
 }
 
 }  // namespace wan

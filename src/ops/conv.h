@@ -54,8 +54,4 @@ ConvResult upsample_conv2d(const at::Tensor &x, const ConvWeight &weight, const 
 /// causal_conv3d(). Returns [2 num_inputs, H, W, C].
 at::Tensor double_frames_conv(const Frames &frames, int64_t num_inputs, const ConvWeight &weight);
 
-/// x / max(|x|, 1e-12) * sqrt(C) * gamma over the channels, and SiLU of it where asked for. In float32,
-/// whatever x is; the result is in x's dtype. x: [..., C], gamma: [C].
-at::Tensor rms_norm(const at::Tensor &x, const at::Tensor &gamma, bool silu);
-
 }  // namespace wan

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "ops/attention.h"
+#include "ops/rms_norm.h"
 
 namespace wan {
 

@@ -1,4 +1,5 @@
-// Every operation of ops/conv.h against plain ATen, over odd sizes, in float32 and bfloat16.
+// The operations of the decoder (ops/conv.h, rms_norm.h, attention.h) against plain ATen, over odd sizes, in
+// float32 and bfloat16.
 #include "ops/conv.h"
 
 #include <ATen/ATen.h>
@@ -7,6 +8,7 @@
 
 #include "common/tiny_model.h"
 #include "ops/attention.h"
+#include "ops/rms_norm.h"
 
 namespace wan::test {
 namespace {
