@@ -22,8 +22,9 @@ struct ConvWeight {
 
   /// causal: [Cout, kt * Cin, k, k], the channels of the oldest frame first.
   /// upsample: [2, 2, Cout, Cin, 2, 2], a convolution for each of the 2x2 pixels that a pixel becomes.
-  at::Tensor weight;
-  at::Tensor bias;  // [Cout]
+  at::Tensor weight = {};
+  at::Tensor winograd = {};  // instead of `weight` where defined: see winograd_weight()
+  at::Tensor bias = {};      // [Cout]
 };
 
 /// What follows a convolution.

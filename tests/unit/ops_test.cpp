@@ -19,7 +19,8 @@ struct Size {
 
 constexpr Size kSizes[] = {{1, 1, 1, 1},    {1, 3, 5, 4},      {2, 1, 16, 48},   {5, 7, 8, 16},
                            {6, 10, 16, 3},  {9, 17, 32, 32},   {13, 33, 96, 96}, {11, 19, 96, 3},
-                           {7, 21, 48, 24}, {16, 40, 96, 192}, {3, 5, 256, 384}};
+                           {7, 21, 48, 24}, {16, 40, 96, 192}, {3, 5, 256, 384}, {1, 1, 64, 64},
+                           {2, 1, 68, 64},  {21, 6, 64, 100},  {151, 39, 64, 64}};
 
 /// Normally distributed, rounded to dtype, on the tests' device.
 at::Tensor random(at::IntArrayRef shape, at::ScalarType dtype) {
