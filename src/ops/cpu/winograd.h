@@ -1,6 +1,5 @@
-// 3x3 convolutions on the CPU with 16 products where 36 would do: Lavin and Gray, "Fast Algorithms for
-// Convolutional Neural Networks" (2015), F(2x2, 3x3). Their sums are exact enough: as good as the plain ones
-// in float32.
+// 3x3 convolutions on the CPU with 16 products where 36 would do: F(2x2, 3x3) of Lavin and Gray, "Fast
+// Algorithms for Convolutional Neural Networks" (2015).
 #pragma once
 
 #include <ATen/core/Tensor.h>
