@@ -1,30 +1,35 @@
 #include "ops/conv.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/library.h>
-
-#include <cmath>
 
 #include "ops/conv_sm90.h"
+#include "ops/cpu/winograd.h"
+#include "ops/rms_norm.h"
 
 namespace wan {
 
 namespace {
+
+constexpr size_t kKernelTime = 3;
 
 /// The same tensor, its second dimension last in memory.
 at::Tensor channels_last(const at::Tensor &weight) {
   return weight.movedim(-3, -1).contiguous().movedim(-1, -3);
 }
 
-/// The frames that output frame t, of the last num_outputs, sees: kernel_time, or less at a video's start.
-at::Tensor window(const Frames &frames, int64_t num_outputs, int64_t t, int64_t kernel_time) {
-  const auto end = frames.end() - (num_outputs - 1 - t);
-  const auto begin = end - std::min<int64_t>(kernel_time, end - frames.begin());
-  return end - begin == 1 ? *begin : at::cat(Frames(begin, end), -1);
+/// The frames that output frame t, of the last num_outputs, sees: kKernelTime, or less at a video's start.
+at::TensorList window(const Frames &frames, int64_t num_outputs, int64_t t) {
+  const size_t end = frames.size() - static_cast<size_t>(num_outputs - 1 - t);
+  const size_t count = std::min(kKernelTime, end);
+  return at::TensorList(frames).slice(end - count, count);
 }
 
-/// Of the weights [Cout, kt * Cin, k, k], the taps of the frames that a window of so many channels holds.
+/// The frames with their channels side by side: [H, W, frames * C].
+at::Tensor side_by_side(at::TensorList frames) {
+  return frames.size() == 1 ? frames[0] : at::cat(frames, -1);
+}
+
+/// Of the weights [., kt * Cin, ...], the taps of the frames that a window of so many channels holds.
 at::Tensor taps(const at::Tensor &weight, int64_t channels) {
   return weight.narrow(1, weight.size(1) - channels, channels);
 }
@@ -34,6 +39,21 @@ at::Tensor conv2d(const at::Tensor &x, const at::Tensor &weight, const at::Tenso
   return at::conv2d(x.permute({0, 3, 1, 2}), weight, bias, /*stride=*/1, padding)
       .permute({0, 2, 3, 1})
       .contiguous();
+}
+
+/// One output frame. Returns [H, W, Cout].
+at::Tensor conv_window(at::TensorList frames, const ConvWeight &weight, at::ScalarType dtype) {
+  const at::Tensor x = side_by_side(frames).to(dtype);
+  return conv2d(x.unsqueeze(0), taps(weight.weight, x.size(-1)).to(dtype), weight.bias.to(dtype),
+                weight.weight.size(-1) / 2)[0];
+}
+
+at::Tensor winograd_window(at::TensorList frames, const ConvWeight &weight) {
+  const int64_t channels = frames[0].size(-1) * static_cast<int64_t>(frames.size());
+  at::Tensor out =
+      at::empty({frames[0].size(0), frames[0].size(1), weight.bias.size(0)}, frames[0].options());
+  winograd_conv2d(frames, taps(weight.winograd, channels), weight.bias, out);
+  return out;
 }
 
 at::Tensor stack(const Frames &frames) {
@@ -54,7 +74,10 @@ ConvWeight ConvWeight::causal(const at::Tensor &weight, const at::Tensor &bias, 
   const bool in_space = weight.size(-1) > 1;
   if (sm90::serves(weight, in_space ? sm90::ConvKind::kCausal3x3x3 : sm90::ConvKind::kDoubleFrames, dtype))
     return sm90::pack(in_space ? weight.unsqueeze(0) : weight.unflatten(0, {2, -1}), bias);
-  return {channels_last(weight.transpose(1, 2).flatten(1, 2)).to(dtype), bias.to(dtype)};
+  const at::Tensor joined = weight.transpose(1, 2).flatten(1, 2);
+  if (weight.is_cpu() && dtype == at::kFloat && in_space && winograd_pays(weight.size(1), weight.size(0)))
+    return {.bias = bias, .winograd = winograd_weight(joined)};
+  return {.weight = channels_last(joined).to(dtype), .bias = bias.to(dtype)};
 }
 
 ConvWeight ConvWeight::upsample(const at::Tensor &weight, const at::Tensor &bias, at::ScalarType dtype) {
@@ -68,7 +91,7 @@ ConvWeight ConvWeight::upsample(const at::Tensor &weight, const at::Tensor &bias
   const at::Tensor phases = pair(pair(weight, -2), -1).transpose(0, 1);
   if (sm90::serves(weight, sm90::ConvKind::kUpsample2x, dtype))
     return sm90::pack(phases.flatten(0, 1).unsqueeze(3), bias);
-  return {channels_last(phases).to(dtype), bias.to(dtype)};
+  return {.weight = channels_last(phases).to(dtype), .bias = bias.to(dtype)};
 }
 
 ConvResult causal_conv3d(const Frames &frames, int64_t num_outputs, const ConvWeight &weight,
@@ -79,13 +102,12 @@ ConvResult causal_conv3d(const Frames &frames, int64_t num_outputs, const ConvWe
     const at::Tensor out = sm90::conv(sm90::ConvKind::kCausal3x3x3, frames, num_outputs, weight, {}).out;
     return finish(epilogue.float32 ? out : out.to(frames[0].scalar_type()).contiguous(), epilogue);
   }
-  const int64_t kernel = weight.weight.size(-1), kernel_time = weight.weight.size(1) / frames[0].size(-1);
-  const at::ScalarType dtype = epilogue.float32 ? at::kFloat : weight.weight.scalar_type();
+  const at::ScalarType dtype = epilogue.float32 ? at::kFloat : weight.bias.scalar_type();
   Frames out;
   for (int64_t t = 0; t < num_outputs; ++t) {
-    const at::Tensor x = window(frames, num_outputs, t, kernel_time).to(dtype);
-    out.push_back(conv2d(x.unsqueeze(0), taps(weight.weight, x.size(-1)).to(dtype), weight.bias.to(dtype),
-                         kernel / 2)[0]);
+    const at::TensorList seen = window(frames, num_outputs, t);
+    out.push_back(weight.winograd.defined() ? winograd_window(seen, weight)
+                                            : conv_window(seen, weight, dtype));
   }
   return finish(stack(out), epilogue);
 }
@@ -106,41 +128,14 @@ ConvResult upsample_conv2d(const at::Tensor &x, const ConvWeight &weight, const 
 
 at::Tensor double_frames_conv(const Frames &frames, int64_t num_inputs, const ConvWeight &weight) {
   if (weight.sm90) return sm90::conv(sm90::ConvKind::kDoubleFrames, frames, num_inputs, weight, {}).out;
-  const int64_t channels = frames[0].size(-1), kernel_time = weight.weight.size(1) / channels;
   Frames out;
   for (int64_t t = 0; t < num_inputs; ++t) {
-    const at::Tensor x = window(frames, num_inputs, t, kernel_time);
+    const at::Tensor x = side_by_side(window(frames, num_inputs, t));
     const at::Tensor halves =
         at::linear(x, taps(weight.weight, x.size(-1)).flatten(1), weight.bias);  // [H, W, 2 C]
     for (const at::Tensor &half : halves.chunk(2, -1)) out.push_back(half);
   }
   return at::stack(out);
-}
-
-namespace {
-
-at::Tensor rms_norm_reference(const at::Tensor &x, const at::Tensor &gamma, bool silu) {
-  const at::Tensor wide = x.to(at::kFloat);
-  const at::Tensor length = at::norm(wide, 2, {-1}, /*keepdim=*/true).clamp_min(1e-12);
-  at::Tensor y = (wide / length).mul_(std::sqrt(static_cast<double>(x.size(-1)))).mul_(gamma);
-  if (silu) at::silu_(y);
-  return y.to(x.scalar_type());
-}
-
-}  // namespace
-
-// The CUDA module registers its kernels, which are for bfloat16.
-TORCH_LIBRARY_FRAGMENT(wan, library) {
-  library.def("rms_norm(Tensor x, Tensor gamma, bool silu) -> Tensor");
-}
-
-at::Tensor rms_norm(const at::Tensor &x, const at::Tensor &gamma, bool silu) {
-  const bool has_kernel = x.is_cuda() && x.scalar_type() == at::kBFloat16 && x.size(-1) % 8 == 0;
-  if (!has_kernel) return rms_norm_reference(x, gamma, silu);
-  static const auto operation = c10::Dispatcher::singleton()
-                                    .findSchemaOrThrow("wan::rms_norm", "")
-                                    .typed<at::Tensor(const at::Tensor &, const at::Tensor &, bool)>();
-  return operation.call(x, gamma, silu);
 }
 
 }  // namespace wan

@@ -22,10 +22,11 @@ struct ConvWeight {
 
   /// causal: [Cout, kt * Cin, k, k], the channels of the oldest frame first.
   /// upsample: [2, 2, Cout, Cin, 2, 2], a convolution for each of the 2x2 pixels that a pixel becomes.
-  /// Both in another form where the kernel for Hopper GPUs reads it: see ops/conv_sm90.h.
-  at::Tensor weight;
-  at::Tensor bias;  // [Cout]
-  bool sm90 = false;
+  at::Tensor weight = {};
+  at::Tensor bias = {};      // [Cout]
+  // Other forms, see ops/cpu/winograd.h and ops/conv_sm90.h.
+  at::Tensor winograd = {};  // in place of `weight`, where defined
+  bool sm90 = false;         // what the form of `weight` and `bias` is
 };
 
 /// What follows a convolution.
@@ -55,9 +56,5 @@ ConvResult upsample_conv2d(const at::Tensor &x, const ConvWeight &weight, const 
 /// A causal 3x1x1 convolution to 2 C channels, whose halves are two successive frames. frames: as for
 /// causal_conv3d(). Returns [2 num_inputs, H, W, C].
 at::Tensor double_frames_conv(const Frames &frames, int64_t num_inputs, const ConvWeight &weight);
-
-/// x / max(|x|, 1e-12) * sqrt(C) * gamma over the channels, and SiLU of it where asked for. In float32,
-/// whatever x is; the result is in x's dtype. x: [..., C], gamma: [C], float32.
-at::Tensor rms_norm(const at::Tensor &x, const at::Tensor &gamma, bool silu);
 
 }  // namespace wan

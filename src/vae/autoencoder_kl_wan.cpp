@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "ops/attention.h"
+#include "ops/rms_norm.h"
 
 namespace wan {
 
@@ -174,9 +175,9 @@ uint64_t AutoencoderKLWan::decode_bytes(int64_t height, int64_t width) const {
     area *= 4;
   }
   history += 2 * area * dims.back();
-  // Beside its history, a convolution holds its input, the residual, the frames that one output frame sees,
-  // and its output, twice while it is put together.
-  constexpr int64_t kLayersAlive = 6;
+  // Beside the history: a convolution's input, the residual and the output, and either the frames that one
+  // output frame sees or, of bfloat16, the norm's two steps in float32.
+  constexpr int64_t kLayersAlive = 3 + 4;
   const auto values = static_cast<uint64_t>(history + kLayersAlive * largest_layer);
   return values * c10::elementSize(dtype_) * static_cast<uint64_t>(height * width);
 }

@@ -76,9 +76,10 @@ typedef enum WanStage { WAN_STAGE_LOAD, WAN_STAGE_TEXT, WAN_STAGE_DENOISE, WAN_S
 
 typedef struct WanProgress {
   WanStage stage;
-  int32_t step, steps; /* done and in all: per cent (LOAD), prompts (TEXT), steps (DENOISE), chunks, each
-                          tile's apart (DECODE) */
-  double seconds;      /* since the stage began */
+  int32_t step,
+      steps;      /* done and in all: per cent (LOAD), prompts (TEXT), steps (DENOISE), chunks (DECODE;
+                     in tiles, of each) */
+  double seconds; /* since the stage began */
 } WanProgress;
 
 /** One decoded chunk: num_frames frames of WanPixelLayout.size bytes, one after the other, in host memory. */
@@ -96,9 +97,9 @@ typedef struct WanCallbacks {
   void (*progress)(void *user, const WanProgress *progress);
   /** Polled between layers and chunks, from any thread: true stops the call with WAN_CANCELLED. */
   bool (*cancelled)(void *user);
-  /** Takes the chunk, whatever it returns (give it back with frames_free). In order, on a thread of the
-   * engine; may block, which holds back the decoder, but not once cancelled() would say true. False stops the
-   * call with WAN_CANCELLED. */
+  /** Takes the chunk, whatever it returns (give it back with frames_free). In order, on a thread of the engine; may
+   * block, which holds back the decoder, but not once cancelled() would say true. False stops the call with
+   * WAN_CANCELLED. */
   bool (*frames)(void *user, WanFrames *frames);
 } WanCallbacks;
 

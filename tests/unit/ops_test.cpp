@@ -1,4 +1,5 @@
-// Every operation of ops/conv.h against plain ATen, over odd sizes, in float32 and bfloat16.
+// The operations of the decoder (ops/conv.h, rms_norm.h, attention.h) against plain ATen, over odd sizes, in
+// float32 and bfloat16.
 #include "ops/conv.h"
 
 #include <ATen/ATen.h>
@@ -8,6 +9,7 @@
 
 #include "common/tiny_model.h"
 #include "ops/attention.h"
+#include "ops/rms_norm.h"
 
 namespace wan::test {
 namespace {
@@ -18,7 +20,8 @@ struct Size {
 
 constexpr Size kSizes[] = {{1, 1, 1, 1},    {1, 3, 5, 4},      {2, 1, 16, 48},   {5, 7, 8, 16},
                            {6, 10, 16, 3},  {9, 17, 32, 32},   {13, 33, 96, 96}, {11, 19, 96, 3},
-                           {7, 21, 48, 24}, {16, 40, 96, 192}, {3, 5, 256, 384},
+                           {7, 21, 48, 24}, {16, 40, 96, 192}, {3, 5, 256, 384}, {1, 1, 64, 64},
+                           {2, 1, 68, 64},  {21, 6, 64, 100},  {151, 39, 64, 64},
                            {19, 33, 192, 96}, {9, 23, 384, 384}, {8, 16, 128, 128}};
 
 /// Normally distributed, rounded to dtype, on the tests' device.
