@@ -37,7 +37,8 @@ const std::string &load_cuda_module() {
     if (!std::filesystem::exists(module)) return "this engine was built without CUDA";
     if (!dlopen(module.c_str(), RTLD_NOW)) return dlerror();
     if (c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount() == 0) return "the NVIDIA driver sees no GPU";
-    // The decoder's buffers come in several large sizes; without this, a third of the memory lies between them.
+    // The decoder's buffers come in several large sizes; without this, a third of the memory lies between
+    // them.
     if (!std::getenv("PYTORCH_ALLOC_CONF") && !std::getenv("PYTORCH_CUDA_ALLOC_CONF"))
       c10::CachingAllocator::setAllocatorSettings("expandable_segments:True");
     return "";
@@ -76,9 +77,8 @@ at::Device parse_device(const std::string &name) {
 
 int compute_capability(at::Device device) {
   if (!device.is_cuda()) return 0;
-  static const auto operation = c10::Dispatcher::singleton()
-                                    .findSchemaOrThrow("wan::compute_capability", "")
-                                    .typed<int64_t(int64_t)>();
+  static const auto operation =
+      c10::Dispatcher::singleton().findSchemaOrThrow("wan::compute_capability", "").typed<int64_t(int64_t)>();
   return static_cast<int>(operation.call(device.index()));
 }
 

@@ -113,8 +113,7 @@ ConvResult causal_conv3d(const Frames &frames, int64_t num_outputs, const ConvWe
 }
 
 ConvResult upsample_conv2d(const at::Tensor &x, const ConvWeight &weight, const Epilogue &epilogue) {
-  if (weight.sm90)
-    return sm90::conv(sm90::ConvKind::kUpsample2x, x.unbind(0), x.size(0), weight, epilogue);
+  if (weight.sm90) return sm90::conv(sm90::ConvKind::kUpsample2x, x.unbind(0), x.size(0), weight, epilogue);
   const int64_t frames = x.size(0), height = x.size(1), width = x.size(2), channels = weight.bias.size(0);
   const at::Tensor out = at::empty({frames, height, 2, width, 2, channels}, x.options());
   for (int64_t row = 0; row < 2; ++row)

@@ -23,7 +23,7 @@ struct ConvWeight {
   /// causal: [Cout, kt * Cin, k, k], the channels of the oldest frame first.
   /// upsample: [2, 2, Cout, Cin, 2, 2], a convolution for each of the 2x2 pixels that a pixel becomes.
   at::Tensor weight = {};
-  at::Tensor bias = {};      // [Cout]
+  at::Tensor bias = {};  // [Cout]
   // Other forms, see ops/cpu/winograd.h and ops/conv_sm90.h.
   at::Tensor winograd = {};  // in place of `weight`, where defined
   bool sm90 = false;         // what the form of `weight` and `bias` is

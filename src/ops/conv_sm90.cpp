@@ -24,7 +24,8 @@ bool serves(const at::Tensor &weight, ConvKind kind, at::ScalarType dtype) {
 
 ConvWeight pack(const at::Tensor &weight, const at::Tensor &bias) {
   const int64_t padding = weight.size(1) == 3 ? kPlaneChannels - 3 : 0;
-  const at::Tensor padded = at::constant_pad_nd(weight.to(at::kBFloat16), {0, 0, 0, 0, 0, 0, 0, 0, 0, padding});
+  const at::Tensor padded =
+      at::constant_pad_nd(weight.to(at::kBFloat16), {0, 0, 0, 0, 0, 0, 0, 0, 0, padding});
   // [groups, kt, Cin / 32, k, k, Cout, 4 pieces, 8]
   const at::Tensor pieces = padded.unflatten(2, {-1, 4, 8}).permute({0, 5, 2, 6, 7, 1, 3, 4});
   // Every two rows have their 4 pieces of 16 bytes in another order, so that 8 rows hit all memory banks.

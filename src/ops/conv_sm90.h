@@ -8,7 +8,8 @@ namespace wan::sm90 {
 /// As in ops/cuda/conv_sm90.h.
 enum class ConvKind { kCausal3x3x3, kUpsample2x, kDoubleFrames };
 
-/// Whether the kernel runs on the weight's device in this dtype and takes such channels. weight: [Cout, Cin, ...].
+/// Whether the kernel runs on the weight's device in this dtype and takes such channels. weight: [Cout, Cin,
+/// ...].
 bool serves(const at::Tensor &weight, ConvKind kind, at::ScalarType dtype);
 
 /// weight: [groups, Cout, Cin, kt, k, k], the groups being the phases of an upsampling or the two frames that

@@ -140,8 +140,7 @@ void AutoencoderKLWan::ascend(size_t stage, ConvResult x, StreamState &state, co
   const Epilogue next = {.next_gamma = up_blocks_[stage + 1].resnets.front().norm1()};
   for (at::Tensor &part : parts) {
     // What this stage made is not kept while the next one, which needs more memory, works on it.
-    ConvResult doubled =
-        upsampler.double_size(upsampler.double_frames(std::exchange(part, {}), state), next);
+    ConvResult doubled = upsampler.double_size(upsampler.double_frames(std::exchange(part, {}), state), next);
     ascend(stage + 1, std::move(doubled), state, context, video);
   }
 }

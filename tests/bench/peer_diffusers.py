@@ -3,7 +3,8 @@
 
   a14b      one A14B forward (bfloat16) and one z16 decode (float32), 832x480, 81 frames, random weights, on CUDA
   tiny      the embedded model, 160x96, 33 frames, 16 steps, float32 on the CPU
-  decode    the z16 decoder chunk by chunk to a file, random weights, on CUDA: sequential and asynchronous
+  decode    the z16 decoder chunk by chunk to a file, random weights: on CUDA (bfloat16) sequential and asynchronous,
+            on the CPU (float32) sequential
   quality   how far bfloat16 decodes, Diffusers' and ours, are from Diffusers' float32, random and embedded weights
 
 `peer_diffusers.py PART --help` lists the options. Needs torch 2.11.0 and diffusers 0.40.0 (tiny also transformers
@@ -169,34 +170,50 @@ def busy_share(function):
     return covered / (end - kernels[0][0])
 
 
+def time_decodes(run, vae, latents, sink, repeat):
+    """Seconds of each video and of its first frame, after one to warm up."""
+    seconds, first_frames = [], []
+    for count in range(1 + repeat):
+        synchronize()
+        sink.begin()
+        run(vae, latents, sink)
+        synchronize()
+        if count > 0:
+            seconds.append(time.perf_counter() - sink.start)
+            first_frames.append(sink.first_frame)
+    return {"seconds": seconds, "seconds_p50": statistics.median(seconds),
+            "first_frame_s": statistics.mean(first_frames)}
+
+
+def gpu_figures(run):
+    """Of the runs so far, the memory; of this one, how busy the GPU is."""
+    peak, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    return {"gpu": torch.cuda.get_device_name(), "gpu_busy": busy_share(run), "peak_allocated_gb": peak / 1e9,
+            "peak_reserved_gb": reserved / 1e9}
+
+
 def decode(options):
     from diffusers import AutoencoderKLWan
+    on_gpu = options.device == "cuda"
+    dtype = torch.bfloat16 if on_gpu else torch.float32
     width, height = map(int, options.size.split("x"))
     torch.manual_seed(0)
-    with torch.device("cuda"):
-        vae = AutoencoderKLWan().to(torch.bfloat16).eval().requires_grad_(False)
+    with torch.device(options.device):
+        vae = AutoencoderKLWan(base_dim=options.base_dim).to(dtype).eval().requires_grad_(False)
         vae.encoder = None  # its memory is not the decoder's
-        latents = torch.randn(1, 16, options.latent_frames, height // 8, width // 8, dtype=torch.bfloat16)
-    torch.cuda.empty_cache()
+        latents = torch.randn(1, 16, options.latent_frames, height // 8, width // 8, dtype=dtype)
     sink = FrameFile()
-    for mode, run in (("sync", decode_sequentially), ("async", decode_asynchronously)):
-        seconds, first_frames = [], []
-        torch.cuda.reset_peak_memory_stats()
-        for repeat in range(1 + options.repeat):
-            torch.cuda.synchronize()
-            sink.begin()
-            run(vae, latents, sink)
-            torch.cuda.synchronize()
-            if repeat > 0:  # the first one warms up
-                seconds.append(time.perf_counter() - sink.start)
-                first_frames.append(sink.first_frame)
-        peak, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    modes = {"sync": decode_sequentially, "async": decode_asynchronously} if on_gpu else {"sync": decode_sequentially}
+    for mode, run in modes.items():
+        if on_gpu:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        figures = time_decodes(run, vae, latents, sink, options.repeat)
         sink.begin()
-        report(what="Diffusers decode", gpu=torch.cuda.get_device_name(), mode=mode, size=options.size, dtype="bf16",
-               latent_frames=options.latent_frames, seconds=seconds, seconds_p50=statistics.median(seconds),
-               first_frame_s=statistics.mean(first_frames),
-               gpu_busy=busy_share(lambda: run(vae, latents[:, :, :8], sink)),
-               peak_allocated_gb=peak / 1e9, peak_reserved_gb=reserved / 1e9)
+        if on_gpu:
+            figures.update(gpu_figures(lambda: run(vae, latents[:, :, :8], sink)))
+        report(what="Diffusers decode", device=options.device, mode=mode, size=options.size, base_dim=options.base_dim,
+               dtype=str(dtype), latent_frames=options.latent_frames, **figures)
 
 
 # quality
@@ -257,11 +274,11 @@ def parse():
         part.set_defaults(run=function)
         part.add_argument("--size", default="1280x720")
         part.add_argument("--latent-frames", type=int, default=latent_frames)
+        part.add_argument("--device", default="cuda", help="cuda or cpu")
+        part.add_argument("--base-dim", type=int, default=96, help="width of the random weights")
         if function is decode:
             part.add_argument("--repeat", type=int, default=3, help="measured videos, after one to warm up")
         else:
-            part.add_argument("--device", default="cuda")
-            part.add_argument("--base-dim", type=int, default=96, help="width of the random weights")
             part.add_argument("--wan-bench", default="build/tests/bench/wan-bench")
     return parser.parse_args()
 

@@ -21,7 +21,7 @@ source=(wansrc "model=$model" "device=${DEVICE:-auto}" "num-frames=${FRAMES:-161
 # summarize NAME, from the output of gst-launch-1.0 -m -v
 summarize() {
   awk -v name="$1" -v reference="$reference" '
-    function field(key) { return match($0, key "=\\([a-z]*\\)[^,;]*") ? substr($0, RSTART, RLENGTH) : "" }
+    function field(key) { return match($0, key "=\\([a-z0-9]*\\)[^,;]*") ? substr($0, RSTART, RLENGTH) : "" }
     function value(key,  text) { text = field(key); sub(/.*\)/, "", text); return text + 0 }
     / stats = / { first[value("clip")] = value("first-frame-seconds"); pinned = value("pinned-bytes") }
     /wan-progress/ && /stage=\(string\)decode/ && value("step") == value("steps") { decode[value("clip")] = value("seconds") }

@@ -7,6 +7,10 @@
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
+#include <iostream>
+#include <optional>
+#include <random>
+
 #include "common/tiny_model.h"
 #include "ops/attention.h"
 #include "ops/rms_norm.h"
@@ -18,11 +22,11 @@ struct Size {
   int64_t height, width, in, out;
 };
 
-constexpr Size kSizes[] = {{1, 1, 1, 1},    {1, 3, 5, 4},      {2, 1, 16, 48},   {5, 7, 8, 16},
-                           {6, 10, 16, 3},  {9, 17, 32, 32},   {13, 33, 96, 96}, {11, 19, 96, 3},
-                           {7, 21, 48, 24}, {16, 40, 96, 192}, {3, 5, 256, 384}, {1, 1, 64, 64},
-                           {2, 1, 68, 64},  {21, 6, 64, 100},  {151, 39, 64, 64},
-                           {19, 33, 192, 96}, {9, 23, 384, 384}, {8, 16, 128, 128}};
+constexpr Size kSizes[] = {{1, 1, 8, 8},      {1, 3, 5, 4},      {2, 1, 16, 48},    {5, 7, 8, 16},
+                           {6, 10, 16, 3},    {9, 17, 32, 32},   {13, 33, 96, 96},  {11, 19, 96, 3},
+                           {7, 21, 48, 24},   {16, 40, 96, 192}, {3, 5, 256, 384},  {1, 1, 64, 64},
+                           {2, 1, 68, 64},    {21, 6, 64, 100},  {151, 39, 64, 64}, {19, 33, 192, 96},
+                           {9, 23, 384, 384}, {8, 16, 128, 128}};
 
 /// Normally distributed, rounded to dtype, on the tests' device.
 at::Tensor random(at::IntArrayRef shape, at::ScalarType dtype) {
@@ -37,8 +41,16 @@ at::Tensor exact(const at::Tensor &x) {
 class Ops : public testing::TestWithParam<at::ScalarType> {
  protected:
   Ops() {
-    // By default cuDNN rounds float32 to TF32.
-    at::globalContext().setAllowTF32CuDNN(false);
+    at::globalContext().setAllowTF32CuDNN(false);  // by default it rounds float32
+    // New memory is filled with NaN, which shows what an operation does not write.
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+    at::globalContext().setDeterministicFillUninitializedMemory(true);
+    test_device();  // before LibTorch asks itself whether there is CUDA
+    at::manual_seed(seed_);
+  }
+  ~Ops() override {
+    at::globalContext().setDeterministicAlgorithms(false, false);
+    if (HasFailure()) std::cout << "The seed was " << seed_ << "\n";
   }
 
   at::Tensor random(at::IntArrayRef shape) const { return test::random(shape, GetParam()); }
@@ -48,24 +60,34 @@ class Ops : public testing::TestWithParam<at::ScalarType> {
     return test::random(shape, at::kFloat).div_(std::sqrt(fan_in)).to(GetParam()).to(at::kFloat);
   }
 
-  /// Rounding each result once, and in between where the reference implementation stores it.
-  void expect_near(const at::Tensor &out, const at::Tensor &reference, const std::string &what) const {
+  /// Rounding each result once, and in between where the reference implementation stores it. magnitude: what
+  /// the error is measured by, the reference's norm where it is not given.
+  void expect_near(const at::Tensor &out, const at::Tensor &reference, const std::string &what,
+                   std::optional<double> magnitude = std::nullopt) const {
     ASSERT_EQ(out.sizes(), reference.sizes()) << what;
     EXPECT_TRUE(out.is_contiguous()) << what;
-    const bool narrow = out.scalar_type() == at::kBFloat16;
-    EXPECT_LE(relative_error(out, reference), narrow ? 6e-3 : 1e-5) << what;
+    // Of a few values the roundings do not average out.
+    const double narrow = out.numel() < 128 ? 1.5e-2 : 6e-3;
+    const double tolerance = out.scalar_type() == at::kBFloat16 ? narrow : 1e-5;
+    const double error = (exact(out) - reference).norm().item<double>();
+    EXPECT_LE(error, tolerance * magnitude.value_or(reference.norm().item<double>())) << what;
   }
 
   void expect_result(const ConvResult &result, const at::Tensor &reference, const Epilogue &epilogue,
                      const std::string &what) const {
     at::Tensor sum = reference;
     if (epilogue.residual.defined()) sum = sum + exact(epilogue.residual);
+    // Where the residual cancels the convolution, the errors of both remain.
+    at::Tensor length = reference.norm(2, {-1}, true);
+    if (epilogue.residual.defined()) length = length + exact(epilogue.residual).norm(2, {-1}, true);
     EXPECT_EQ(result.out.defined(), epilogue.keep_out) << what;
     EXPECT_EQ(result.activated.defined(), epilogue.next_gamma.defined()) << what;
-    if (result.out.defined()) expect_near(result.out, sum, what);
+    if (result.out.defined()) expect_near(result.out, sum, what, length.norm().item<double>());
     if (!result.activated.defined()) return;
     EXPECT_EQ(result.activated.scalar_type(), GetParam());
-    expect_near(result.activated, normalized(sum, epilogue.next_gamma, true), what + ", activated");
+    const at::Tensor activated = normalized(sum, epilogue.next_gamma, true);
+    const at::Tensor amplified = activated * length / sum.norm(2, {-1}, true);
+    expect_near(result.activated, activated, what + ", activated", amplified.norm().item<double>());
   }
 
   static at::Tensor normalized(const at::Tensor &x, const at::Tensor &gamma, bool silu) {
@@ -92,7 +114,13 @@ class Ops : public testing::TestWithParam<at::ScalarType> {
   }
 
   const c10::InferenceMode inference_;
+  const uint32_t seed_ = std::random_device()();
 };
+
+/// The reference, in double precision on the CPU, takes long.
+bool is_large(const Size &size) {
+  return size.height * size.width * size.in * size.out > 4'000'000;
+}
 
 std::string describe(const Size &size, int64_t frames, size_t history) {
   return std::to_string(frames) + " frames of " + std::to_string(size.height) + "x" +
@@ -117,6 +145,7 @@ TEST_P(Ops, CausalConv3d) {
     const ConvWeight packed = ConvWeight::causal(weight, bias, GetParam());
     for (const int64_t outputs : {1, 2, 4})
       for (const size_t history : {0u, 1u, 2u}) {
+        if (is_large(size) && (outputs != 2 || history == 0)) continue;
         Frames frames;
         while (frames.size() < static_cast<size_t>(outputs) + history)
           frames.push_back(random({size.height, size.width, size.in}));
@@ -155,6 +184,7 @@ TEST_P(Ops, UpsampleConv2d) {
     const at::Tensor weight = random_weight({size.out, size.in, 3, 3}), bias = random_weight({size.out});
     const ConvWeight packed = ConvWeight::upsample(weight, bias, GetParam());
     for (const int64_t count : {1, 2, 4}) {
+      if (is_large(size) && count != 2) continue;
       const at::Tensor x = random({count, size.height, size.width, size.in});
       const at::Tensor doubled =
           at::upsample_nearest2d(exact(x).permute({0, 3, 1, 2}), {2 * size.height, 2 * size.width});

@@ -52,7 +52,8 @@ struct Shared {
   // As much as fits into 227 KB.
   static constexpr int kPixelStages = kTaps == 1 ? 7 : kN > 96 ? 3 : 4;
   static constexpr int kWeightStages = kTaps == 1 ? 7 : kN > 128 ? 12 : kN > 96 ? 6 : 7;
-  /// How far the second consumer stays behind, in stages of weights; some must be left to be filled meanwhile.
+  /// How far the second consumer stays behind, in stages of weights; some must be left to be filled
+  /// meanwhile.
   static constexpr int kStagesPerPixels = kTaps * kTaps / kStageTaps;
   static constexpr int kLag = std::min(kWeightStages * 2 / 3, (kPixelStages - 1) * kStagesPerPixels);
 
@@ -62,9 +63,9 @@ struct Shared {
   Barrier weights_full[kWeightStages], weights_empty[kWeightStages];
 };
 
-/// One consumer's part of a tile. Strips are counted with frames fastest, so that those of one tile see almost
-/// the same frames, and groups and columns of channels before them: blocks that run side by side share what
-/// they read.
+/// One consumer's part of a tile. Strips are counted with frames fastest, so that those of one tile see
+/// almost the same frames, and groups and columns of channels before them: blocks that run side by side share
+/// what they read.
 struct Strip {
   int group, column, frame, x, y;
 
@@ -93,7 +94,8 @@ __device__ void prefetch_residual(const Params &params, const Strip &strip) {
   const int rows = min(kStripHeight, conv.height - strip.y), columns = min(kStripWidth, conv.width - strip.x);
   if (strip.column > 0 || columns <= 0) return;
   for (int row = 0; row < rows; ++row) {
-    const int64_t pixel = (static_cast<int64_t>(strip.frame) * conv.height + strip.y + row) * conv.width + strip.x;
+    const int64_t pixel =
+        (static_cast<int64_t>(strip.frame) * conv.height + strip.y + row) * conv.width + strip.x;
     prefetch_bytes(conv.residual + pixel * params.channels, columns * params.channels * 2);
   }
 }
@@ -131,7 +133,8 @@ __device__ void produce(const Params &params, Shared<kN, kTaps> &shared) {
           const int frame = strip.frame + tap - params.missing_frames;
           // A frame before the start is read where there is nothing, which gives zeros.
           copy_box(shared.pixels[pixel.stage][consumer], &params.frames[max(frame, 0)], pixels_full,
-                   block * kChannelBlock, strip.x - border_x, frame < 0 ? params.conv.height : strip.y - border_y);
+                   block * kChannelBlock, strip.x - border_x,
+                   frame < 0 ? params.conv.height : strip.y - border_y);
         }
         pixel.advance();
         for (int first = 0; first < taps_in_space; first += Layout::kStageTaps) {
@@ -183,7 +186,8 @@ __device__ inline float norm_factor(float sum_of_squares, int channels) {
   return rsqrtf(fmaxf(sum_of_squares, 1e-24f)) * sqrtf(static_cast<float>(channels));
 }
 
-/// The accumulators of one product: d[4 b + 2 h + c] is column 8 b + 2 (lane % 4) + c of pixel (lane / 4, 2 warp
+/// The accumulators of one product: d[4 b + 2 h + c] is column 8 b + 2 (lane % 4) + c of pixel (lane / 4, 2
+/// warp
 /// + h) of 8x8.
 template <int kN>
 using Accumulators = float[kN / 2];
@@ -264,7 +268,8 @@ __device__ inline void activate(Accumulators<kN> &d, const float *gamma) {
 
 /// The colours, which are the first three columns.
 template <int kN>
-__device__ inline void store_planes(const Accumulators<kN> &d, const Params &params, const Strip &strip, int x, int y) {
+__device__ inline void store_planes(const Accumulators<kN> &d, const Params &params, const Strip &strip,
+                                    int x, int y) {
   const Conv &conv = params.conv;
   const int lane = threadIdx.x % 4;
   if (lane > 1 || x >= conv.width) return;
@@ -279,7 +284,8 @@ __device__ inline void store_planes(const Accumulators<kN> &d, const Params &par
 }
 
 template <int kN>
-__device__ inline void store_channels(Accumulators<kN> &d, const Params &params, const Strip &strip, int x, int y) {
+__device__ inline void store_channels(Accumulators<kN> &d, const Params &params, const Strip &strip, int x,
+                                      int y) {
   const Conv &conv = params.conv;
   int64_t offset[2];
   bool inside[2];
@@ -422,16 +428,18 @@ EncodeTiled encode_tiled() {
 }
 
 /// A frame [height, width, channels], read in boxes of so many pixels and a block of channels.
-bool map_frame(const Conv &conv, const void *frame, cuuint32_t box_width, cuuint32_t box_height, CUtensorMap *map) {
-  const auto channels = static_cast<cuuint64_t>(conv.in_channels), width = static_cast<cuuint64_t>(conv.width);
+bool map_frame(const Conv &conv, const void *frame, cuuint32_t box_width, cuuint32_t box_height,
+               CUtensorMap *map) {
+  const auto channels = static_cast<cuuint64_t>(conv.in_channels),
+             width = static_cast<cuuint64_t>(conv.width);
   const cuuint64_t sizes[] = {channels, width, static_cast<cuuint64_t>(conv.height)};
   const cuuint64_t strides[] = {channels * 2, width * channels * 2};
   const cuuint32_t box[] = {kChannelBlock, box_width, box_height};
   const cuuint32_t steps[] = {1, 1, 1};
-  return encode_tiled() &&
-         encode_tiled()(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void *>(frame), sizes, strides, box,
-                        steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_64B,
-                        CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+  return encode_tiled() && encode_tiled()(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void *>(frame),
+                                          sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                                          CU_TENSOR_MAP_SWIZZLE_64B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                                          CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
 int multiprocessors() {
@@ -459,8 +467,8 @@ cudaError_t launch(Params &params, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-/// The widest tiles are the most efficient, unless they leave more of the chip idle in the last wave. RMS norm
-/// wants all channels in one tile.
+/// The widest tiles are the most efficient, unless they leave more of the chip idle in the last wave. RMS
+/// norm wants all channels in one tile.
 int choose_tile_channels(const Params &params) {
   int best = 0;
   int64_t least = INT64_MAX;
@@ -483,9 +491,12 @@ cudaError_t launch_for_channels(Params &params, cudaStream_t stream) {
   if constexpr (kTaps == 3)
     if (params.conv.planes) return launch<kPlaneChannels, 3>(params, stream);
   switch (choose_tile_channels(params)) {
-    case 192: return launch<192, kTaps>(params, stream);
-    case 128: return launch<128, kTaps>(params, stream);
-    case 96: return launch<96, kTaps>(params, stream);
+    case 192:
+      return launch<192, kTaps>(params, stream);
+    case 128:
+      return launch<128, kTaps>(params, stream);
+    case 96:
+      return launch<96, kTaps>(params, stream);
   }
   return cudaErrorInvalidValue;
 }
@@ -497,7 +508,8 @@ bool serves(int64_t in_channels, int64_t out_channels) {
 }
 
 bool fuses_norm(int64_t out_channels) {
-  return std::find(std::begin(kTileChannels), std::end(kTileChannels), out_channels) != std::end(kTileChannels);
+  return std::find(std::begin(kTileChannels), std::end(kTileChannels), out_channels) !=
+         std::end(kTileChannels);
 }
 
 cudaError_t launch_conv(const Conv &conv, cudaStream_t stream) {
@@ -511,9 +523,12 @@ cudaError_t launch_conv(const Conv &conv, cudaStream_t stream) {
   params.groups = conv.kind == ConvKind::kUpsample2x ? 4 : conv.kind == ConvKind::kDoubleFrames ? 2 : 1;
   params.channels = conv.kind == ConvKind::kDoubleFrames ? conv.out_channels / 2 : conv.out_channels;
   switch (conv.kind) {
-    case ConvKind::kCausal3x3x3: return launch_for_channels<3>(params, stream);
-    case ConvKind::kUpsample2x: return launch_for_channels<2>(params, stream);
-    case ConvKind::kDoubleFrames: return launch_for_channels<1>(params, stream);
+    case ConvKind::kCausal3x3x3:
+      return launch_for_channels<3>(params, stream);
+    case ConvKind::kUpsample2x:
+      return launch_for_channels<2>(params, stream);
+    case ConvKind::kDoubleFrames:
+      return launch_for_channels<1>(params, stream);
   }
   return cudaErrorInvalidValue;
 }

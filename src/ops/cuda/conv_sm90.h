@@ -41,7 +41,8 @@ struct Conv {
   const float *gamma;             // [out_channels], of the RMS norm for `activated`
   __nv_bfloat16 *out;
   __nv_bfloat16 *activated;  // SiLU(RMS_norm(out) * gamma): only where one block has all channels
-  /// In place of these, for 3 channels: [3, num_outputs, height, width]; the colours lie `plane_stride` apart.
+  /// In place of these, for 3 channels: [3, num_outputs, height, width]; the colours lie `plane_stride`
+  /// apart.
   float *planes;
   int64_t plane_stride;
 };

@@ -71,10 +71,11 @@ __device__ inline void copy_box(void *shared, const CUtensorMap *map, Barrier &f
 }
 
 __device__ inline void copy_bytes(void *shared, const void *global, int bytes, Barrier &full) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                   shared_address(shared)),
-               "l"(global), "r"(bytes), "r"(shared_address(&full.state))
-               : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          shared_address(shared)),
+      "l"(global), "r"(bytes), "r"(shared_address(&full.state))
+      : "memory");
 }
 
 /// To the L2 cache. Bytes are a multiple of 16.
@@ -91,8 +92,8 @@ __device__ inline void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
-/// The descriptor of an operand in shared memory, K-major, swizzled in rows of 64 bytes. The swizzle is one of
-/// address bits, so that an operand may start at any row, and groups of 8 rows may lie at any distance.
+/// The descriptor of an operand in shared memory, K-major, swizzled in rows of 64 bytes. The swizzle is one
+/// of address bits, so that an operand may start at any row, and groups of 8 rows may lie at any distance.
 __device__ inline uint64_t operand_descriptor(uint32_t address, int bytes_between_groups) {
   constexpr uint64_t kSwizzle64 = uint64_t{2} << 62;
   return kSwizzle64 | static_cast<uint64_t>(bytes_between_groups >> 4) << 32 | uint64_t{1} << 16 |
@@ -127,28 +128,32 @@ __device__ inline void wake_follower() {
 #define WAN_D64 WAN_D48, WAN_D16(48)
 #define WAN_D96 WAN_D64, WAN_D16(64), WAN_D16(80)
 #define WAN_R8 "%0,%1,%2,%3,%4,%5,%6,%7"
-#define WAN_R48                                                                                                \
-  WAN_R8 ",%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32," \
-         "%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
+#define WAN_R48                                                                                             \
+  WAN_R8                                                                                                    \
+      ",%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32," \
+      "%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
 #define WAN_R64 WAN_R48 ",%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
-#define WAN_R96                                                                                             \
-  WAN_R64 ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87," \
-          "%88,%89,%90,%91,%92,%93,%94,%95"
+#define WAN_R96                                                                                           \
+  WAN_R64                                                                                                 \
+      ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87," \
+      "%88,%89,%90,%91,%92,%93,%94,%95"
 // `a`, `b` and `p` are the numbers of the operands after the accumulators.
-#define WAN_WGMMA(N, REGISTERS, OPERANDS, a, b, p)                                                           \
-  asm volatile(                                                                                              \
-      "{\n"                                                                                                  \
-      ".reg .pred accumulate;\n"                                                                             \
-      "setp.ne.b32 accumulate, %" p ", 0;\n"                                                                 \
-      "wgmma.mma_async.sync.aligned.m64n" N "k16.f32.bf16.bf16 {" REGISTERS "}, %" a ", %" b                 \
-      ", accumulate, 1, 1, 0, 0;\n"                                                                          \
-      "}\n"                                                                                                  \
-      : OPERANDS                                                                                             \
+#define WAN_WGMMA(N, REGISTERS, OPERANDS, a, b, p)                                           \
+  asm volatile(                                                                              \
+      "{\n"                                                                                  \
+      ".reg .pred accumulate;\n"                                                             \
+      "setp.ne.b32 accumulate, %" p                                                          \
+      ", 0;\n"                                                                               \
+      "wgmma.mma_async.sync.aligned.m64n" N "k16.f32.bf16.bf16 {" REGISTERS "}, %" a ", %" b \
+      ", accumulate, 1, 1, 0, 0;\n"                                                          \
+      "}\n"                                                                                  \
+      : OPERANDS                                                                             \
       : "l"(a_operand), "l"(b_operand), "r"(accumulate))
 
 /// d [64, kColumns] (+)= a [64, 16] * b [kColumns, 16]^T, bfloat16 to float32, for a warpgroup; asynchronous.
 template <int kColumns>
-__device__ inline void wgmma(float (&d)[kColumns / 2], uint64_t a_operand, uint64_t b_operand, int accumulate) {
+__device__ inline void wgmma(float (&d)[kColumns / 2], uint64_t a_operand, uint64_t b_operand,
+                             int accumulate) {
   if constexpr (kColumns == 16) WAN_WGMMA("16", WAN_R8, WAN_D8(0), "8", "9", "10");
   if constexpr (kColumns == 96) WAN_WGMMA("96", WAN_R48, WAN_D48, "48", "49", "50");
   if constexpr (kColumns == 128) WAN_WGMMA("128", WAN_R64, WAN_D64, "64", "65", "66");

@@ -37,9 +37,10 @@ __nv_bfloat16 *bfloat16_data(const at::Tensor &tensor) {
 
 /// Throws where a tensor is not what the kernels take it for.
 void check(const at::Tensor &tensor, at::ScalarType dtype, at::IntArrayRef shape) {
-  TORCH_CHECK(tensor.is_contiguous() && tensor.is_cuda() && tensor.scalar_type() == dtype && tensor.sizes() == shape,
-              "expected a contiguous ", dtype, " tensor of ", shape, ", got ", tensor.scalar_type(), " of ",
-              tensor.sizes());
+  TORCH_CHECK(
+      tensor.is_contiguous() && tensor.is_cuda() && tensor.scalar_type() == dtype && tensor.sizes() == shape,
+      "expected a contiguous ", dtype, " tensor of ", shape, ", got ", tensor.scalar_type(), " of ",
+      tensor.sizes());
 }
 
 at::Tensor rms_norm_cuda(const at::Tensor &x, const at::Tensor &gamma, bool silu) {
@@ -58,15 +59,16 @@ at::Tensor rms_norm_cuda(const at::Tensor &x, const at::Tensor &gamma, bool silu
 at::Tensor scaled_softmax_cuda(const at::Tensor &scores, double scale) {
   const int64_t columns = scores.size(-1);
   constexpr int64_t kStaticBytes = 1024;  // what the kernel has besides its row
-  const auto limit = static_cast<int64_t>(at::cuda::getDeviceProperties(scores.get_device())->sharedMemPerBlockOptin);
+  const auto limit =
+      static_cast<int64_t>(at::cuda::getDeviceProperties(scores.get_device())->sharedMemPerBlockOptin);
   if (columns % 4 != 0 || columns * static_cast<int64_t>(sizeof(float)) + kStaticBytes > limit)
     return at::softmax(scores * scale, -1).to(at::kBFloat16);
   check(scores, at::kFloat, scores.sizes());
   const c10::cuda::CUDAGuard guard(scores.device());
   at::Tensor out = at::empty(scores.sizes(), scores.options().dtype(at::kBFloat16));
   C10_CUDA_CHECK(launch_scaled_softmax(scores.const_data_ptr<float>(), static_cast<float>(scale),
-                                       scores.numel() / columns, static_cast<int>(columns), bfloat16_data(out),
-                                       c10::cuda::getCurrentCUDAStream()));
+                                       scores.numel() / columns, static_cast<int>(columns),
+                                       bfloat16_data(out), c10::cuda::getCurrentCUDAStream()));
   return out;
 }
 

@@ -1,4 +1,5 @@
-// RMS norm over the channels and SiLU in one pass over memory: a few lanes share a pixel and keep it in registers.
+// RMS norm over the channels and SiLU in one pass over memory: a few lanes share a pixel and keep it in
+// registers.
 #include "ops/cuda/rms_norm_silu.h"
 
 #include <algorithm>
@@ -16,8 +17,8 @@ struct alignas(16) Channels {
 
 /// kLanes share a pixel; each has kVectors vectors, kLanes apart.
 template <int kLanes, int kVectors>
-__global__ void rms_norm_silu_kernel(const Channels *x, const float *gamma, int64_t pixels, int vectors, bool silu,
-                                     Channels *out) {
+__global__ void rms_norm_silu_kernel(const Channels *x, const float *gamma, int64_t pixels, int vectors,
+                                     bool silu, Channels *out) {
   const int64_t pixel = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kLanes;
   const int lane = threadIdx.x % kLanes;
   // Every lane takes part in the sum below.
@@ -68,8 +69,8 @@ cudaError_t launch(const __nv_bfloat16 *x, const float *gamma, int64_t pixels, i
 
 }  // namespace
 
-cudaError_t launch_rms_norm_silu(const __nv_bfloat16 *x, const float *gamma, int64_t pixels, int channels, bool silu,
-                                 __nv_bfloat16 *out, cudaStream_t stream) {
+cudaError_t launch_rms_norm_silu(const __nv_bfloat16 *x, const float *gamma, int64_t pixels, int channels,
+                                 bool silu, __nv_bfloat16 *out, cudaStream_t stream) {
   const int vectors = channels / kVector;
   // Three vectors a lane for 96, 192 and 384 channels.
   if (vectors <= 12) return launch<4, 3>(x, gamma, pixels, vectors, silu, out, stream);

@@ -7,10 +7,10 @@
 
 namespace wan {
 
-/// out = SiLU(RMS_norm(x) * gamma), or without SiLU. x and out: [pixels, channels] bfloat16; gamma: [channels].
-/// The channels are a multiple of 8, at most kMaxNormChannels.
+/// out = SiLU(RMS_norm(x) * gamma), or without SiLU. x and out: [pixels, channels] bfloat16; gamma:
+/// [channels]. The channels are a multiple of 8, at most kMaxNormChannels.
 constexpr int kMaxNormChannels = 1024;
-cudaError_t launch_rms_norm_silu(const __nv_bfloat16 *x, const float *gamma, int64_t pixels, int channels, bool silu,
-                                 __nv_bfloat16 *out, cudaStream_t stream);
+cudaError_t launch_rms_norm_silu(const __nv_bfloat16 *x, const float *gamma, int64_t pixels, int channels,
+                                 bool silu, __nv_bfloat16 *out, cudaStream_t stream);
 
 }  // namespace wan

@@ -62,15 +62,16 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-cudaError_t launch_scaled_softmax(const float *scores, float scale, int64_t rows, int columns, __nv_bfloat16 *out,
-                                  cudaStream_t stream) {
+cudaError_t launch_scaled_softmax(const float *scores, float scale, int64_t rows, int columns,
+                                  __nv_bfloat16 *out, cudaStream_t stream) {
   const int bytes = columns * static_cast<int>(sizeof(float));
   const cudaError_t ready =
       cudaFuncSetAttribute(scaled_softmax_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (ready != cudaSuccess) return ready;
   constexpr float kLog2E = 1.44269504f;
   scaled_softmax_kernel<<<static_cast<unsigned>(rows), kThreads, bytes, stream>>>(
-      reinterpret_cast<const float4 *>(scores), scale * kLog2E, columns / 4, reinterpret_cast<FourNarrow *>(out));
+      reinterpret_cast<const float4 *>(scores), scale * kLog2E, columns / 4,
+      reinterpret_cast<FourNarrow *>(out));
   return cudaGetLastError();
 }
 

@@ -7,9 +7,9 @@
 
 namespace wan {
 
-/// out = softmax(scale * scores) over each row, rounded to bfloat16. scores, out: [rows, columns]; the columns
-/// are a multiple of 4, and a row must fit into the shared memory of a block. The scale is positive.
-cudaError_t launch_scaled_softmax(const float *scores, float scale, int64_t rows, int columns, __nv_bfloat16 *out,
-                                  cudaStream_t stream);
+/// out = softmax(scale * scores) over each row, rounded to bfloat16. scores, out: [rows, columns]; the
+/// columns are a multiple of 4, and a row must fit into the shared memory of a block. The scale is positive.
+cudaError_t launch_scaled_softmax(const float *scores, float scale, int64_t rows, int columns,
+                                  __nv_bfloat16 *out, cudaStream_t stream);
 
 }  // namespace wan
