@@ -8,22 +8,15 @@
 
 namespace wan::sm90 {
 
-namespace {
-
-constexpr int64_t kChannelBlock = 32;   // see ops/cuda/conv_sm90.h
-constexpr int64_t kPlaneChannels = 16;  // likewise: what 3 output channels are padded to
-
-}  // namespace
-
 bool serves(const at::Tensor &weight, ConvKind kind, at::ScalarType dtype) {
   if (compute_capability(weight.device()) / 10 != 9 || dtype != at::kBFloat16) return false;
   const int64_t out = kind == ConvKind::kDoubleFrames ? weight.size(0) / 2 : weight.size(0);
   const bool colours = kind == ConvKind::kCausal3x3x3 && out == 3;
-  return weight.size(1) % kChannelBlock == 0 && (colours || out % 96 == 0 || out % 128 == 0);
+  return takes_channels(weight.size(1), colours ? kTileChannels[0] : out);
 }
 
 ConvWeight pack(const at::Tensor &weight, const at::Tensor &bias) {
-  const int64_t padding = weight.size(1) == 3 ? kPlaneChannels - 3 : 0;
+  const int64_t padding = weight.size(1) == 3 ? kColourChannels - 3 : 0;
   const at::Tensor padded =
       at::constant_pad_nd(weight.to(at::kBFloat16), {0, 0, 0, 0, 0, 0, 0, 0, 0, padding});
   // [groups, kt, Cin / 32, k, k, Cout, 4 pieces, 8]
@@ -38,7 +31,7 @@ ConvWeight pack(const at::Tensor &weight, const at::Tensor &bias) {
 }
 
 bool gives_colours(const ConvWeight &weight) {
-  return weight.bias.size(0) == kPlaneChannels;
+  return weight.bias.size(0) == kColourChannels;
 }
 
 ConvResult conv(ConvKind kind, const Frames &frames, int64_t num_outputs, const ConvWeight &weight,

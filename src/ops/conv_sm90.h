@@ -2,11 +2,9 @@
 #pragma once
 
 #include "ops/conv.h"
+#include "ops/sm90_limits.h"
 
 namespace wan::sm90 {
-
-/// As in ops/cuda/conv_sm90.h.
-enum class ConvKind { kCausal3x3x3, kUpsample2x, kDoubleFrames };
 
 /// Whether the kernel runs on the weight's device in this dtype and takes such channels. weight: [Cout, Cin,
 /// ...].

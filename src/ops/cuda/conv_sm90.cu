@@ -10,7 +10,6 @@
 #include "ops/cuda/conv_sm90.h"
 
 #include <algorithm>
-#include <iterator>
 
 #include "ops/cuda/hopper.cuh"
 
@@ -26,7 +25,6 @@ constexpr int kConsumerWarps = 4 * kConsumers;
 constexpr int kThreads = 128 * (1 + kConsumers);
 constexpr int kRowBytes = kChannelBlock * static_cast<int>(sizeof(__nv_bfloat16));  // 64: one swizzled row
 constexpr int kAlignment = 1024;
-constexpr int kTileChannels[] = {192, 128, 96};  // output channels of a tile
 
 struct Params {
   CUtensorMap frames[kMaxFrames];
@@ -106,7 +104,7 @@ __device__ void produce(const Params &params, Shared<kN, kTaps> &shared) {
   RingPosition<Layout::kPixelStages> pixel;
   RingPosition<Layout::kWeightStages> weight;
   const int channel_blocks = params.conv.in_channels / kChannelBlock;
-  const int padded_channels = kN == kPlaneChannels ? kPlaneChannels : params.channels;
+  const int padded_channels = kN == kColourChannels ? kColourChannels : params.channels;
   const int64_t tap_pitch = int64_t{padded_channels} * kRowBytes;  // all the channels of a tap lie together
   const int taps_in_space = kTaps * kTaps;
   for (int tile = blockIdx.x; tile < params.num_tiles; tile += gridDim.x) {
@@ -323,7 +321,7 @@ __device__ inline void finish(Accumulators<kN> &d, const Params &params, const S
   const Conv &conv = params.conv;
   const int first = conv.kind == ConvKind::kDoubleFrames ? strip.group * params.channels : 0;
   add_bias<kN>(d, conv.bias + first + strip.column * kN);
-  if constexpr (kN == kPlaneChannels)
+  if constexpr (kN == kColourChannels)
     store_planes<kN>(d, params, strip, x, y);
   else
     store_channels<kN>(d, params, strip, x, y);
@@ -460,7 +458,7 @@ cudaError_t launch(Params &params, cudaStream_t stream) {
   params.num_tiles = (params.num_strips + kConsumers - 1) / kConsumers * params.groups * params.columns;
   constexpr int kBytes = sizeof(Layout) + kAlignment;
   const auto kernel = conv_kernel<kN, kTaps>;
-  static const cudaError_t ready =
+  const cudaError_t ready =  // each time, for it holds for one device
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (ready != cudaSuccess) return ready;
   kernel<<<std::min(params.num_tiles, multiprocessors()), kThreads, kBytes, stream>>>(params);
@@ -489,7 +487,7 @@ int choose_tile_channels(const Params &params) {
 template <int kTaps>
 cudaError_t launch_for_channels(Params &params, cudaStream_t stream) {
   if constexpr (kTaps == 3)
-    if (params.conv.planes) return launch<kPlaneChannels, 3>(params, stream);
+    if (params.conv.planes) return launch<kColourChannels, 3>(params, stream);
   switch (choose_tile_channels(params)) {
     case 192:
       return launch<192, kTaps>(params, stream);
@@ -502,15 +500,6 @@ cudaError_t launch_for_channels(Params &params, cudaStream_t stream) {
 }
 
 }  // namespace
-
-bool serves(int64_t in_channels, int64_t out_channels) {
-  return in_channels % kChannelBlock == 0 && (out_channels % 96 == 0 || out_channels % 128 == 0);
-}
-
-bool fuses_norm(int64_t out_channels) {
-  return std::find(std::begin(kTileChannels), std::end(kTileChannels), out_channels) !=
-         std::end(kTileChannels);
-}
 
 cudaError_t launch_conv(const Conv &conv, cudaStream_t stream) {
   Params params;

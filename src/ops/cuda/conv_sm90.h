@@ -6,25 +6,11 @@
 
 #include <cstdint>
 
+#include "ops/sm90_limits.h"
+
 namespace wan::sm90 {
 
-/// Input channels that one step of the kernel takes; weights are packed in such blocks.
-constexpr int kChannelBlock = 32;
-constexpr int kMaxFrames = 6;
-/// To how many output channels weight and bias are padded for `planes`.
-constexpr int kPlaneChannels = 16;
-
-/// What the taps of a convolution are.
-enum class ConvKind {
-  kCausal3x3x3,   // WanCausalConv3d
-  kUpsample2x,    // nearest 2x and 3x3, as four 2x2 convolutions, one for each phase of the output
-  kDoubleFrames,  // 3x1x1 to twice the channels, which become the even and the odd frames
-};
-
-/// Whether the kernel takes such a convolution; the output may also be the three colours.
-bool serves(int64_t in_channels, int64_t out_channels);
-/// Whether it can also give `activated`.
-bool fuses_norm(int64_t out_channels);
+constexpr int kMaxFrames = 6;  // four outputs and their history
 
 /// One convolution of frames in channels-last bfloat16, each [height, width, in_channels].
 struct Conv {
@@ -34,7 +20,7 @@ struct Conv {
   /// at most num_outputs + 2, for kUpsample2x num_outputs.
   const void *frames[kMaxFrames];
   int num_frames, num_outputs;
-  const __nv_bfloat16 *weight;  // packed, see pack_conv_weight in ops/conv.cpp
+  const __nv_bfloat16 *weight;  // packed, see pack() in ops/conv_sm90.h
   const float *bias;            // [out_channels]
   /// [num_outputs, height, width, out_channels] with the kind's height, width and frames; each may be null.
   const __nv_bfloat16 *residual;  // is added; may be `out` itself

@@ -97,7 +97,7 @@ std::tuple<at::Tensor, at::Tensor> conv_sm90_cuda(at::TensorList frames, int64_t
 
   const c10::cuda::CUDAGuard guard(first.device());
   const auto stream = c10::cuda::getCurrentCUDAStream();
-  if (bias.size(0) == sm90::kPlaneChannels) {
+  if (bias.size(0) == sm90::kColourChannels) {
     at::Tensor planes = at::empty({3, num_outputs, height, width}, first.options().dtype(at::kFloat));
     conv.planes = planes.mutable_data_ptr<float>();
     conv.plane_stride = planes.stride(0);
