@@ -17,7 +17,7 @@ extern "C" {
 #endif
 
 /** Raised by every change of this header. */
-#define WAN_ENGINE_ABI 2
+#define WAN_ENGINE_ABI 3
 /** Name of the library's entry, a WanEngineEntry. */
 #define WAN_ENGINE_ENTRY "wan_engine"
 
@@ -82,9 +82,9 @@ typedef struct WanProgress {
   double seconds; /* since the stage began */
 } WanProgress;
 
-/** One decoded chunk: num_frames frames of WanPixelLayout.size bytes, one after the other, in host memory. */
+/** One decoded chunk: num_frames frames of WanPixelLayout.size bytes, one after the other, complete and at rest. */
 typedef struct WanFrames {
-  uint8_t *data;
+  uint8_t *data;       /* in host memory, or in the memory of the model's GPU (WanGenerateOptions.on_device) */
   size_t frame_size; /* bytes from one frame to the next */
   int32_t num_frames;
   int32_t first_frame; /* index in the clip */
@@ -101,6 +101,9 @@ typedef struct WanCallbacks {
    * block, which holds back the decoder, but not once cancelled() would say true. False stops the call with
    * WAN_CANCELLED. */
   bool (*frames)(void *user, WanFrames *frames);
+  /** With WanGenerateOptions.fade_frames, asked once a clip, before its last fade_frames frames would leave: whether
+   * another clip follows. True keeps them in the model, for the next clip to fade in over. */
+  bool (*followed)(void *user);
 } WanCallbacks;
 
 typedef struct WanLoadOptions {
@@ -113,6 +116,10 @@ typedef struct WanGenerateOptions {
   const char *prompt, *negative_prompt; /* UTF-8 */
   uint64_t seed;
   int32_t num_frames, steps;
+  int32_t used_frames; /* of num_frames, only the first so many are decoded; 0: all */
+  int32_t fade_frames; /* crossfade with the clip before, if that kept its last frames for it, and with the one
+                          after; at most half of the frames that are decoded; 0: cut */
+  bool on_device;      /* the frames stay on the GPU: needs a model on CUDA */
   double guidance_scale, guidance_scale_2;
   double flow_shift;
   WanScheduler scheduler;

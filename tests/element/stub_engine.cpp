@@ -2,8 +2,10 @@
 // keeps the rules of wan/engine.h, and needs neither LibTorch nor time.
 //
 // SPDX-License-Identifier: LGPL-2.1-or-later
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <string>
@@ -37,6 +39,21 @@ WanStatus load(const WanLoadOptions *, const WanCallbacks *callbacks, WanModel *
   return WAN_OK;
 }
 
+// The number behind "name=" in the prompt, 0 without one.
+int hook(const std::string &prompt, const std::string &name) {
+  const size_t at = prompt.find(name + "=");
+  return at == std::string::npos ? 0 : std::atoi(prompt.c_str() + at + name.size() + 1);
+}
+
+// False if it was cancelled meanwhile.
+bool wait(int milliseconds_left, const WanCallbacks &callbacks) {
+  for (; milliseconds_left > 0; milliseconds_left -= 10) {
+    if (callbacks.cancelled(callbacks.user)) return false;
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+  return true;
+}
+
 bool push_frames(const WanGenerateOptions &options, const WanCallbacks &callbacks, int chunk, int first,
                  int count) {
   const size_t size = options.layout.size;
@@ -60,10 +77,12 @@ WanStatus generate(WanModel *, const WanGenerateOptions *options, const WanCallb
   if (const auto failure = failures.find(prompt); failure != failures.end())
     return fail(error, failure->second, "The stub failed.");
 
-  bool more = true;
-  for (int chunk = 0, frame = 0; more && frame < options->num_frames; ++chunk) {
-    const int count = chunk == 0 ? 1 : 4;
-    more = push_frames(*options, *callbacks, chunk, frame, count);
+  // "clip=MS" delays each clip by so many milliseconds, "chunk=MS" each chunk.
+  bool more = wait(hook(prompt, "clip"), *callbacks);
+  const int frames = options->used_frames ? options->used_frames : options->num_frames;
+  for (int chunk = 0, frame = 0; more && frame < frames; ++chunk) {
+    const int count = std::min(chunk == 0 ? 1 : 4, frames - frame);
+    more = wait(hook(prompt, "chunk"), *callbacks) && push_frames(*options, *callbacks, chunk, frame, count);
     frame += count;
   }
   if (!more) return fail(error, WAN_CANCELLED, "cancelled");
