@@ -36,7 +36,8 @@ GstFlowReturn Pacer::wait(GstBaseSrc *src, guint64 *missed) {
     start_ = now;
     frame_ = 0;
   }
-  if (const GstFlowReturn flow = wait_for_clock(src); flow != GST_FLOW_OK) return flow;
+  if (now < time())
+    if (const GstFlowReturn flow = wait_for_clock(src); flow != GST_FLOW_OK) return flow;
   *missed = leave_out(running_time(src));
   return GST_FLOW_OK;
 }
