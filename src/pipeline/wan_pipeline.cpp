@@ -54,6 +54,11 @@ class CheckpointComponents : public ComponentSource {
   uint64_t bytes_ = 0, bytes_read_ = 0;
 };
 
+/// Of the frames that are denoised, those that are decoded.
+int32_t decoded_frames(const WanGenerateOptions &options) {
+  return options.used_frames ? options.used_frames : options.num_frames;
+}
+
 std::string describe_size(const WanGenerateOptions &options) {
   return std::to_string(options.layout.width) + "x" + std::to_string(options.layout.height) + " with " +
          std::to_string(options.num_frames) + " frames";
@@ -123,6 +128,9 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   require(options.num_frames > 0 && (options.num_frames - 1) % defaults.frames_multiple == 0,
           "The number of frames, " + std::to_string(options.num_frames) +
               ", is not 1 more than a multiple of " + std::to_string(defaults.frames_multiple));
+  require(options.used_frames >= 0 && options.used_frames <= options.num_frames,
+          "The number of frames to decode, " + std::to_string(options.used_frames) +
+              ", is not in 0 to the clip's " + std::to_string(options.num_frames));
   require(options.steps > 0 && options.steps <= config_.scheduler.num_train_timesteps,
           "steps=" + std::to_string(options.steps) + " is not in 1 to " +
               std::to_string(config_.scheduler.num_train_timesteps));
@@ -144,7 +152,8 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   require_memory(options, tiled_decode_bytes(*vae_, height, width), device_);
   // Decoded in tiles, the whole clip waits in host memory, in float32.
   const auto pixels = static_cast<uint64_t>(layout.width) * static_cast<uint64_t>(layout.height);
-  require_memory(options, pixels * static_cast<uint64_t>(options.num_frames) * 3 * sizeof(float), at::kCPU);
+  const uint64_t values = pixels * 3 * static_cast<uint64_t>(decoded_frames(options));
+  require_memory(options, values * sizeof(float), at::kCPU);
 }
 
 bool WanPipeline::needs_tiles(int64_t height, int64_t width) const {
@@ -210,9 +219,12 @@ at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, const at::Ten
   return latents;
 }
 
-void WanPipeline::decode(const at::Tensor &latents, FrameRing &ring, const RunContext &context) const {
-  const at::Tensor normalized = vae_->denormalize(latents);
-  const int64_t chunks = latents.size(2), height = latents.size(3), width = latents.size(4);
+void WanPipeline::decode(const at::Tensor &latents, int64_t frames, FrameRing &ring,
+                         const RunContext &context) const {
+  const int64_t scale = config_.vae.temporal_scale();
+  const int64_t chunks = 1 + (frames - 1 + scale - 1) / scale;  // the first gives one frame
+  const at::Tensor normalized = vae_->denormalize(latents.narrow(2, 0, chunks));
+  const int64_t height = latents.size(3), width = latents.size(4);
   const bool tiled = needs_tiles(height, width);
   const int64_t passes = tiled ? Tiling(*vae_).count(height, width) : 1;
   const auto steps = static_cast<int32_t>(passes * chunks);
@@ -221,16 +233,21 @@ void WanPipeline::decode(const at::Tensor &latents, FrameRing &ring, const RunCo
   const auto chunk_done = [&] {
     if (++done < steps) progress.report(done);
   };
+  int64_t left = frames;
+  const auto push = [&](const at::Tensor &chunk) {
+    const int64_t count = std::min(left, chunk.size(2));  // the last chunk may be used in part
+    ring.push(chunk.narrow(2, 0, count));
+    left -= count;
+  };
   if (tiled) {
     const at::Tensor video = tiled_decode(*vae_, normalized, context, chunk_done);
-    const int64_t scale = config_.vae.temporal_scale();
     for (int64_t first = 0; first < video.size(2); first += first ? scale : 1)
-      ring.push(video.narrow(2, first, first ? scale : 1).to(device_));
+      push(video.narrow(2, first, first ? scale : 1).to(device_));
   } else {
     StreamState state;
     for (const at::Tensor &latent : normalized.split(1, 2)) {
       context.check();
-      ring.push(vae_->decode(latent, state, context));
+      push(vae_->decode(latent, state, context));
       chunk_done();
     }
   }
@@ -253,7 +270,8 @@ void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &
   if (!device_.is_cpu()) text_encoder_.reset();
   // Made before denoising, so that the first chunk waits for no allocation.
   FrameRing ring(options.layout, config_.vae.temporal_scale(), frame_pool_, context);
-  decode(denoise(options, prompt, negative, context), ring, context);
+  const at::Tensor latents = denoise(options, prompt, negative, context);
+  decode(latents, decoded_frames(options), ring, context);
 }
 
 }  // namespace wan

@@ -66,8 +66,9 @@ class WanPipeline {
                      const RunContext &context) const;
   /// Whether a clip does not fit the free memory unless it is decoded in tiles.
   bool needs_tiles(int64_t height, int64_t width) const;
-  /// latents: [1, z_dim, T, H, W]. In tiles, the first frame comes when all are decoded.
-  void decode(const at::Tensor &latents, FrameRing &ring, const RunContext &context) const;
+  /// The first so many frames of a clip. latents: [1, z_dim, T, H, W]. In tiles, the first frame comes when
+  /// all are decoded.
+  void decode(const at::Tensor &latents, int64_t frames, FrameRing &ring, const RunContext &context) const;
 
   const CheckpointConfig config_;
   const std::unique_ptr<ComponentSource> source_;

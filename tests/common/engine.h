@@ -41,6 +41,9 @@ WanGenerateOptions tiny_options(WanPixelFormat format = WAN_PIXEL_RGB);
 /// Throws Failure.
 void generate(const Model &model, const WanGenerateOptions &options, const Listener &listener);
 
+/// A copy of a chunk in host memory, uint8 [num_frames, layout.size].
+at::Tensor pixels_of(const WanFrames &frames, const WanGenerateOptions &options);
+
 /// A whole clip as uint8 [frames, layout.size].
 at::Tensor generate_clip(const Model &model, const WanGenerateOptions &options);
 

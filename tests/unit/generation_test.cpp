@@ -90,6 +90,30 @@ TEST_F(Generation, ChunksComeInOrderWithTheirIndices) {
   EXPECT_EQ(frame, 9);
 }
 
+TEST_F(Generation, OnlyTheFramesThatAreUsedAreDecoded) {
+  WanGenerateOptions options = small_clip();
+  options.num_frames = 13;
+  const at::Tensor whole = generate_clip(model_, options);
+  for (const int32_t used : {1, 4, 5, 7, 13}) {
+    options.used_frames = used;
+    std::vector<at::Tensor> chunks;
+    int32_t frames = 0, decoded = 0;
+    Listener listener;
+    listener.frames = [&](const WanFrames &chunk) {
+      EXPECT_EQ(chunk.first_frame, frames);
+      frames += chunk.num_frames;
+      chunks.push_back(pixels_of(chunk, options));
+      return true;
+    };
+    listener.progress = [&](const WanProgress &progress) {
+      if (progress.stage == WAN_STAGE_DECODE) decoded = progress.steps;
+    };
+    generate(model_, options, listener);
+    EXPECT_TRUE(at::equal(at::cat(chunks), whole.narrow(0, 0, used))) << used;
+    EXPECT_EQ(decoded, 1 + (used + 2) / 4) << "chunks beyond are not decoded";
+  }
+}
+
 TEST_F(Generation, ProgressTellsEveryStage) {
   std::vector<std::pair<WanStage, int32_t>> heard;
   Listener listener;
@@ -138,6 +162,8 @@ TEST_F(Generation, BadValuesAreNamed) {
   EXPECT_THAT(refusal([](auto &o) { o.layout.height = 0; }), HasSubstr("height 0"));
   EXPECT_THAT(refusal([](auto &o) { o.num_frames = 4; }), HasSubstr("number of frames, 4,"));
   EXPECT_THAT(refusal([](auto &o) { o.num_frames = -3; }), HasSubstr("-3"));
+  EXPECT_THAT(refusal([](auto &o) { o.used_frames = 6; }), HasSubstr("6, is not in 0 to the clip's 5"));
+  EXPECT_THAT(refusal([](auto &o) { o.used_frames = -1; }), HasSubstr("-1, is not in 0 to the clip's 5"));
   EXPECT_THAT(refusal([](auto &o) { o.steps = 0; }), HasSubstr("steps=0"));
   EXPECT_THAT(refusal([](auto &o) { o.steps = 1001; }), HasSubstr("steps=1001"));
   EXPECT_THAT(refusal([](auto &o) { o.flow_shift = 0; }), HasSubstr("flow-shift"));
