@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "device.h"
 #include "scheduler/scheduler.h"
@@ -131,6 +132,10 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   require(options.used_frames >= 0 && options.used_frames <= options.num_frames,
           "The number of frames to decode, " + std::to_string(options.used_frames) +
               ", is not in 0 to the clip's " + std::to_string(options.num_frames));
+  const int32_t decoded = decoded_frames(options);
+  require(options.fade_frames >= 0 && options.fade_frames <= decoded / 2,
+          "A crossfade of " + std::to_string(options.fade_frames) + " frames does not fit a clip of " +
+              std::to_string(decoded) + ": it may have 0 to " + std::to_string(decoded / 2));
   require(options.steps > 0 && options.steps <= config_.scheduler.num_train_timesteps,
           "steps=" + std::to_string(options.steps) + " is not in 1 to " +
               std::to_string(config_.scheduler.num_train_timesteps));
@@ -219,7 +224,7 @@ at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, const at::Ten
   return latents;
 }
 
-void WanPipeline::decode(const at::Tensor &latents, int64_t frames, FrameRing &ring,
+void WanPipeline::decode(const at::Tensor &latents, int64_t frames, Crossfade &fade, FrameRing &ring,
                          const RunContext &context) const {
   const int64_t scale = config_.vae.temporal_scale();
   const int64_t chunks = 1 + (frames - 1 + scale - 1) / scale;  // the first gives one frame
@@ -236,8 +241,9 @@ void WanPipeline::decode(const at::Tensor &latents, int64_t frames, FrameRing &r
   int64_t left = frames;
   const auto push = [&](const at::Tensor &chunk) {
     const int64_t count = std::min(left, chunk.size(2));  // the last chunk may be used in part
-    ring.push(chunk.narrow(2, 0, count));
     left -= count;
+    const at::Tensor leaving = fade(chunk.narrow(2, 0, count));
+    if (leaving.defined()) ring.push(leaving);
   };
   if (tiled) {
     const at::Tensor video = tiled_decode(*vae_, normalized, context, chunk_done);
@@ -257,6 +263,9 @@ void WanPipeline::decode(const at::Tensor &latents, int64_t frames, FrameRing &r
 
 void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &context) {
   const c10::DeviceGuard guard(device_);
+  // Gone unless this clip ends well and is followed by another.
+  Crossfade fade(options.fade_frames, decoded_frames(options), std::exchange(tail_, {}),
+                 [&context] { return context.is_followed(); });
   check(options);
   const bool guided = options.guidance_scale > 1;
   const StageProgress progress(context, WAN_STAGE_TEXT, guided ? 2 : 1);
@@ -271,7 +280,8 @@ void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &
   // Made before denoising, so that the first chunk waits for no allocation.
   FrameRing ring(options.layout, config_.vae.temporal_scale(), frame_pool_, context);
   const at::Tensor latents = denoise(options, prompt, negative, context);
-  decode(latents, decoded_frames(options), ring, context);
+  decode(latents, decoded_frames(options), fade, ring, context);
+  tail_ = fade.tail();
 }
 
 }  // namespace wan

@@ -101,8 +101,9 @@ typedef struct WanCallbacks {
    * block, which holds back the decoder, but not once cancelled() would say true. False stops the call with
    * WAN_CANCELLED. */
   bool (*frames)(void *user, WanFrames *frames);
-  /** With WanGenerateOptions.fade_frames, asked once a clip, before its last fade_frames frames would leave: whether
-   * another clip follows. True keeps them in the model, for the next clip to fade in over. */
+  /** With WanGenerateOptions.fade_frames, asked once a clip on the calling thread, before its last fade_frames frames
+   * would leave: whether another clip follows. True keeps them in the model, for the next clip to fade in over. NULL
+   * stands for false. */
   bool (*followed)(void *user);
 } WanCallbacks;
 

@@ -20,6 +20,7 @@ WanCallbacks callbacks_of(const Listener &listener) {
     api().frames_free(frames);
     return go_on;
   };
+  callbacks.followed = [](void *user) { return static_cast<const Listener *>(user)->followed(); };
   return callbacks;
 }
 
@@ -92,9 +93,8 @@ at::Tensor pixels_of(const WanFrames &frames, const WanGenerateOptions &options)
   return at::from_blob(frames.data, {frames.num_frames, size}, at::kByte).clone();
 }
 
-at::Tensor generate_clip(const Model &model, const WanGenerateOptions &options) {
+at::Tensor generate_clip(const Model &model, const WanGenerateOptions &options, Listener listener) {
   std::vector<at::Tensor> chunks;
-  Listener listener;
   listener.frames = [&](const WanFrames &frames) {
     chunks.push_back(pixels_of(frames, options));
     return true;
