@@ -132,6 +132,8 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   require(options.used_frames >= 0 && options.used_frames <= options.num_frames,
           "The number of frames to decode, " + std::to_string(options.used_frames) +
               ", is not in 0 to the clip's " + std::to_string(options.num_frames));
+  require(!options.on_device || device_.is_cuda(),
+          "Frames can only stay on a GPU where the model is on one, and this model is on the CPU");
   const int32_t decoded = decoded_frames(options);
   require(options.fade_frames >= 0 && options.fade_frames <= decoded / 2,
           "A crossfade of " + std::to_string(options.fade_frames) + " frames does not fit a clip of " +
@@ -278,7 +280,8 @@ void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &
   }
   if (!device_.is_cpu()) text_encoder_.reset();
   // Made before denoising, so that the first chunk waits for no allocation.
-  FrameRing ring(options.layout, config_.vae.temporal_scale(), frame_pool_, context);
+  FrameRing ring(options.layout, config_.vae.temporal_scale(),
+                 options.on_device ? FrameMemory::kDevice : FrameMemory::kHost, frame_pool_, context);
   const at::Tensor latents = denoise(options, prompt, negative, context);
   decode(latents, decoded_frames(options), fade, ring, context);
   tail_ = fade.tail();

@@ -90,7 +90,9 @@ void generate(const Model &model, const WanGenerateOptions &options, const Liste
 
 at::Tensor pixels_of(const WanFrames &frames, const WanGenerateOptions &options) {
   const auto size = static_cast<int64_t>(options.layout.size);
-  return at::from_blob(frames.data, {frames.num_frames, size}, at::kByte).clone();
+  const at::Device device = options.on_device ? at::kCUDA : at::kCPU;  // which GPU, LibTorch finds out
+  return at::from_blob(frames.data, {frames.num_frames, size}, at::dtype(at::kByte).device(device))
+      .to(at::kCPU, /*non_blocking=*/false, /*copy=*/true);
 }
 
 at::Tensor generate_clip(const Model &model, const WanGenerateOptions &options, Listener listener) {

@@ -90,6 +90,31 @@ TEST_F(Generation, ChunksComeInOrderWithTheirIndices) {
   EXPECT_EQ(frame, 9);
 }
 
+TEST_F(Generation, FramesThatStayOnTheGpuAreTheSame) {
+  if (test_device_name() == "cpu") GTEST_SKIP() << "needs a GPU";
+  for (const WanPixelFormat format :
+       {WAN_PIXEL_NV12, WAN_PIXEL_I420, WAN_PIXEL_RGB, WAN_PIXEL_RGBX, WAN_PIXEL_BGRX}) {
+    WanGenerateOptions options = small_clip(format);
+    options.num_frames = 13;
+    const at::Tensor expected = generate_clip(model_, options);
+    options.on_device = true;
+    EXPECT_TRUE(at::equal(generate_clip(model_, options), expected)) << format;
+  }
+}
+
+TEST_F(Generation, FramesCannotStayOnAGpuThatTheModelIsNotOn) {
+  const Model model = load_model(tiny_model(), "cpu");
+  WanGenerateOptions options = small_clip();
+  options.on_device = true;
+  try {
+    generate(model, options, {});
+    FAIL() << "made";
+  } catch (const Failure &failure) {
+    EXPECT_EQ(failure.status, WAN_INVALID);
+    EXPECT_THAT(failure.message, HasSubstr("this model is on the CPU"));
+  }
+}
+
 TEST_F(Generation, OnlyTheFramesThatAreUsedAreDecoded) {
   WanGenerateOptions options = small_clip();
   options.num_frames = 13;
