@@ -16,6 +16,7 @@ class RunContext {
     if (callbacks_.cancelled && callbacks_.cancelled(callbacks_.user))
       throw Error(WAN_CANCELLED, "The generation was cancelled");
   }
+  bool is_followed() const { return callbacks_.followed && callbacks_.followed(callbacks_.user); }
   const WanCallbacks &callbacks() const { return callbacks_; }
 
  private:

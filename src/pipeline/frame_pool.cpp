@@ -6,13 +6,13 @@
 
 namespace wan {
 
-void FramePool::prepare(int64_t frames, size_t frame_size, size_t count) {
-  const std::vector<int64_t> sizes = {frames, static_cast<int64_t>(frame_size)};
+void FramePool::prepare(FrameMemory memory, int64_t frames, size_t frame_size, size_t count) {
   const std::lock_guard lock(mutex_);
-  if (sizes_ != sizes) {
-    for (const at::Tensor &slot : std::exchange(free_, {})) bytes_ -= slot.nbytes();
-    sizes_ = sizes;
-  }
+  sizes_ = {frames, static_cast<int64_t>(frame_size)};
+  options_ = at::dtype(at::kByte);
+  options_ = memory == FrameMemory::kDevice ? options_.device(device_)
+                                            : options_.device(at::kCPU).pinned_memory(!device_.is_cpu());
+  for (at::Tensor &slot : std::exchange(free_, {})) keep_or_free(std::move(slot));
   while (free_.size() < count) free_.push_back(allocate());
 }
 
@@ -33,14 +33,18 @@ uint64_t FramePool::bytes() const {
 }
 
 at::Tensor FramePool::allocate() {
-  const at::Tensor slot = at::zeros(sizes_, at::dtype(at::kByte).pinned_memory(!device_.is_cpu()));
+  const at::Tensor slot = at::zeros(sizes_, options_);
   bytes_ += slot.nbytes();
   return slot;
 }
 
 void FramePool::give_back(at::Tensor slot) {
   const std::lock_guard lock(mutex_);
-  if (slot.sizes() == sizes_)
+  keep_or_free(std::move(slot));
+}
+
+void FramePool::keep_or_free(at::Tensor slot) {
+  if (slot.sizes() == sizes_ && slot.device() == options_.device())
     free_.push_back(std::move(slot));
   else
     bytes_ -= slot.nbytes();

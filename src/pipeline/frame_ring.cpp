@@ -24,17 +24,20 @@ void free_frames(WanFrames *frames) {
   delete static_cast<OwnedFrames *>(frames);
 }
 
-FrameRing::FrameRing(const WanPixelLayout &layout, int64_t chunk_frames, std::shared_ptr<FramePool> pool,
-                     const RunContext &context)
+FrameRing::FrameRing(const WanPixelLayout &layout, int64_t chunk_frames, FrameMemory memory,
+                     std::shared_ptr<FramePool> pool, const RunContext &context)
     : layout_(layout), pool_(std::move(pool)), context_(context) {
   // Those under way, and one or two at the receiver.
-  pool_->prepare(chunk_frames, layout.size, kDepth + 2);
+  pool_->prepare(memory, chunk_frames, layout.size, kDepth + 2);
   if (const at::Device device = pool_->device(); !device.is_cpu()) {
-    copy_stream_ = c10::impl::VirtualGuardImpl(device.type()).getNewStream(device);
     for (size_t slot = 0; slot < kDepth; ++slot)
-      slots_.push_back(
-          {at::zeros({chunk_frames, static_cast<int64_t>(layout.size)}, at::dtype(at::kByte).device(device)),
-           c10::Event(device.type()), c10::Event(device.type())});
+      slots_.push_back({{}, c10::Event(device.type()), c10::Event(device.type())});
+    if (memory == FrameMemory::kHost) {
+      copy_stream_ = c10::impl::VirtualGuardImpl(device.type()).getNewStream(device);
+      for (DeviceSlot &slot : slots_)
+        slot.pixels =
+            at::zeros({chunk_frames, static_cast<int64_t>(layout.size)}, at::dtype(at::kByte).device(device));
+    }
   }
   thread_ = std::thread([this] { deliver_all(); });
 }
@@ -55,25 +58,31 @@ FrameRing::~FrameRing() {
   }
 }
 
-void FrameRing::convert_and_copy(const at::Tensor &frames, const Chunk &chunk) const {
+void FrameRing::convert(const at::Tensor &frames, const Chunk &chunk) const {
   DeviceSlot &slot = *chunk.slot;
+  const c10::Stream stream = c10::impl::VirtualGuardImpl(frames.device().type()).getStream(frames.device());
+  if (!copy_stream_) {
+    frames_to_pixels_out(chunk.pixels(), frames, layout_);
+    slot.complete.record(stream);
+    return;
+  }
   const at::Tensor pixels = slot.pixels.narrow(0, 0, chunk.num_frames);
   frames_to_pixels_out(pixels, frames, layout_);
-  slot.converted.record(c10::impl::VirtualGuardImpl(frames.device().type()).getStream(frames.device()));
+  slot.converted.record(stream);
   const c10::StreamGuard guard(*copy_stream_);
   slot.converted.block(*copy_stream_);
   chunk.pixels().copy_(pixels, /*non_blocking=*/true);
-  slot.copied.record(*copy_stream_);
+  slot.complete.record(*copy_stream_);
 }
 
 void FrameRing::push(const at::Tensor &frames) {
   wait_for_room(kDepth - 1);
   Chunk chunk = {chunks_, frames_, static_cast<int32_t>(frames.size(2)), pool_->take(), {}, nullptr};
-  if (copy_stream_) {
-    chunk.slot = &slots_[static_cast<size_t>(chunk.index) % kDepth];
-    convert_and_copy(frames, chunk);
-  } else {
+  if (slots_.empty()) {
     chunk.frames = frames;
+  } else {
+    chunk.slot = &slots_[static_cast<size_t>(chunk.index) % kDepth];
+    convert(frames, chunk);
   }
   chunks_ += 1;
   frames_ += chunk.num_frames;
@@ -95,7 +104,7 @@ void FrameRing::wait_for_room(size_t chunks) {
 void FrameRing::deliver(const Chunk &chunk) const {
   const at::Tensor pixels = chunk.pixels();
   if (chunk.slot)
-    chunk.slot->copied.synchronize();
+    chunk.slot->complete.synchronize();
   else
     frames_to_pixels_out(pixels, chunk.frames, layout_);
   auto owned = std::make_unique<OwnedFrames>();
@@ -104,7 +113,7 @@ void FrameRing::deliver(const Chunk &chunk) const {
   owned->num_frames = chunk.num_frames;
   owned->first_frame = chunk.first_frame;
   owned->chunk = chunk.index;
-  owned->slot = chunk.host_slot;
+  owned->slot = chunk.pool_slot;
   const WanCallbacks &callbacks = context_.callbacks();
   if (!callbacks.frames(callbacks.user, owned.release()))
     throw Error(WAN_CANCELLED, "The receiver of the frames asked to stop");

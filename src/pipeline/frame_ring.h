@@ -19,14 +19,15 @@
 
 namespace wan {
 
-/// On CUDA push() queues the conversion into a device slot on the calling thread's stream, and the copy from
-/// there to the pool's host memory on a copy stream of its own; on the CPU the ring's thread converts. That
-/// thread hands the chunks to WanCallbacks.frames in order.
+/// On CUDA push() queues the conversion on the calling thread's stream: into the pool's memory where the
+/// frames stay on the GPU, else into a device slot, with the copy from there to the pool's host memory on a
+/// copy stream of its own. On the CPU the ring's thread converts. That thread waits until a chunk is
+/// complete, and hands the chunks to WanCallbacks.frames in order.
 class FrameRing {
  public:
   /// For chunks of up to `chunk_frames` frames. Allocates what it needs, so that push() need not.
-  FrameRing(const WanPixelLayout &layout, int64_t chunk_frames, std::shared_ptr<FramePool> pool,
-            const RunContext &context);
+  FrameRing(const WanPixelLayout &layout, int64_t chunk_frames, FrameMemory memory,
+            std::shared_ptr<FramePool> pool, const RunContext &context);
   /// Drops what was not handed over.
   ~FrameRing();
   FrameRing(const FrameRing &) = delete;
@@ -45,27 +46,27 @@ class FrameRing {
 
   /// Of the CUDA path. Free when the chunk that used it was handed over.
   struct DeviceSlot {
-    at::Tensor pixels;
-    c10::Event converted, copied;
+    at::Tensor pixels;  // none where the frames stay on the GPU
+    c10::Event converted, complete;
   };
   struct Chunk {
     int32_t index, first_frame, num_frames;
-    std::shared_ptr<const at::Tensor> host_slot;
+    std::shared_ptr<const at::Tensor> pool_slot;
     at::Tensor frames;  // of the CPU path: still to be converted
-    DeviceSlot *slot;   // of the CUDA path: still being copied
-    at::Tensor pixels() const { return host_slot->narrow(0, 0, num_frames); }
+    DeviceSlot *slot;   // of the CUDA path: not complete yet
+    at::Tensor pixels() const { return pool_slot->narrow(0, 0, num_frames); }
   };
 
   /// Until no more than `chunks` are under way.
   void wait_for_room(size_t chunks);
-  void convert_and_copy(const at::Tensor &frames, const Chunk &chunk) const;
+  void convert(const at::Tensor &frames, const Chunk &chunk) const;
   void deliver_all();
   void deliver(const Chunk &chunk) const;
 
   const WanPixelLayout layout_;
   const std::shared_ptr<FramePool> pool_;
   const RunContext &context_;
-  std::optional<c10::Stream> copy_stream_;  // none on the CPU
+  std::optional<c10::Stream> copy_stream_;  // where frames come from CUDA to the host
   std::vector<DeviceSlot> slots_;           // none on the CPU
   int32_t chunks_ = 0, frames_ = 0;         // pushed so far
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "device.h"
 #include "scheduler/scheduler.h"
@@ -53,6 +54,11 @@ class CheckpointComponents : public ComponentSource {
   const std::function<void(uint64_t, uint64_t)> progress_;
   uint64_t bytes_ = 0, bytes_read_ = 0;
 };
+
+/// Of the frames that are denoised, those that are decoded.
+int32_t decoded_frames(const WanGenerateOptions &options) {
+  return options.used_frames ? options.used_frames : options.num_frames;
+}
 
 std::string describe_size(const WanGenerateOptions &options) {
   return std::to_string(options.layout.width) + "x" + std::to_string(options.layout.height) + " with " +
@@ -123,6 +129,15 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   require(options.num_frames > 0 && (options.num_frames - 1) % defaults.frames_multiple == 0,
           "The number of frames, " + std::to_string(options.num_frames) +
               ", is not 1 more than a multiple of " + std::to_string(defaults.frames_multiple));
+  require(options.used_frames >= 0 && options.used_frames <= options.num_frames,
+          "The number of frames to decode, " + std::to_string(options.used_frames) +
+              ", is not in 0 to the clip's " + std::to_string(options.num_frames));
+  require(!options.on_device || device_.is_cuda(),
+          "Frames can only stay on a GPU where the model is on one, and this model is on the CPU");
+  const int32_t decoded = decoded_frames(options);
+  require(options.fade_frames >= 0 && options.fade_frames <= decoded / 2,
+          "A crossfade of " + std::to_string(options.fade_frames) + " frames does not fit a clip of " +
+              std::to_string(decoded) + ": it may have 0 to " + std::to_string(decoded / 2));
   require(options.steps > 0 && options.steps <= config_.scheduler.num_train_timesteps,
           "steps=" + std::to_string(options.steps) + " is not in 1 to " +
               std::to_string(config_.scheduler.num_train_timesteps));
@@ -144,7 +159,8 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   require_memory(options, tiled_decode_bytes(*vae_, height, width), device_);
   // Decoded in tiles, the whole clip waits in host memory, in float32.
   const auto pixels = static_cast<uint64_t>(layout.width) * static_cast<uint64_t>(layout.height);
-  require_memory(options, pixels * static_cast<uint64_t>(options.num_frames) * 3 * sizeof(float), at::kCPU);
+  const uint64_t values = pixels * 3 * static_cast<uint64_t>(decoded_frames(options));
+  require_memory(options, values * sizeof(float), at::kCPU);
 }
 
 bool WanPipeline::needs_tiles(int64_t height, int64_t width) const {
@@ -210,9 +226,12 @@ at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, const at::Ten
   return latents;
 }
 
-void WanPipeline::decode(const at::Tensor &latents, FrameRing &ring, const RunContext &context) const {
-  const at::Tensor normalized = vae_->denormalize(latents);
-  const int64_t chunks = latents.size(2), height = latents.size(3), width = latents.size(4);
+void WanPipeline::decode(const at::Tensor &latents, int64_t frames, Crossfade &fade, FrameRing &ring,
+                         const RunContext &context) const {
+  const int64_t scale = config_.vae.temporal_scale();
+  const int64_t chunks = 1 + (frames - 1 + scale - 1) / scale;  // the first gives one frame
+  const at::Tensor normalized = vae_->denormalize(latents.narrow(2, 0, chunks));
+  const int64_t height = latents.size(3), width = latents.size(4);
   const bool tiled = needs_tiles(height, width);
   const int64_t passes = tiled ? Tiling(*vae_).count(height, width) : 1;
   const auto steps = static_cast<int32_t>(passes * chunks);
@@ -221,16 +240,22 @@ void WanPipeline::decode(const at::Tensor &latents, FrameRing &ring, const RunCo
   const auto chunk_done = [&] {
     if (++done < steps) progress.report(done);
   };
+  int64_t left = frames;
+  const auto push = [&](const at::Tensor &chunk) {
+    const int64_t count = std::min(left, chunk.size(2));  // the last chunk may be used in part
+    left -= count;
+    const at::Tensor leaving = fade(chunk.narrow(2, 0, count));
+    if (leaving.defined()) ring.push(leaving);
+  };
   if (tiled) {
     const at::Tensor video = tiled_decode(*vae_, normalized, context, chunk_done);
-    const int64_t scale = config_.vae.temporal_scale();
     for (int64_t first = 0; first < video.size(2); first += first ? scale : 1)
-      ring.push(video.narrow(2, first, first ? scale : 1).to(device_));
+      push(video.narrow(2, first, first ? scale : 1).to(device_));
   } else {
     StreamState state;
     for (const at::Tensor &latent : normalized.split(1, 2)) {
       context.check();
-      ring.push(vae_->decode(latent, state, context));
+      push(vae_->decode(latent, state, context));
       chunk_done();
     }
   }
@@ -240,6 +265,9 @@ void WanPipeline::decode(const at::Tensor &latents, FrameRing &ring, const RunCo
 
 void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &context) {
   const c10::DeviceGuard guard(device_);
+  // Gone unless this clip ends well and is followed by another.
+  Crossfade fade(options.fade_frames, decoded_frames(options), std::exchange(tail_, {}),
+                 [&context] { return context.is_followed(); });
   check(options);
   const bool guided = options.guidance_scale > 1;
   const StageProgress progress(context, WAN_STAGE_TEXT, guided ? 2 : 1);
@@ -252,8 +280,11 @@ void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &
   }
   if (!device_.is_cpu()) text_encoder_.reset();
   // Made before denoising, so that the first chunk waits for no allocation.
-  FrameRing ring(options.layout, config_.vae.temporal_scale(), frame_pool_, context);
-  decode(denoise(options, prompt, negative, context), ring, context);
+  FrameRing ring(options.layout, config_.vae.temporal_scale(),
+                 options.on_device ? FrameMemory::kDevice : FrameMemory::kHost, frame_pool_, context);
+  const at::Tensor latents = denoise(options, prompt, negative, context);
+  decode(latents, decoded_frames(options), fade, ring, context);
+  tail_ = fade.tail();
 }
 
 }  // namespace wan

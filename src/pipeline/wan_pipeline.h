@@ -10,6 +10,7 @@
 
 #include "checkpoint/config.h"
 #include "checkpoint/weights.h"
+#include "pipeline/crossfade.h"
 #include "pipeline/frame_ring.h"
 #include "run_context.h"
 #include "text/prompt_clean.h"
@@ -66,8 +67,10 @@ class WanPipeline {
                      const RunContext &context) const;
   /// Whether a clip does not fit the free memory unless it is decoded in tiles.
   bool needs_tiles(int64_t height, int64_t width) const;
-  /// latents: [1, z_dim, T, H, W]. In tiles, the first frame comes when all are decoded.
-  void decode(const at::Tensor &latents, FrameRing &ring, const RunContext &context) const;
+  /// The first so many frames of a clip. latents: [1, z_dim, T, H, W]. In tiles, the first frame comes when
+  /// all are decoded.
+  void decode(const at::Tensor &latents, int64_t frames, Crossfade &fade, FrameRing &ring,
+              const RunContext &context) const;
 
   const CheckpointConfig config_;
   const std::unique_ptr<ComponentSource> source_;
@@ -78,6 +81,7 @@ class WanPipeline {
   std::unique_ptr<const WanTransformer3DModel> transformer_, transformer_2_;
   std::unique_ptr<const AutoencoderKLWan> vae_;
   PromptEmbedding prompt_, negative_prompt_;  // of the last clip
+  at::Tensor tail_;  // the frames that the last clip kept for a crossfade with the next, if it did
   const std::shared_ptr<FramePool> frame_pool_;
 };
 

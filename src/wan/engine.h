@@ -76,15 +76,15 @@ typedef enum WanStage { WAN_STAGE_LOAD, WAN_STAGE_TEXT, WAN_STAGE_DENOISE, WAN_S
 
 typedef struct WanProgress {
   WanStage stage;
-  int32_t step,
-      steps;      /* done and in all: per cent (LOAD), prompts (TEXT), steps (DENOISE), chunks (DECODE;
-                     in tiles, of each) */
-  double seconds; /* since the stage began */
+  int32_t step, steps; /* done and in all: per cent (LOAD), prompts (TEXT), steps (DENOISE), chunks (DECODE;
+                          in tiles, of each) */
+  double seconds;      /* since the stage began */
 } WanProgress;
 
-/** One decoded chunk: num_frames frames of WanPixelLayout.size bytes, one after the other, complete and at rest. */
+/** One decoded chunk: num_frames frames of WanPixelLayout.size bytes, one after the other, complete and at
+ * rest. */
 typedef struct WanFrames {
-  uint8_t *data;       /* in host memory, or in the memory of the model's GPU (WanGenerateOptions.on_device) */
+  uint8_t *data;     /* in host memory, or in that of the model's GPU (WanGenerateOptions.on_device) */
   size_t frame_size; /* bytes from one frame to the next */
   int32_t num_frames;
   int32_t first_frame; /* index in the clip */
@@ -97,12 +97,13 @@ typedef struct WanCallbacks {
   void (*progress)(void *user, const WanProgress *progress);
   /** Polled between layers and chunks, from any thread: true stops the call with WAN_CANCELLED. */
   bool (*cancelled)(void *user);
-  /** Takes the chunk, whatever it returns (give it back with frames_free). In order, on a thread of the engine; may
-   * block, which holds back the decoder, but not once cancelled() would say true. False stops the call with
-   * WAN_CANCELLED. */
+  /** Takes the chunk, whatever it returns (give it back with frames_free). In order, on a thread of the
+   * engine; may block, which holds back the decoder, but not once cancelled() would say true. False stops the
+   * call with WAN_CANCELLED. */
   bool (*frames)(void *user, WanFrames *frames);
-  /** With WanGenerateOptions.fade_frames, asked once a clip, before its last fade_frames frames would leave: whether
-   * another clip follows. True keeps them in the model, for the next clip to fade in over. */
+  /** With WanGenerateOptions.fade_frames, asked once a clip on the calling thread, before its last
+   * fade_frames frames would leave: whether another clip follows. True keeps them in the model, for the next
+   * clip to fade in over. NULL stands for false. */
   bool (*followed)(void *user);
 } WanCallbacks;
 
@@ -117,9 +118,9 @@ typedef struct WanGenerateOptions {
   uint64_t seed;
   int32_t num_frames, steps;
   int32_t used_frames; /* of num_frames, only the first so many are decoded; 0: all */
-  int32_t fade_frames; /* crossfade with the clip before, if that kept its last frames for it, and with the one
-                          after; at most half of the frames that are decoded; 0: cut */
-  bool on_device;      /* the frames stay on the GPU: needs a model on CUDA */
+  int32_t fade_frames; /* crossfade with the clip before, if that kept its last frames for it, and with the
+                          one after; at most half of the frames that are decoded; 0: cut */
+  bool on_device;      /* the frames stay on the GPU, in its primary context: needs a model on CUDA */
   double guidance_scale, guidance_scale_2;
   double flow_shift;
   WanScheduler scheduler;
@@ -129,7 +130,8 @@ typedef struct WanGenerateOptions {
 typedef struct WanMemory {
   uint64_t gpu_bytes, gpu_peak_bytes; /* held by tensors on the model's device; 0 on the CPU */
   uint64_t pinned_bytes;              /* page-locked host memory */
-  uint64_t pool_bytes; /* host memory for decoded frames, in use or not; page-locked where there is a GPU */
+  uint64_t pool_bytes; /* for decoded frames, in use or not: page-locked host memory where there is a GPU, or
+                          memory of the GPU (WanGenerateOptions.on_device) */
 } WanMemory;
 
 typedef struct WanModel WanModel;
@@ -150,7 +152,8 @@ typedef struct WanEngineApi {
   void (*memory)(const WanModel *model, WanMemory *memory);
   /** NULL is allowed. */
   void (*model_free)(WanModel *model);
-  /** Callable from any thread, also after model_free. */
+  /** Callable from any thread, also after model_free. The memory is used again at once: what reads it on a
+   * GPU must be done. */
   void (*frames_free)(WanFrames *frames);
 } WanEngineApi;
 

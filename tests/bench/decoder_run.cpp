@@ -76,7 +76,7 @@ void VideoDecoder::decode_sync(const at::Tensor &latents, Receiver &receiver) co
 
 void VideoDecoder::decode_async(const at::Tensor &latents, Receiver &receiver) const {
   const RunContext context(receiver.callbacks());
-  FrameRing ring(options_.layout, options_.chunk_frames, pool_, context);
+  FrameRing ring(options_.layout, options_.chunk_frames, FrameMemory::kHost, pool_, context);
   decode_chunks(latents, context, receiver.trace, [&](int64_t chunk, const at::Tensor &frames) {
     const Trace::Span span(receiver.trace, Lane::kDecoder, "push", chunk);
     ring.push(frames);

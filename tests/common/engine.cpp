@@ -9,7 +9,7 @@ namespace wan::test {
 namespace {
 
 WanCallbacks callbacks_of(const Listener &listener) {
-  WanCallbacks callbacks;
+  WanCallbacks callbacks{};
   callbacks.user = const_cast<Listener *>(&listener);
   callbacks.progress = [](void *user, const WanProgress *progress) {
     static_cast<const Listener *>(user)->progress(*progress);
@@ -20,6 +20,7 @@ WanCallbacks callbacks_of(const Listener &listener) {
     api().frames_free(frames);
     return go_on;
   };
+  callbacks.followed = [](void *user) { return static_cast<const Listener *>(user)->followed(); };
   return callbacks;
 }
 
@@ -87,12 +88,17 @@ void generate(const Model &model, const WanGenerateOptions &options, const Liste
   check(api().generate(model.get(), &options, &callbacks, &error), error);
 }
 
-at::Tensor generate_clip(const Model &model, const WanGenerateOptions &options) {
+at::Tensor pixels_of(const WanFrames &frames, const WanGenerateOptions &options) {
+  const auto size = static_cast<int64_t>(options.layout.size);
+  const at::Device device = options.on_device ? at::kCUDA : at::kCPU;  // which GPU, LibTorch finds out
+  return at::from_blob(frames.data, {frames.num_frames, size}, at::dtype(at::kByte).device(device))
+      .to(at::kCPU, /*non_blocking=*/false, /*copy=*/true);
+}
+
+at::Tensor generate_clip(const Model &model, const WanGenerateOptions &options, Listener listener) {
   std::vector<at::Tensor> chunks;
-  Listener listener;
   listener.frames = [&](const WanFrames &frames) {
-    const auto size = static_cast<int64_t>(options.layout.size);
-    chunks.push_back(at::from_blob(frames.data, {frames.num_frames, size}, at::kByte).clone());
+    chunks.push_back(pixels_of(frames, options));
     return true;
   };
   generate(model, options, listener);

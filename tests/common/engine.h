@@ -33,6 +33,7 @@ struct Listener {
   std::function<bool()> cancelled = [] { return false; };
   /// Returns whether to go on. The frames are given back afterwards.
   std::function<bool(const WanFrames &)> frames = [](const WanFrames &) { return true; };
+  std::function<bool()> followed = [] { return false; };
 };
 
 /// The embedded model's defaults with a prompt.
@@ -41,7 +42,10 @@ WanGenerateOptions tiny_options(WanPixelFormat format = WAN_PIXEL_RGB);
 /// Throws Failure.
 void generate(const Model &model, const WanGenerateOptions &options, const Listener &listener);
 
-/// A whole clip as uint8 [frames, layout.size].
-at::Tensor generate_clip(const Model &model, const WanGenerateOptions &options);
+/// A copy of a chunk in host memory, uint8 [num_frames, layout.size].
+at::Tensor pixels_of(const WanFrames &frames, const WanGenerateOptions &options);
+
+/// A whole clip as uint8 [frames, layout.size]. The listener's `frames` is not called.
+at::Tensor generate_clip(const Model &model, const WanGenerateOptions &options, Listener listener = {});
 
 }  // namespace wan::test

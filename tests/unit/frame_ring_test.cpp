@@ -1,5 +1,5 @@
 // The way of the frames out of the engine: order, back-pressure, and memory that is used again. On the CPU,
-// and on CUDA where WAN_TEST_DEVICE says so.
+// and on CUDA where WAN_TEST_DEVICE says so, from where the frames go to host memory or stay.
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
@@ -20,12 +20,12 @@ using Frames = std::unique_ptr<WanFrames, void (*)(WanFrames *)>;
 
 constexpr int64_t kChunkFrames = 4;
 
-at::Tensor pixels_of(const WanFrames &frames) {
-  return at::from_blob(frames.data, {frames.num_frames, static_cast<int64_t>(frames.frame_size)}, at::kByte)
-      .clone();
+std::vector<FrameMemory> memories() {
+  if (test_device_name() == "cpu") return {FrameMemory::kHost};
+  return {FrameMemory::kHost, FrameMemory::kDevice};
 }
 
-class FrameRingTest : public testing::Test {
+class FrameRingTest : public testing::TestWithParam<FrameMemory> {
  protected:
   /// Takes a chunk and says whether to go on.
   using Receive = std::function<bool(Frames)>;
@@ -38,7 +38,15 @@ class FrameRingTest : public testing::Test {
       return (*static_cast<const Receive *>(user))(Frames(frames, free_frames));
     };
     context_ = std::make_unique<RunContext>(callbacks);
-    return std::make_unique<FrameRing>(layout_, kChunkFrames, pool_, *context_);
+    return std::make_unique<FrameRing>(layout_, kChunkFrames, GetParam(), pool_, *context_);
+  }
+
+  /// A copy in host memory.
+  static at::Tensor pixels_of(const WanFrames &frames) {
+    const at::Device device = GetParam() == FrameMemory::kDevice ? test_device() : at::kCPU;
+    return at::from_blob(frames.data, {frames.num_frames, static_cast<int64_t>(frames.frame_size)},
+                         at::dtype(at::kByte).device(device))
+        .to(at::kCPU, /*non_blocking=*/false, /*copy=*/true);
   }
 
   at::Tensor chunk(int64_t frames) const {
@@ -53,7 +61,7 @@ class FrameRingTest : public testing::Test {
   std::unique_ptr<RunContext> context_;
 };
 
-TEST_F(FrameRingTest, HandsOverEveryChunkInOrderAsItsPixels) {
+TEST_P(FrameRingTest, HandsOverEveryChunkInOrderAsItsPixels) {
   std::vector<at::Tensor> sent, received;
   std::vector<int32_t> firsts;
   const Receive receive = [&](Frames frames) {
@@ -78,7 +86,7 @@ TEST_F(FrameRingTest, HandsOverEveryChunkInOrderAsItsPixels) {
   }
 }
 
-TEST_F(FrameRingTest, UsesItsMemoryAgainFromClipToClip) {
+TEST_P(FrameRingTest, UsesItsMemoryAgainFromClipToClip) {
   const Receive receive = [](Frames) { return true; };
   for (int clip = 0; clip < 3; ++clip) {
     const auto out = ring(receive);
@@ -91,7 +99,7 @@ TEST_F(FrameRingTest, UsesItsMemoryAgainFromClipToClip) {
   }
 }
 
-TEST_F(FrameRingTest, AReceiverMayKeepAllChunks) {
+TEST_P(FrameRingTest, AReceiverMayKeepAllChunks) {
   std::vector<Frames> kept;
   const Receive receive = [&](Frames frames) {
     kept.push_back(std::move(frames));
@@ -112,7 +120,7 @@ TEST_F(FrameRingTest, AReceiverMayKeepAllChunks) {
   for (size_t i = 0; i < kept.size(); ++i) EXPECT_TRUE(at::equal(pixels_of(*kept[i]), sent[i])) << i;
 }
 
-TEST_F(FrameRingTest, ASlowReceiverHoldsBackTheDecoder) {
+TEST_P(FrameRingTest, ASlowReceiverHoldsBackTheDecoder) {
   std::atomic<int> received = 0;
   std::atomic<bool> open = false;
   const Receive receive = [&](Frames) {
@@ -135,7 +143,7 @@ TEST_F(FrameRingTest, ASlowReceiverHoldsBackTheDecoder) {
   EXPECT_EQ(received, 10);
 }
 
-TEST_F(FrameRingTest, ARefusalStopsTheDecoderAndGivesAllMemoryBack) {
+TEST_P(FrameRingTest, ARefusalStopsTheDecoderAndGivesAllMemoryBack) {
   int received = 0;
   const Receive receive = [&](Frames) { return ++received < 3; };
   auto out = ring(receive);
@@ -151,7 +159,7 @@ TEST_F(FrameRingTest, ARefusalStopsTheDecoderAndGivesAllMemoryBack) {
   EXPECT_EQ(pool_->bytes(), 4 * slot_bytes()) << "all four are free";
 }
 
-TEST_F(FrameRingTest, DropsWhatWasNotHandedOver) {
+TEST_P(FrameRingTest, DropsWhatWasNotHandedOver) {
   std::atomic<int> received = 0;
   const Receive receive = [&](Frames) {
     ++received;
@@ -165,21 +173,37 @@ TEST_F(FrameRingTest, DropsWhatWasNotHandedOver) {
     while (received == 0) std::this_thread::yield();
   }
   EXPECT_EQ(received, 1);
-  pool_->prepare(kChunkFrames, layout_.size, 4);
+  pool_->prepare(GetParam(), kChunkFrames, layout_.size, 4);
   EXPECT_EQ(pool_->bytes(), 4 * slot_bytes());
 }
 
-TEST_F(FrameRingTest, AnotherSizeReplacesTheSlots) {
-  pool_->prepare(4, 100, 3);
+TEST_P(FrameRingTest, AnotherSizeReplacesTheSlots) {
+  pool_->prepare(GetParam(), 4, 100, 3);
   std::shared_ptr<const at::Tensor> old = pool_->take();
   EXPECT_EQ(old->sizes(), (std::vector<int64_t>{4, 100}));
   EXPECT_EQ(pool_->bytes(), 1200u);
-  pool_->prepare(4, 50, 1);
+  pool_->prepare(GetParam(), 4, 50, 1);
   EXPECT_EQ(pool_->bytes(), 400u + 200u);
   old.reset();
   EXPECT_EQ(pool_->bytes(), 200u);
   EXPECT_EQ(pool_->take()->sizes(), (std::vector<int64_t>{4, 50}));
 }
+
+TEST_P(FrameRingTest, OtherMemoryReplacesTheSlots) {
+  if (GetParam() == FrameMemory::kHost) GTEST_SKIP() << "there is no other memory";
+  pool_->prepare(FrameMemory::kHost, 4, 100, 2);
+  std::shared_ptr<const at::Tensor> old = pool_->take();
+  EXPECT_TRUE(old->is_pinned());
+  pool_->prepare(FrameMemory::kDevice, 4, 100, 1);
+  EXPECT_EQ(pool_->bytes(), 400u + 400u);
+  old.reset();
+  EXPECT_EQ(pool_->bytes(), 400u);
+  EXPECT_EQ(pool_->take()->device(), test_device());
+}
+
+INSTANTIATE_TEST_SUITE_P(, FrameRingTest, testing::ValuesIn(memories()), [](const auto &memory) {
+  return memory.param == FrameMemory::kHost ? "Host" : "Device";
+});
 
 }  // namespace
 }  // namespace wan::test

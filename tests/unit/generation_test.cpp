@@ -90,6 +90,55 @@ TEST_F(Generation, ChunksComeInOrderWithTheirIndices) {
   EXPECT_EQ(frame, 9);
 }
 
+TEST_F(Generation, FramesThatStayOnTheGpuAreTheSame) {
+  if (test_device_name() == "cpu") GTEST_SKIP() << "needs a GPU";
+  for (const WanPixelFormat format :
+       {WAN_PIXEL_NV12, WAN_PIXEL_I420, WAN_PIXEL_RGB, WAN_PIXEL_RGBX, WAN_PIXEL_BGRX}) {
+    WanGenerateOptions options = small_clip(format);
+    options.num_frames = 13;
+    const at::Tensor expected = generate_clip(model_, options);
+    options.on_device = true;
+    EXPECT_TRUE(at::equal(generate_clip(model_, options), expected)) << format;
+  }
+}
+
+TEST_F(Generation, FramesCannotStayOnAGpuThatTheModelIsNotOn) {
+  const Model model = load_model(tiny_model(), "cpu");
+  WanGenerateOptions options = small_clip();
+  options.on_device = true;
+  try {
+    generate(model, options, {});
+    FAIL() << "made";
+  } catch (const Failure &failure) {
+    EXPECT_EQ(failure.status, WAN_INVALID);
+    EXPECT_THAT(failure.message, HasSubstr("this model is on the CPU"));
+  }
+}
+
+TEST_F(Generation, OnlyTheFramesThatAreUsedAreDecoded) {
+  WanGenerateOptions options = small_clip();
+  options.num_frames = 13;
+  const at::Tensor whole = generate_clip(model_, options);
+  for (const int32_t used : {1, 4, 5, 7, 13}) {
+    options.used_frames = used;
+    std::vector<at::Tensor> chunks;
+    int32_t frames = 0, decoded = 0;
+    Listener listener;
+    listener.frames = [&](const WanFrames &chunk) {
+      EXPECT_EQ(chunk.first_frame, frames);
+      frames += chunk.num_frames;
+      chunks.push_back(pixels_of(chunk, options));
+      return true;
+    };
+    listener.progress = [&](const WanProgress &progress) {
+      if (progress.stage == WAN_STAGE_DECODE) decoded = progress.steps;
+    };
+    generate(model_, options, listener);
+    EXPECT_TRUE(at::equal(at::cat(chunks), whole.narrow(0, 0, used))) << used;
+    EXPECT_EQ(decoded, 1 + (used + 2) / 4) << "chunks beyond are not decoded";
+  }
+}
+
 TEST_F(Generation, ProgressTellsEveryStage) {
   std::vector<std::pair<WanStage, int32_t>> heard;
   Listener listener;
@@ -138,6 +187,8 @@ TEST_F(Generation, BadValuesAreNamed) {
   EXPECT_THAT(refusal([](auto &o) { o.layout.height = 0; }), HasSubstr("height 0"));
   EXPECT_THAT(refusal([](auto &o) { o.num_frames = 4; }), HasSubstr("number of frames, 4,"));
   EXPECT_THAT(refusal([](auto &o) { o.num_frames = -3; }), HasSubstr("-3"));
+  EXPECT_THAT(refusal([](auto &o) { o.used_frames = 6; }), HasSubstr("6, is not in 0 to the clip's 5"));
+  EXPECT_THAT(refusal([](auto &o) { o.used_frames = -1; }), HasSubstr("-1, is not in 0 to the clip's 5"));
   EXPECT_THAT(refusal([](auto &o) { o.steps = 0; }), HasSubstr("steps=0"));
   EXPECT_THAT(refusal([](auto &o) { o.steps = 1001; }), HasSubstr("steps=1001"));
   EXPECT_THAT(refusal([](auto &o) { o.flow_shift = 0; }), HasSubstr("flow-shift"));
@@ -145,6 +196,137 @@ TEST_F(Generation, BadValuesAreNamed) {
   EXPECT_THAT(refusal([](auto &o) { o.prompt = "\xff\xfe"; }), HasSubstr("UTF-8"));
   EXPECT_THAT(refusal([](auto &o) { o.layout = packed_layout(WAN_PIXEL_RGB, 32768, 16); }),
               HasSubstr("1024 at most"));
+}
+
+/// Clips of 13 frames, RGB, that fade over 3: what each is without a fade, and with one.
+class Crossfades : public Generation {
+ protected:
+  static constexpr int32_t kFrames = 13, kFade = 3;
+
+  static WanGenerateOptions clip(uint64_t seed, int32_t fade_frames = kFade) {
+    WanGenerateOptions options = small_clip();
+    options.num_frames = kFrames;
+    options.seed = seed;
+    options.fade_frames = fade_frames;
+    return options;
+  }
+  at::Tensor unfaded(uint64_t seed) const { return generate_clip(model_, clip(seed, 0)); }
+  at::Tensor faded(const WanGenerateOptions &options, bool followed) const {
+    Listener listener;
+    listener.followed = [followed] { return followed; };
+    return generate_clip(model_, options, listener);
+  }
+
+  /// Bytes of `before` that turn into those of `after`.
+  static at::Tensor mixed(const at::Tensor &before, const at::Tensor &after) {
+    const int64_t frames = before.size(0);
+    const at::Tensor share =
+        (at::arange(1, frames + 1, at::kDouble) / static_cast<double>(frames + 1)).unsqueeze(1);
+    return before.to(at::kDouble) * (1 - share) + after.to(at::kDouble) * share;
+  }
+  static double greatest_difference(const at::Tensor &a, const at::Tensor &b) {
+    return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
+  }
+};
+
+TEST_F(Crossfades, JoinClipAfterClip) {
+  const std::vector<at::Tensor> plain = {unfaded(1), unfaded(2), unfaded(3)};
+  for (size_t i = 0; i < 3; ++i) {
+    const bool last = i == 2;
+    const at::Tensor out = faded(clip(i + 1), !last);
+    const int64_t end = last ? kFrames : kFrames - kFade, begin = i ? kFade : 0;
+    ASSERT_EQ(out.size(0), end) << i;
+    EXPECT_TRUE(at::equal(out.narrow(0, begin, end - begin), plain[i].narrow(0, begin, end - begin))) << i;
+    if (i == 0) continue;
+    const at::Tensor expected =
+        mixed(plain[i - 1].narrow(0, kFrames - kFade, kFade), plain[i].narrow(0, 0, kFade));
+    // The bytes of both clips were rounded, and so are those of the mixture.
+    EXPECT_LE(greatest_difference(out.narrow(0, 0, kFade), expected), 1.001) << i;
+    EXPECT_GT(greatest_difference(out.narrow(0, 0, kFade), plain[i].narrow(0, 0, kFade)), 2) << i;
+  }
+  EXPECT_TRUE(at::equal(faded(clip(1), false), plain[0])) << "the last clip kept nothing";
+}
+
+TEST_F(Crossfades, OfClipsThatAreUsedInPart) {
+  WanGenerateOptions options = clip(1);
+  options.used_frames = 7;
+  const at::Tensor first = unfaded(1), second = unfaded(2);
+  EXPECT_TRUE(at::equal(faded(options, true), first.narrow(0, 0, 4)));
+  const at::Tensor expected = mixed(first.narrow(0, 4, kFade), second.narrow(0, 0, kFade));
+  EXPECT_LE(greatest_difference(faded(clip(2), false).narrow(0, 0, kFade), expected), 1.001);
+}
+
+TEST_F(Crossfades, FramesAndChunksAreCountedAsTheyLeave) {
+  faded(clip(1), true);
+  int32_t frame = 0, chunk = 0, asked = 0;
+  Listener listener;
+  listener.frames = [&](const WanFrames &frames) {
+    EXPECT_EQ(frames.first_frame, frame);
+    EXPECT_EQ(frames.chunk, chunk++);
+    frame += frames.num_frames;
+    return true;
+  };
+  listener.followed = [&] { return ++asked > 0; };
+  generate(model_, clip(2), listener);
+  EXPECT_EQ(frame, kFrames - kFade);
+  EXPECT_EQ(chunk, 4);
+  EXPECT_EQ(asked, 1);
+}
+
+TEST_F(Crossfades, NobodyIsAskedForACut) {
+  Listener listener;
+  listener.followed = [] {
+    ADD_FAILURE() << "asked";
+    return true;
+  };
+  generate(model_, clip(1, 0), listener);
+}
+
+TEST_F(Crossfades, WhatComesBetweenDropsTheTail) {
+  const at::Tensor plain = unfaded(2);
+  const auto cancelled = [&](WanStage stage) {
+    return [this, stage] {
+      std::atomic<bool> cancel = false;
+      Listener listener;
+      listener.progress = [&](const WanProgress &progress) { cancel = cancel || progress.stage == stage; };
+      listener.cancelled = [&] { return cancel.load(); };
+      listener.followed = [] { return true; };
+      EXPECT_EQ(failure_of(clip(3), listener).status, WAN_CANCELLED);
+    };
+  };
+  const auto other = [&](auto change) {
+    return [this, change] {
+      WanGenerateOptions options = clip(3);
+      change(options);
+      failure_of(options);
+    };
+  };
+  const std::pair<const char *, std::function<void()>> between[] = {
+      {"a cancel before the frames", cancelled(WAN_STAGE_DENOISE)},
+      {"a cancel among the frames", cancelled(WAN_STAGE_DECODE)},
+      {"an error", other([](auto &o) { o.steps = 0; })},
+      {"a cut", other([](auto &o) { o.fade_frames = 0; })},
+      {"another size", other([](auto &o) { o.layout = packed_layout(WAN_PIXEL_RGB, 32, 64); })},
+      {"another length", other([](auto &o) { o.fade_frames = 2; })},
+  };
+  for (const auto &[name, happens] : between) {
+    faded(clip(1), true);
+    happens();
+    EXPECT_TRUE(at::equal(faded(clip(2), false), plain)) << name;
+  }
+}
+
+TEST_F(Crossfades, BadLengthsAreNamed) {
+  const auto refusal = [&](int32_t fade_frames, int32_t used_frames) {
+    WanGenerateOptions options = clip(1, fade_frames);
+    options.used_frames = used_frames;
+    const Failure failure = failure_of(options);
+    EXPECT_EQ(failure.status, WAN_INVALID) << failure.message;
+    return failure.message;
+  };
+  EXPECT_THAT(refusal(7, 0), HasSubstr("7 frames does not fit a clip of 13: it may have 0 to 6"));
+  EXPECT_THAT(refusal(3, 5), HasSubstr("3 frames does not fit a clip of 5: it may have 0 to 2"));
+  EXPECT_THAT(refusal(-1, 0), HasSubstr("-1 frames"));
 }
 
 TEST_F(Generation, AVideoTooBigForTheMachineIsRefusedBeforeItStarts) {
