@@ -12,6 +12,20 @@
  * Size, rate and format are caps, as in videotestsrc; what downstream leaves open becomes the checkpoint's
  * own. They are fixed by the first negotiation of a run. Width and height must be multiples of 16.
  *
+ * ## Live
+ *
+ * With #GstWanSrc:is-live the video starts at once and keeps its rate by the clock, whatever generation does:
+ * before the first frame it is black, and when no frame is ready at its time, #GstWanSrc:underrun says what
+ * is sent. Timestamps are the running time at which a frame is sent; the latency is one frame.
+ *
+ * ## Clips
+ *
+ * After the clips that #GstWanSrc:prompts and #GstWanSrc::enqueue have queued come those of
+ * #GstWanSrc:prompt, until there are #GstWanSrc:num-clips. #GstWanSrc::skip ends the one that is on air.
+ *
+ * Text that comes in at the pad prompt_sink is the prompt from its time on, until the text ends: clips are
+ * cut at these times. A live source changes the prompt at the next clip.
+ *
  * ## Launch lines
  *
  * |[
@@ -25,28 +39,39 @@
  * ]| The released 14B checkpoint; the seed makes the video repeatable.
  *
  * |[
- * gst-launch-1.0 -m wansrc num-clips=-1 prompt="a green star rising" ! videoconvert ! autovideosink
- * ]| Clip after clip, each with the next seed, with all messages shown.
+ * gst-launch-1.0 wansrc is-live=true num-clips=-1 prompt="a green star rising" ! videoconvert ! autovideosink
+ * ]| Live, clip after clip, each with the next seed.
+ *
+ * |[
+ * gst-launch-1.0 filesrc location=story.srt ! subparse ! wan.prompt_sink wansrc name=wan ! x264enc ! mp4mux !
+ *   filesink location=story.mp4
+ * ]| A film whose script are subtitles.
  *
  * ## Messages
  *
- * - progress messages (code "load") while the model is loaded, complete before the first buffer;
- * - element messages "wan-progress" while a clip is made: clip (int), seed (guint64), stage (string: text,
- * denoise or decode), step and steps (int: done and in all), seconds (double, since the stage began).
+ * - progress messages (code "load") while the model is loaded, complete before the first buffer; none when
+ * live, since applications wait in PAUSED for them;
+ * - element messages "wan-progress" while a clip is made (and, live, while the model is loaded): clip (int),
+ * seed (guint64), stage (string: load, text, denoise or decode), step and steps (int: done and in all),
+ * seconds (double, since the stage began);
+ * - element messages "wan-clip" when the first frame of a clip is sent: clip, seed, prompt (string), pts
+ * (guint64);
+ * - live: element messages "wan-underrun" when frames begin to be missing and when they are there again:
+ * running (boolean), pts (guint64), frames (guint64, missing so far); QoS messages when downstream was late.
  *
  * ## Frames
  *
  * Every buffer is one frame with exact timestamps and duration, its number as the offset, and a custom meta
  * "GstWanMeta" (see gst_buffer_get_custom_meta()): clip (int), chunk (int, the latent frame in the clip),
- * frame (int, in the clip) and seed (guint64). Each clip starts with tags: title (the prompt), encoder, and
- * comment (the settings, as properties).
+ * frame (int, in the clip), seed (guint64) and repeated (boolean; a filler before the first frame has clip
+ * -1). Each clip starts with tags: title (the prompt), encoder, and comment (the settings, as properties).
  *
  * ## Errors
  *
  * A model or file that is missing is RESOURCE/NOT_FOUND; a wrong checkpoint, value or size is
  * RESOURCE/SETTINGS; too little memory is RESOURCE/NO_SPACE_LEFT; a device that is absent or fails is
- * RESOURCE/OPEN_READ_WRITE; an engine library that is missing or of another version is LIBRARY/INIT; all else
- * is STREAM/FAILED.
+ * RESOURCE/OPEN_READ_WRITE; an engine library that is missing or of another version is LIBRARY/INIT; a timed
+ * prompt that is not UTF-8 is STREAM/DECODE; all else is STREAM/FAILED.
  */
 #include "wansrc.h"
 
@@ -85,6 +110,7 @@ struct Run {
   bool started = false;
   ModelChoice choice;
   RunSettings settings;
+  int num_frames = 0;  // as the property has it
   GstVideoInfo info = {};
   bool loading = false;
   Chunk chunk;         // being pushed; empty between chunks
@@ -93,6 +119,7 @@ struct Run {
 
 // Of a live source; for the streaming thread.
 struct Live {
+  Filler filler = Filler::Black;
   bool filling = true;         // the queue, before frames go on air
   Chunk last;                  // holds the frame that was sent last; empty before the first
   int last_frame = 0;          // in that chunk
@@ -273,7 +300,7 @@ static void announce_clip(GstWanSrc *self, const Clip &clip, GstClockTime pts) {
 static double visible_part(GstWanSrc *self) {
   const GstVideoInfo &info = self->run.info;
   const int frames = info.fps_n / (2 * info.fps_d);
-  const bool fades = is_live(self) && self->settings.filler == Filler::Fade;
+  const bool fades = is_live(self) && self->live.filler == Filler::Fade;
   return fades && self->live.faded_frames < frames ? double(++self->live.faded_frames) / (frames + 1) : 1;
 }
 
@@ -439,8 +466,9 @@ static GstFlowReturn gst_wan_src_create(GstPushSrc *src, GstBuffer **buffer) {
 
 // ---- starting and stopping
 
-static void warn_of_rounding(GstWanSrc *self, const WanDefaults &defaults) {
-  const int wanted = self->settings.clip.num_frames, rounded = round_frames(wanted, defaults);
+static void warn_of_rounding(GstWanSrc *self) {
+  const WanDefaults &defaults = self->run.settings.defaults;
+  const int wanted = self->run.num_frames, rounded = round_frames(wanted, defaults);
   if (wanted == 0 || wanted == rounded) return;
   GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS,
                       ("num-frames=%d becomes %d: it must be 1 more than a multiple of %d.", wanted, rounded,
@@ -472,6 +500,8 @@ static void begin_run(GstWanSrc *self, const ModelChoice &choice, const WanDefau
   self->run.pump = std::move(pump);
   self->run.choice = choice;
   self->run.settings = run_settings(self, defaults, live);
+  self->run.num_frames = self->settings.clip.num_frames;
+  self->live.filler = self->settings.filler;
   self->run.started = true;
 }
 
@@ -500,9 +530,9 @@ static gboolean gst_wan_src_start(GstBaseSrc *src) {
     post_error(self, status, error.message);
     return FALSE;
   }
-  warn_of_rounding(self, defaults);
   reset_air(self);
   begin_run(self, choice, defaults);
+  warn_of_rounding(self);
   return TRUE;
 }
 
