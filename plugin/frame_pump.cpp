@@ -76,11 +76,12 @@ void FramePump::start(const RunSettings &run, std::shared_ptr<WanModel> model) {
   worker_ = std::thread([self = shared_from_this()] { self->work(); });
 }
 
-// Of the queue, in chunks. A live source holds a whole clip, so that the next one is denoised while it plays.
+// Of the queue, in chunks. A live source holds a whole clip, so that the next one is denoised while it plays,
+// and as much as was ever asked for at once.
 uint64_t FramePump::capacity() const {
   if (!run_.live || !clip_) return run_.queue_size;
-  const uint64_t clip = clip_->settings.num_frames / run_.defaults.frames_multiple + 1;
-  return std::max<uint64_t>(run_.queue_size, clip);
+  const uint64_t frames = std::max<uint64_t>(clip_->settings.num_frames, most_wanted_);
+  return std::max<uint64_t>(run_.queue_size, frames / run_.defaults.frames_multiple + 1);
 }
 
 std::optional<PumpEvent> FramePump::take_event(uint64_t least_frames) {
@@ -91,7 +92,11 @@ std::optional<PumpEvent> FramePump::take_event(uint64_t least_frames) {
     return event;
   }
   if (chunks_.empty()) return finished_ ? std::optional<PumpEvent>(*finished_) : std::nullopt;
-  if (queued_frames_ < least_frames && chunks_.size() < capacity() && !finished_) return std::nullopt;
+  if (queued_frames_ < least_frames && !finished_) {
+    if (std::exchange(most_wanted_, std::max(most_wanted_, least_frames)) < least_frames)
+      changed_.notify_all();  // there is more room now
+    return std::nullopt;
+  }
   Chunk chunk = std::move(chunks_.front());
   chunks_.pop_front();
   queued_frames_ -= chunk.frames->num_frames;

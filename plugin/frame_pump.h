@@ -119,7 +119,8 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   bool started() const { return worker_.joinable(); }
 
   /** Waits for the next event: news before frames, and all frames before the end. Frames not before
-   * `least_frames` of them wait in the queue, it is full, or no more come. */
+   * `least_frames` of them wait in the queue (only a live source may ask for more than one), or no more come.
+   */
   PumpEvent pop(uint64_t least_frames = 1);
   /** The same without waiting: none if there is no event. */
   std::optional<PumpEvent> poll(uint64_t least_frames);
@@ -167,7 +168,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   bool generating_ = false;
   int clips_ = 0;               // chosen so far
   uint64_t passed_frames_ = 0;  // frame times of the stream, up to the end of the queue
-  uint64_t queued_frames_ = 0;
+  uint64_t queued_frames_ = 0, most_wanted_ = 0;
   uint64_t clip_first_ = 0, clip_frames_ = 0;  // of clip_: first frame time, frames made
   std::deque<PumpEvent> news_;
   std::deque<Chunk> chunks_;

@@ -51,7 +51,8 @@ class Live {
  public:
   explicit Live(const std::string &properties) {
     GError *error = nullptr;
-    GstElement *element = gst_parse_launch((stub_source("clip=100") + "is-live=true " + properties).c_str(), &error);
+    GstElement *element =
+        gst_parse_launch((stub_source("clip=100") + "is-live=true " + properties).c_str(), &error);
     EXPECT_EQ(error, nullptr) << error->message;
     harness_ = gst_harness_new_with_element(element, nullptr, "src");
     gst_object_unref(element);
@@ -293,6 +294,17 @@ TEST(Prebuffer, IsFilledBeforeGoingOnAir) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   EXPECT_GE(held, 0.4 - 4 * 0.04) << "it may have grown by a chunk since it was looked at";
+}
+
+TEST(Prebuffer, MayBeLongerThanAClip) {
+  Live live("prebuffer=2000000000 seed=100 num-frames=9 num-clips=-1");
+  live.pull();
+  double held = 0;
+  for (Frame frame = {}; frame.luma < 100; frame = live.next()) {
+    gst_structure_get_double(live.stats().get(), "queue-seconds", &held);
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  EXPECT_GE(held, 2);
 }
 
 TEST(Prebuffer, LongerThanTheVideoDoesNotHoldItBack) {
