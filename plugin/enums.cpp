@@ -30,4 +30,35 @@ GType dtype_type() {
   return type;
 }
 
+GType underrun_type() {
+  static const GEnumValue values[] = {
+      {int(Underrun::Repeat), "The last frame again", "repeat"},
+      {int(Underrun::Gap), "A gap event", "gap"},
+      {int(Underrun::Stall), "Nothing until there is a frame", "stall"},
+      {0, nullptr, nullptr},
+  };
+  static const GType type = g_enum_register_static("GstWanUnderrun", values);
+  return type;
+}
+
+GType filler_type() {
+  static const GEnumValue values[] = {
+      {int(Filler::Black), "Black", "black"},
+      {int(Filler::Fade), "Black, from which the first frames fade in", "fade"},
+      {0, nullptr, nullptr},
+  };
+  static const GType type = g_enum_register_static("GstWanFiller", values);
+  return type;
+}
+
+GType transition_type() {
+  static const GEnumValue values[] = {
+      {int(Transition::Cut), "A cut", "cut"},
+      {int(Transition::Crossfade), "A crossfade of transition-frames", "crossfade"},
+      {0, nullptr, nullptr},
+  };
+  static const GType type = g_enum_register_static("GstWanTransition", values);
+  return type;
+}
+
 }  // namespace wan

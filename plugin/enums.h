@@ -1,4 +1,4 @@
-// The engine's enumerations as types of GObject properties.
+// Enumerations of properties: the engine's, and the element's own.
 //
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #pragma once
@@ -9,8 +9,18 @@
 
 namespace wan {
 
+/** What a live source sends when no frame is ready at its time. */
+enum class Underrun { Repeat, Gap, Stall };
+/** What a live source shows before its first frame. */
+enum class Filler { Black, Fade };
+/** How one clip becomes the next. */
+enum class Transition { Cut, Crossfade };
+
 GType scheduler_type();
 GType dtype_type();
+GType underrun_type();
+GType filler_type();
+GType transition_type();
 
 /** "auto", "unipc" or "euler". */
 const char *scheduler_nick(WanScheduler scheduler);

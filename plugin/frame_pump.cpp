@@ -1,19 +1,72 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "frame_pump.h"
 
+#include <algorithm>
 #include <random>
 #include <utility>
 
 namespace wan {
+namespace {
+
+constexpr uint64_t kSecond = 1000000000;
+
+/** Nanoseconds. */
+uint64_t time_of(uint64_t frame, const RunSettings &run) {
+  return static_cast<uint64_t>(static_cast<unsigned __int128>(frame) * kSecond * run.fps_d / run.fps_n);
+}
+
+/** The first frame at or after `time`. */
+uint64_t frame_at(uint64_t time, const RunSettings &run) {
+  const uint64_t unit = kSecond * run.fps_d;
+  return static_cast<uint64_t>((static_cast<unsigned __int128>(time) * run.fps_n + unit - 1) / unit);
+}
+
+}  // namespace
 
 void FramePump::configure(const ClipSettings &settings) {
   std::lock_guard lock(mutex_);
-  next_settings_ = settings;
+  settings_ = settings;
 }
 
 void FramePump::set_seed(int64_t seed) {
   std::lock_guard lock(mutex_);
   next_seed_ = seed < 0 ? std::random_device()() : static_cast<uint64_t>(seed);
+}
+
+void FramePump::enqueue(const ClipSettings &clip) {
+  std::lock_guard lock(mutex_);
+  queue_.push_back(clip);
+}
+
+void FramePump::set_queue(const std::vector<ClipSettings> &clips) {
+  std::lock_guard lock(mutex_);
+  queue_ = {clips.begin(), clips.end()};
+}
+
+std::vector<ClipSettings> FramePump::queue() const {
+  std::lock_guard lock(mutex_);
+  return {queue_.begin(), queue_.end()};
+}
+
+bool FramePump::has_frames(int clip) const {
+  if (generating_ && clip_->index == clip) return true;
+  return std::any_of(chunks_.begin(), chunks_.end(),
+                     [clip](const Chunk &chunk) { return chunk.clip->index == clip; });
+}
+
+void FramePump::skip() {
+  std::deque<Chunk> kept, dropped;  // freed after the lock is released
+  std::lock_guard lock(mutex_);
+  if (!clip_) return;
+  const int clip = has_frames(stats_.on_air_clip) ? stats_.on_air_clip : clip_->index;
+  for (Chunk &chunk : chunks_) (chunk.clip->index == clip ? dropped : kept).push_back(std::move(chunk));
+  chunks_.swap(kept);
+  for (const Chunk &chunk : dropped) {
+    queued_frames_ -= chunk.frames->num_frames;
+    passed_frames_ -= chunk.frames->num_frames;
+  }
+  if (generating_ && clip_->index == clip) clip_cancelled_ = true;
+  changed_.notify_all();
 }
 
 void FramePump::start(const RunSettings &run, std::shared_ptr<WanModel> model) {
@@ -23,20 +76,45 @@ void FramePump::start(const RunSettings &run, std::shared_ptr<WanModel> model) {
   worker_ = std::thread([self = shared_from_this()] { self->work(); });
 }
 
-PumpEvent FramePump::pop() {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return flushing_ || !news_.empty() || !chunks_.empty() || finished_; });
+// Of the queue, in chunks. A live source holds a whole clip, so that the next one is denoised while it plays.
+uint64_t FramePump::capacity() const {
+  if (!run_.live || !clip_) return run_.queue_size;
+  const uint64_t clip = clip_->settings.num_frames / run_.defaults.frames_multiple + 1;
+  return std::max<uint64_t>(run_.queue_size, clip);
+}
+
+std::optional<PumpEvent> FramePump::take_event(uint64_t least_frames) {
   if (flushing_) return Flushing{};
   if (!news_.empty()) {
     PumpEvent event = std::move(news_.front());
     news_.pop_front();
     return event;
   }
-  if (chunks_.empty()) return *finished_;
-  PumpEvent event = std::move(chunks_.front());
+  if (chunks_.empty()) return finished_ ? std::optional<PumpEvent>(*finished_) : std::nullopt;
+  if (queued_frames_ < least_frames && chunks_.size() < capacity() && !finished_) return std::nullopt;
+  Chunk chunk = std::move(chunks_.front());
   chunks_.pop_front();
+  queued_frames_ -= chunk.frames->num_frames;
+  stats_.on_air_clip = chunk.clip->index;
   changed_.notify_all();
-  return event;
+  return chunk;
+}
+
+PumpEvent FramePump::pop(uint64_t least_frames) {
+  std::unique_lock lock(mutex_);
+  std::optional<PumpEvent> event;
+  changed_.wait(lock, [&] { return (event = take_event(least_frames)).has_value(); });
+  return *std::move(event);
+}
+
+std::optional<PumpEvent> FramePump::poll(uint64_t least_frames) {
+  std::lock_guard lock(mutex_);
+  return take_event(least_frames);
+}
+
+void FramePump::pass_time(uint64_t frames) {
+  std::lock_guard lock(mutex_);
+  passed_frames_ += frames;
 }
 
 void FramePump::set_flushing(bool flushing) {
@@ -47,6 +125,7 @@ void FramePump::set_flushing(bool flushing) {
 
 std::shared_ptr<WanModel> FramePump::stop(std::chrono::milliseconds patience) {
   std::deque<Chunk> dropped;  // freed after the lock is released
+  if (started()) run_.track->set_flushing(true);
   std::unique_lock lock(mutex_);
   cancelled_ = true;
   changed_.notify_all();
@@ -65,14 +144,19 @@ PumpStats FramePump::stats() const {
   std::lock_guard lock(mutex_);
   PumpStats stats = stats_;
   stats.queue_level = chunks_.size();
+  stats.queued_clips = queue_.size();
+  if (run_.fps_n) stats.queue_seconds = static_cast<double>(queued_frames_) * run_.fps_d / run_.fps_n;
   return stats;
 }
 
 void FramePump::work() {
   WanError error = {};
   WanStatus status = load(&error);
-  for (int made = 0; status == WAN_OK && made != run_.num_clips; ++made)
-    status = generate(next_clip(), &error);
+  while (status == WAN_OK) {
+    const std::shared_ptr<const Clip> clip = next_clip();
+    if (!clip) break;
+    status = generate(clip, &error);
+  }
 
   std::lock_guard lock(mutex_);
   finished_ = Finished{status, error.message};
@@ -96,12 +180,16 @@ WanStatus FramePump::load(WanError *error) {
 }
 
 WanStatus FramePump::generate(std::shared_ptr<const Clip> clip, WanError *error) {
+  const auto start = std::chrono::steady_clock::now();
   const ClipSettings &settings = clip->settings;
   WanGenerateOptions options = {};
   options.prompt = settings.prompt.c_str();
   options.negative_prompt = settings.negative_prompt.c_str();
   options.seed = clip->seed;
-  options.num_frames = run_.num_frames;
+  options.num_frames = settings.num_frames;
+  options.used_frames = clip->used_frames;
+  options.fade_frames = clip->fade_frames;
+  options.on_device = run_.on_device;
   options.steps = settings.steps;
   options.guidance_scale = settings.guidance_scale;
   options.guidance_scale_2 = settings.guidance_scale_2;
@@ -109,17 +197,90 @@ WanStatus FramePump::generate(std::shared_ptr<const Clip> clip, WanError *error)
   options.scheduler = settings.scheduler;
   options.layout = run_.layout;
   const WanCallbacks callbacks = this->callbacks();
-  return choice_.engine->generate(model_.get(), &options, &callbacks, error);
+  WanStatus status = choice_.engine->generate(model_.get(), &options, &callbacks, error);
+
+  std::lock_guard lock(mutex_);
+  generating_ = false;
+  if (status == WAN_CANCELLED && !cancelled_) return WAN_OK;  // skipped
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  stats_.fps = static_cast<double>(clip_frames_) / seconds.count();
+  return status;
+}
+
+std::shared_ptr<Clip> FramePump::begin_clip(const ClipSettings &settings) {
+  const ClipSettings clip = complete(overlay(settings, settings_), run_.defaults);
+  const uint64_t seed = settings.seed < 0 ? next_seed_ : static_cast<uint64_t>(settings.seed);
+  if (settings.seed < 0) next_seed_ = (next_seed_ + 1) & INT64_MAX;  // what the property can hold
+  return std::make_shared<Clip>(
+      Clip{clips_++, seed, clip, clip.num_frames, std::min(run_.fade_frames, clip.num_frames / 2)});
+}
+
+// A live clip is not cut: when it will be on air depends on how long it takes to make.
+std::shared_ptr<Clip> FramePump::begin_clip(const PromptTrack::Cue &cue, uint64_t first_frame) {
+  ClipSettings settings;
+  settings.prompt = cue.prompt;
+  std::shared_ptr<Clip> clip = begin_clip(settings);
+  if (run_.live || cue.until == PromptTrack::kOpen) return clip;
+  // Clips of even length, the last of which ends with the cue and then fades into the next.
+  const int left = static_cast<int>(frame_at(cue.until, run_) - first_frame);
+  const int clips = (left - 1) / clip->settings.num_frames + 1;
+  int &num_frames = clip->settings.num_frames;
+  clip->used_frames = (left - 1) / clips + 1 + (cue.last ? 0 : clip->fade_frames);
+  clip->used_frames = std::min(clip->used_frames, num_frames);
+  const int step = run_.defaults.frames_multiple;
+  num_frames = (clip->used_frames - 1 + step - 1) / step * step + 1;
+  clip->fade_frames = std::min(clip->fade_frames, clip->used_frames / 2);
+  return clip;
+}
+
+// The next clip: of the queue, of the timed prompts, or as configured, in this order; none if the stream
+// ends. Called without the lock, since it may wait for a timed prompt.
+std::shared_ptr<Clip> FramePump::choose_clip(uint64_t first_frame) {
+  std::unique_lock lock(mutex_);
+  if (!queue_.empty()) {
+    const ClipSettings clip = std::move(queue_.front());
+    queue_.pop_front();
+    return begin_clip(clip);
+  }
+  const uint64_t end = first_frame + complete(settings_, run_.defaults).num_frames;
+  lock.unlock();
+  const auto cue = run_.track->at(time_of(first_frame, run_), time_of(end, run_), !run_.live);
+  lock.lock();
+  if (cancelled_) return nullptr;
+  if (cue) return begin_clip(*cue, first_frame);
+  return run_.num_clips < 0 || clips_ < run_.num_clips ? begin_clip(ClipSettings()) : nullptr;
 }
 
 std::shared_ptr<const Clip> FramePump::next_clip() {
-  std::lock_guard lock(mutex_);
-  clip_ = std::make_shared<Clip>(Clip{clip_ ? clip_->index + 1 : 0, next_seed_, next_settings_});
-  next_seed_ = (next_seed_ + 1) & INT64_MAX;  // what the property can hold
-  stats_.clip = clip_->index;
-  stats_.seed = clip_->seed;
+  std::unique_lock lock(mutex_);
+  std::shared_ptr<Clip> clip = std::exchange(upcoming_, nullptr);
+  const uint64_t first_frame = passed_frames_;
+  if (!clip) {
+    lock.unlock();
+    clip = choose_clip(first_frame);
+    lock.lock();
+  }
+  if (!clip || cancelled_) return nullptr;
+  clip_ = clip;
+  clip_first_ = first_frame;
+  clip_frames_ = 0;
+  clip_cancelled_ = false;
+  generating_ = true;
+  stats_.clip = clip->index;
+  stats_.seed = clip->seed;
   stats_.chunk = -1;
-  return clip_;
+  return clip;
+}
+
+// Whether a clip comes after this one, which is chosen now: its first frames are promised.
+bool FramePump::followed() {
+  std::unique_lock lock(mutex_);
+  const uint64_t next_first = clip_first_ + clip_->used_frames - clip_->fade_frames;
+  lock.unlock();
+  std::shared_ptr<Clip> next = choose_clip(next_first);
+  lock.lock();
+  upcoming_ = std::move(next);
+  return upcoming_ != nullptr;
 }
 
 WanCallbacks FramePump::callbacks() {
@@ -128,7 +289,8 @@ WanCallbacks FramePump::callbacks() {
   callbacks.progress = [](void *pump, const WanProgress *progress) {
     static_cast<FramePump *>(pump)->report(*progress);
   };
-  callbacks.cancelled = [](void *pump) { return static_cast<FramePump *>(pump)->cancelled_.load(); };
+  callbacks.cancelled = [](void *pump) { return static_cast<FramePump *>(pump)->is_stopped(); };
+  callbacks.followed = [](void *pump) { return static_cast<FramePump *>(pump)->followed(); };
   callbacks.frames = [](void *pump, WanFrames *frames) {
     return static_cast<FramePump *>(pump)->push(frames);
   };
@@ -153,9 +315,12 @@ void FramePump::report(const WanProgress &progress) {
 bool FramePump::push(WanFrames *frames) {
   std::shared_ptr<WanFrames> owned(frames, choice_.engine->frames_free);
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return cancelled_ || chunks_.size() < run_.queue_size; });
-  if (cancelled_) return false;
+  changed_.wait(lock, [&] { return is_stopped() || chunks_.size() < capacity(); });
+  if (is_stopped()) return false;
   stats_.chunk = frames->chunk;
+  queued_frames_ += frames->num_frames;
+  passed_frames_ += frames->num_frames;
+  clip_frames_ += frames->num_frames;
   chunks_.push_back({clip_, std::move(owned)});
   changed_.notify_all();
   return true;

@@ -20,7 +20,10 @@
 #include <string>
 #include <thread>
 #include <variant>
+#include <vector>
 
+#include "clip_settings.h"
+#include "prompt_track.h"
 #include "wan/engine.h"
 
 namespace wan {
@@ -33,26 +36,25 @@ struct ModelChoice {
   bool operator==(const ModelChoice &) const = default;
 };
 
-/** What may change from clip to clip. */
-struct ClipSettings {
-  std::string prompt, negative_prompt;
-  int steps = 0;
-  double guidance_scale = 0, guidance_scale_2 = 0, flow_shift = 0;
-  WanScheduler scheduler = WAN_SCHEDULER_AUTO;
-};
-
 /** What is fixed for a whole run. */
 struct RunSettings {
-  int num_frames = 0;
-  int num_clips = 0;  // -1: endless
-  unsigned queue_size = 0;
+  int num_clips = 0;        // -1: endless
+  unsigned queue_size = 0;  // chunks
+  int fade_frames = 0;      // between clips; 0: cut
+  int fps_n = 0, fps_d = 1;
+  bool live = false;
+  bool on_device = false;
   WanPixelLayout layout = {};
+  WanDefaults defaults = {};
+  std::shared_ptr<PromptTrack> track;
 };
 
 struct Clip {
   int index;
   uint64_t seed;
-  ClipSettings settings;
+  ClipSettings settings;  // complete
+  int used_frames;        // of settings.num_frames
+  int fade_frames;        // of those, at both ends where another clip follows or went before; 0: cut
   std::chrono::steady_clock::time_point denoised = {};  // when the last step was done
 };
 
@@ -84,8 +86,11 @@ struct PumpStats {
   WanProgress progress = {};
   std::array<double, WAN_STAGE_DECODE + 1> seconds = {};  // by stage; of the newest clip
   int clip = -1, chunk = -1;                              // the newest, none yet: -1
+  int on_air_clip = -1;                                   // whose chunk was taken last, none yet: -1
   uint64_t seed = 0;
-  size_t queue_level = 0;
+  size_t queue_level = 0, queued_clips = 0;
+  double queue_seconds = 0;
+  double fps = 0;  // frames made in a second, text to pixels; of the newest whole clip
   bool running = false;
   WanMemory memory = {};
 };
@@ -96,18 +101,31 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   FramePump(const FramePump &) = delete;
   FramePump &operator=(const FramePump &) = delete;
 
-  /** Takes effect at the next clip. */
+  /** What clips have where a queued one leaves it open. Takes effect at the next clip. */
   void configure(const ClipSettings &settings);
   /** The next clip's seed; those after it count on from there. Negative: a random one. */
   void set_seed(int64_t seed);
+
+  /** Clips that are made before those of configure(). */
+  void enqueue(const ClipSettings &clip);
+  void set_queue(const std::vector<ClipSettings> &clips);
+  std::vector<ClipSettings> queue() const;
+  /** Ends the clip that is on air: drops what is left of it, and does not make the rest. If nothing is left
+   * of it, or none is on air yet, that is done to the clip that is being made. */
+  void skip();
 
   /** Starts the worker, with a model of the same choice where one is loaded already. Once per pump. */
   void start(const RunSettings &run, std::shared_ptr<WanModel> model);
   bool started() const { return worker_.joinable(); }
 
-  /** Waits for the next event: news before frames, and all frames before the end. */
-  PumpEvent pop();
+  /** Waits for the next event: news before frames, and all frames before the end. Frames not before
+   * `least_frames` of them wait in the queue, it is full, or no more come. */
+  PumpEvent pop(uint64_t least_frames = 1);
+  /** The same without waiting: none if there is no event. */
+  std::optional<PumpEvent> poll(uint64_t least_frames);
   void set_flushing(bool flushing);
+  /** Live: so many frame times passed without a frame of a clip. Timed prompts go by that. */
+  void pass_time(uint64_t frames);
 
   /** Cancels the worker and waits for it, but not for longer than `patience`: a worker that is busy for
    * longer ends by itself and takes the pump with it. Drops the frames in the queue. Returns the model if it
@@ -120,22 +138,37 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   void work();
   WanStatus load(WanError *error);
   WanStatus generate(std::shared_ptr<const Clip> clip, WanError *error);
+  std::shared_ptr<Clip> choose_clip(uint64_t first_frame);
   std::shared_ptr<const Clip> next_clip();
+  bool followed();
   WanCallbacks callbacks();
   void report(const WanProgress &progress);
   bool push(WanFrames *frames);
+  bool is_stopped() const { return cancelled_ || clip_cancelled_; }
+  // With the lock held:
+  std::optional<PumpEvent> take_event(uint64_t least_frames);
+  std::shared_ptr<Clip> begin_clip(const ClipSettings &settings);
+  std::shared_ptr<Clip> begin_clip(const PromptTrack::Cue &cue, uint64_t first_frame);
+  uint64_t capacity() const;
+  bool has_frames(int clip) const;
 
   const ModelChoice choice_;
   RunSettings run_;
   std::thread worker_;
-  std::atomic<bool> cancelled_ = false;
+  std::atomic<bool> cancelled_ = false, clip_cancelled_ = false;
 
   mutable std::mutex mutex_;  // guards all that follows
   std::condition_variable changed_;
-  ClipSettings next_settings_;
+  ClipSettings settings_;
   uint64_t next_seed_ = 0;
+  std::deque<ClipSettings> queue_;
   std::shared_ptr<WanModel> model_;
-  std::shared_ptr<Clip> clip_;
+  std::shared_ptr<Clip> clip_, upcoming_;  // being made or made last; chosen before its turn
+  bool generating_ = false;
+  int clips_ = 0;               // chosen so far
+  uint64_t passed_frames_ = 0;  // frame times of the stream, up to the end of the queue
+  uint64_t queued_frames_ = 0;
+  uint64_t clip_first_ = 0, clip_frames_ = 0;  // of clip_: first frame time, frames made
   std::deque<PumpEvent> news_;
   std::deque<Chunk> chunks_;
   std::optional<Finished> finished_;

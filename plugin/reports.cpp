@@ -17,10 +17,10 @@ std::string number(double value) {
 }
 
 // The settings as wansrc's own properties, so that a launch line can take them over.
-std::string settings_text(const Clip &clip, const RunSettings &run) {
+std::string settings_text(const Clip &clip) {
   const ClipSettings &settings = clip.settings;
   std::string text =
-      "seed=" + std::to_string(clip.seed) + " num-frames=" + std::to_string(run.num_frames) +
+      "seed=" + std::to_string(clip.seed) + " num-frames=" + std::to_string(settings.num_frames) +
       " steps=" + std::to_string(settings.steps) + " guidance-scale=" + number(settings.guidance_scale) +
       " guidance-scale-2=" + number(settings.guidance_scale_2) +
       " flow-shift=" + number(settings.flow_shift) + " scheduler=" + scheduler_nick(settings.scheduler);
@@ -35,31 +35,48 @@ void register_meta() {
   gst_meta_register_custom(kMeta, tags, nullptr, nullptr, nullptr);
 }
 
-void add_meta(GstBuffer *buffer, const Chunk &chunk, int frame) {
+void add_meta(GstBuffer *buffer, const Chunk &chunk, int frame, bool repeated) {
   GstCustomMeta *meta = gst_buffer_add_custom_meta(buffer, kMeta);
-  gst_structure_set(gst_custom_meta_get_structure(meta), "clip", G_TYPE_INT, chunk.clip->index, "chunk",
-                    G_TYPE_INT, chunk.frames->chunk, "frame", G_TYPE_INT, frame, "seed", G_TYPE_UINT64,
-                    guint64{chunk.clip->seed}, nullptr);
+  gst_structure_set(
+      gst_custom_meta_get_structure(meta), "clip", G_TYPE_INT, chunk.clip ? chunk.clip->index : -1, "chunk",
+      G_TYPE_INT, chunk.frames ? chunk.frames->chunk : -1, "frame", G_TYPE_INT, frame, "seed", G_TYPE_UINT64,
+      guint64{chunk.clip ? chunk.clip->seed : 0}, "repeated", G_TYPE_BOOLEAN, gboolean{repeated}, nullptr);
 }
 
 GstStructure *progress_structure(const Progress &progress) {
   const WanProgress &now = progress.progress;
-  return gst_structure_new("wan-progress", "clip", G_TYPE_INT, progress.clip->index, "seed", G_TYPE_UINT64,
-                           guint64{progress.clip->seed}, "stage", G_TYPE_STRING, kStages[now.stage], "step",
+  const Clip *clip = progress.clip.get();
+  return gst_structure_new("wan-progress", "clip", G_TYPE_INT, clip ? clip->index : -1, "seed", G_TYPE_UINT64,
+                           guint64{clip ? clip->seed : 0}, "stage", G_TYPE_STRING, kStages[now.stage], "step",
                            G_TYPE_INT, now.step, "steps", G_TYPE_INT, now.steps, "seconds", G_TYPE_DOUBLE,
                            now.seconds, nullptr);
 }
 
-GstStructure *stats_structure(const PumpStats &stats, guint64 frames_pushed, double first_frame_seconds) {
+GstStructure *clip_structure(const Clip &clip, GstClockTime pts) {
+  return gst_structure_new("wan-clip", "clip", G_TYPE_INT, clip.index, "seed", G_TYPE_UINT64,
+                           guint64{clip.seed}, "prompt", G_TYPE_STRING, clip.settings.prompt.c_str(), "pts",
+                           G_TYPE_UINT64, pts, nullptr);
+}
+
+GstStructure *underrun_structure(bool running, GstClockTime pts, guint64 frames) {
+  return gst_structure_new("wan-underrun", "running", G_TYPE_BOOLEAN, gboolean{running}, "pts", G_TYPE_UINT64,
+                           pts, "frames", G_TYPE_UINT64, frames, nullptr);
+}
+
+GstStructure *stats_structure(const PumpStats &stats, const AirStats &air) {
   GstStructure *structure = gst_structure_new(
       "wan-stats", "stage", G_TYPE_STRING, stats.running ? kStages[stats.progress.stage] : "idle", "step",
       G_TYPE_INT, stats.progress.step, "steps", G_TYPE_INT, stats.progress.steps, "clip", G_TYPE_INT,
-      stats.clip, "chunk", G_TYPE_INT, stats.chunk, "seed", G_TYPE_UINT64, guint64{stats.seed}, "queue-level",
-      G_TYPE_UINT, guint(stats.queue_level), "frames-pushed", G_TYPE_UINT64, frames_pushed, "gpu-bytes",
+      stats.clip, "chunk", G_TYPE_INT, stats.chunk, "seed", G_TYPE_UINT64, guint64{stats.seed}, "fps",
+      G_TYPE_DOUBLE, stats.fps, "on-air-clip", G_TYPE_INT, stats.on_air_clip, "queued-clips", G_TYPE_UINT,
+      guint(stats.queued_clips), "queue-level", G_TYPE_UINT, guint(stats.queue_level), "queue-seconds",
+      G_TYPE_DOUBLE, stats.queue_seconds, "frames-pushed", G_TYPE_UINT64, air.frames_pushed.load(),
+      "repeated", G_TYPE_UINT64, air.repeated.load(), "gaps", G_TYPE_UINT64, air.gaps.load(), "dropped",
+      G_TYPE_UINT64, air.dropped.load(), "underruns", G_TYPE_UINT64, air.underruns.load(), "gpu-bytes",
       G_TYPE_UINT64, guint64{stats.memory.gpu_bytes}, "gpu-peak-bytes", G_TYPE_UINT64,
       guint64{stats.memory.gpu_peak_bytes}, "pinned-bytes", G_TYPE_UINT64, guint64{stats.memory.pinned_bytes},
       "pool-bytes", G_TYPE_UINT64, guint64{stats.memory.pool_bytes}, "first-frame-seconds", G_TYPE_DOUBLE,
-      first_frame_seconds, nullptr);
+      air.first_frame_seconds.load(), nullptr);
   for (size_t stage = 0; stage < kStages.size(); ++stage) {
     const std::string field = std::string(kStages[stage]) + "-seconds";
     gst_structure_set(structure, field.c_str(), G_TYPE_DOUBLE, stats.seconds[stage], nullptr);
@@ -67,9 +84,9 @@ GstStructure *stats_structure(const PumpStats &stats, guint64 frames_pushed, dou
   return structure;
 }
 
-GstTagList *clip_tags(const Clip &clip, const RunSettings &run) {
+GstTagList *clip_tags(const Clip &clip) {
   GstTagList *tags = gst_tag_list_new(GST_TAG_ENCODER, "gst-wan " WAN_VERSION, GST_TAG_COMMENT,
-                                      settings_text(clip, run).c_str(), nullptr);
+                                      settings_text(clip).c_str(), nullptr);
   if (!clip.settings.prompt.empty())
     gst_tag_list_add(tags, GST_TAG_MERGE_REPLACE, GST_TAG_TITLE, clip.settings.prompt.c_str(), nullptr);
   return tags;

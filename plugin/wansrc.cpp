@@ -12,6 +12,20 @@
  * Size, rate and format are caps, as in videotestsrc; what downstream leaves open becomes the checkpoint's
  * own. They are fixed by the first negotiation of a run. Width and height must be multiples of 16.
  *
+ * ## Live
+ *
+ * With #GstWanSrc:is-live the video starts at once and keeps its rate by the clock, whatever generation does:
+ * before the first frame it is black, and when no frame is ready at its time, #GstWanSrc:underrun says what
+ * is sent. Timestamps are the running time at which a frame is sent; the latency is one frame.
+ *
+ * ## Clips
+ *
+ * After the clips that #GstWanSrc:prompts and #GstWanSrc::enqueue have queued come those of
+ * #GstWanSrc:prompt, until there are #GstWanSrc:num-clips. #GstWanSrc::skip ends the one that is on air.
+ *
+ * Text that comes in at the pad prompt_sink is the prompt from its time on, until the text ends: clips are
+ * cut at these times. A live source changes the prompt at the next clip.
+ *
  * ## Launch lines
  *
  * |[
@@ -25,42 +39,55 @@
  * ]| The released 14B checkpoint; the seed makes the video repeatable.
  *
  * |[
- * gst-launch-1.0 -m wansrc num-clips=-1 prompt="a green star rising" ! videoconvert ! autovideosink
- * ]| Clip after clip, each with the next seed, with all messages shown.
+ * gst-launch-1.0 wansrc is-live=true num-clips=-1 prompt="a green star rising" ! videoconvert ! autovideosink
+ * ]| Live, clip after clip, each with the next seed.
+ *
+ * |[
+ * gst-launch-1.0 filesrc location=story.srt ! subparse ! wan.prompt_sink wansrc name=wan ! x264enc ! mp4mux !
+ *   filesink location=story.mp4
+ * ]| A film whose script are subtitles.
  *
  * ## Messages
  *
- * - progress messages (code "load") while the model is loaded, complete before the first buffer;
- * - element messages "wan-progress" while a clip is made: clip (int), seed (guint64), stage (string: text,
- * denoise or decode), step and steps (int: done and in all), seconds (double, since the stage began).
+ * - progress messages (code "load") while the model is loaded, complete before the first buffer; none when
+ * live, since applications wait in PAUSED for them;
+ * - element messages "wan-progress" while a clip is made (and, live, while the model is loaded): clip (int),
+ * seed (guint64), stage (string: load, text, denoise or decode), step and steps (int: done and in all),
+ * seconds (double, since the stage began);
+ * - element messages "wan-clip" when the first frame of a clip is sent: clip, seed, prompt (string), pts
+ * (guint64);
+ * - live: element messages "wan-underrun" when frames begin to be missing and when they are there again:
+ * running (boolean), pts (guint64), frames (guint64, missing so far); QoS messages when downstream was late.
  *
  * ## Frames
  *
  * Every buffer is one frame with exact timestamps and duration, its number as the offset, and a custom meta
  * "GstWanMeta" (see gst_buffer_get_custom_meta()): clip (int), chunk (int, the latent frame in the clip),
- * frame (int, in the clip) and seed (guint64). Each clip starts with tags: title (the prompt), encoder, and
- * comment (the settings, as properties).
+ * frame (int, in the clip), seed (guint64) and repeated (boolean; a filler before the first frame has clip
+ * -1). Each clip starts with tags: title (the prompt), encoder, and comment (the settings, as properties).
  *
  * ## Errors
  *
  * A model or file that is missing is RESOURCE/NOT_FOUND; a wrong checkpoint, value or size is
  * RESOURCE/SETTINGS; too little memory is RESOURCE/NO_SPACE_LEFT; a device that is absent or fails is
- * RESOURCE/OPEN_READ_WRITE; an engine library that is missing or of another version is LIBRARY/INIT; all else
- * is STREAM/FAILED.
+ * RESOURCE/OPEN_READ_WRITE; an engine library that is missing or of another version is LIBRARY/INIT; a timed
+ * prompt that is not UTF-8 is STREAM/DECODE; all else is STREAM/FAILED.
  */
 #include "wansrc.h"
 
 #include <gst/video/video.h>
 
-#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "downstream_pool.h"
 #include "engine_loader.h"
-#include "enums.h"
 #include "frame_pump.h"
+#include "frames.h"
+#include "pacer.h"
+#include "prompt_pad.h"
+#include "properties.h"
 #include "reports.h"
 #include "video_caps.h"
 
@@ -74,45 +101,32 @@ namespace {
 // How long stop() waits for the worker, which answers a cancel within one layer's time.
 constexpr std::chrono::seconds kStopPatience(1);
 
-enum Property {
-  PROP_MODEL = 1,
-  PROP_PROMPT,
-  PROP_NEGATIVE_PROMPT,
-  PROP_SEED,
-  PROP_NUM_FRAMES,
-  PROP_STEPS,
-  PROP_GUIDANCE_SCALE,
-  PROP_GUIDANCE_SCALE_2,
-  PROP_FLOW_SHIFT,
-  PROP_SCHEDULER,
-  PROP_DEVICE,
-  PROP_DTYPE,
-  PROP_NUM_CLIPS,
-  PROP_QUEUE_SIZE,
-  PROP_ENGINE,
-  PROP_STATS,
-};
-
-// The properties. In clip, 0 steps, the scheduler AUTO and negative scales stand for the checkpoint's own.
-struct Settings {
-  std::string model, device = "auto", engine;
-  WanDtype dtype = WAN_DTYPE_AUTO;
-  gint64 seed = -1;
-  int num_frames = 0, num_clips = 1;
-  guint queue_size = 4;
-  ClipSettings clip = {"", "", 0, -1, -1, -1, WAN_SCHEDULER_AUTO};
-};
+enum Signal { SIGNAL_ENQUEUE, SIGNAL_SKIP, SIGNAL_CLEAR, NUM_SIGNALS };
+guint signals[NUM_SIGNALS];
 
 // What start() sets up and stop() ends. Pump, settings and info are written under the object lock.
 struct Run {
   std::shared_ptr<FramePump> pump;
+  bool started = false;
   ModelChoice choice;
-  WanDefaults defaults = {};
   RunSettings settings;
+  int num_frames = 0;  // as the property has it
   GstVideoInfo info = {};
   bool loading = false;
   Chunk chunk;         // being pushed; empty between chunks
   int chunk_next = 0;  // its next frame
+};
+
+// Of a live source; for the streaming thread.
+struct Live {
+  Filler filler = Filler::Black;
+  bool filling = true;         // the queue, before frames go on air
+  Chunk last;                  // holds the frame that was sent last; empty before the first
+  int last_frame = 0;          // in that chunk
+  guint64 missing_frames = 0;  // since the underrun that goes on began; 0: none does
+  int faded_frames = 0;        // of the first ones
+  bool discont = false;        // the next frame does not follow on the last
+  std::atomic<bool> segment_sent = false;
 };
 
 struct ObjectLock {
@@ -127,17 +141,32 @@ struct _GstWanSrc {
   GstPushSrc parent;
 
   Settings settings;  // object lock
+  std::string uri;    // object lock; as it was set
   const WanEngineApi *engine;
   Run run;
-  std::atomic<guint64> frames_pushed;
-  std::atomic<double> first_frame_seconds;  // after the last denoising step, of the newest clip
+  Live live;
+  Pacer pacer;
+  AirStats air;
+  std::shared_ptr<PromptTrack> track;
   ModelChoice kept_choice;  // of the model that is kept from run to run until NULL
   std::shared_ptr<WanModel> kept_model;
 };
 
-G_DEFINE_FINAL_TYPE(GstWanSrc, gst_wan_src, GST_TYPE_PUSH_SRC)
+static void gst_wan_src_uri_handler_init(gpointer iface, gpointer);
+
+G_DEFINE_FINAL_TYPE_WITH_CODE(GstWanSrc, gst_wan_src, GST_TYPE_PUSH_SRC,
+                              G_IMPLEMENT_INTERFACE(GST_TYPE_URI_HANDLER, gst_wan_src_uri_handler_init))
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(wansrc, "wansrc", GST_RANK_NONE, GST_TYPE_WAN_SRC,
                                       GST_DEBUG_CATEGORY_INIT(wansrc_debug, "wansrc", 0, "Wan video source"))
+
+// Of this run.
+static bool is_live(GstWanSrc *self) {
+  return self->run.settings.live;
+}
+
+static void post_element_message(GstWanSrc *self, GstStructure *structure) {
+  gst_element_post_message(GST_ELEMENT(self), gst_message_new_element(GST_OBJECT(self), structure));
+}
 
 static void post_error(GstWanSrc *self, WanStatus status, const std::string &message) {
   GQuark domain = GST_RESOURCE_ERROR;
@@ -179,34 +208,31 @@ static GstFlowReturn take(GstWanSrc *, const Flushing &) {
 }
 
 static GstFlowReturn take(GstWanSrc *self, const Loaded &) {
-  post_load_progress(self, GST_PROGRESS_TYPE_COMPLETE, "The model is loaded");
+  if (self->run.loading) post_load_progress(self, GST_PROGRESS_TYPE_COMPLETE, "The model is loaded");
   return GST_FLOW_OK;
 }
 
 static GstFlowReturn take(GstWanSrc *self, const Progress &progress) {
-  if (progress.clip) {
-    GstMessage *message = gst_message_new_element(GST_OBJECT(self), progress_structure(progress));
-    gst_element_post_message(GST_ELEMENT(self), message);
-  } else {
-    const WanProgress &now = progress.progress;
+  const WanProgress &now = progress.progress;
+  if (progress.clip || is_live(self))
+    post_element_message(self, progress_structure(progress));
+  else
     post_load_progress(
         self, GST_PROGRESS_TYPE_CONTINUE,
         "Loading the model: " + std::to_string(now.step * 100 / std::max(now.steps, 1)) + " %");
-  }
   return GST_FLOW_OK;
 }
 
 static GstFlowReturn take(GstWanSrc *self, const Chunk &chunk) {
-  Run &run = self->run;
   if (chunk.frames->first_frame == 0) {
     // The base class queues the event behind the segment and before the next buffer. Its method is called
     // directly, since gst_element_send_event() takes the state lock, which stop() holds while it waits for
     // this thread.
     GST_ELEMENT_CLASS(gst_wan_src_parent_class)
-        ->send_event(GST_ELEMENT(self), gst_event_new_tag(clip_tags(*chunk.clip, run.settings)));
+        ->send_event(GST_ELEMENT(self), gst_event_new_tag(clip_tags(*chunk.clip)));
   }
-  run.chunk = chunk;
-  run.chunk_next = 0;
+  self->run.chunk = chunk;
+  self->run.chunk_next = 0;
   return GST_FLOW_OK;
 }
 
@@ -217,12 +243,11 @@ static GstFlowReturn take(GstWanSrc *self, const Finished &finished) {
   return GST_FLOW_ERROR;
 }
 
-static GstMemory *wrap_frame(const Chunk &chunk, int frame, gsize size) {
-  auto *owner = new std::shared_ptr<WanFrames>(chunk.frames);
-  return gst_memory_new_wrapped(
-      GstMemoryFlags(0), chunk.frames->data + frame * chunk.frames->frame_size, size, 0, size, owner,
-      [](gpointer owner) { delete static_cast<std::shared_ptr<WanFrames> *>(owner); });
+static GstFlowReturn take(GstWanSrc *self, const PumpEvent &event) {
+  return std::visit([self](const auto &event) { return take(self, event); }, event);
 }
+
+// ---- buffers
 
 static GstClockTime frame_time(const GstVideoInfo &info, guint64 frame) {
   return gst_util_uint64_scale(frame, GST_SECOND * info.fps_d, info.fps_n);
@@ -244,105 +269,282 @@ static GstFlowReturn move_to_pool(GstWanSrc *self, GstBuffer **buffer) {
 }
 
 static void stamp(GstWanSrc *self, GstBuffer *buffer) {
-  const Run &run = self->run;
-  const guint64 frame = self->frames_pushed++;
-  GST_BUFFER_PTS(buffer) = frame_time(run.info, frame);
-  GST_BUFFER_DURATION(buffer) = frame_time(run.info, frame + 1) - GST_BUFFER_PTS(buffer);
+  const guint64 frame = self->air.frames_pushed++;
+  const GstVideoInfo &info = self->run.info;
+  GST_BUFFER_PTS(buffer) = is_live(self) ? self->pacer.time() : frame_time(info, frame);
+  GST_BUFFER_DURATION(buffer) =
+      is_live(self) ? self->pacer.duration() : frame_time(info, frame + 1) - GST_BUFFER_PTS(buffer);
   GST_BUFFER_OFFSET(buffer) = frame;
   GST_BUFFER_OFFSET_END(buffer) = frame + 1;
 }
 
-static void note_first_frame(GstWanSrc *self, const Clip &clip) {
+// Takes the buffer; on success *out is ready to be pushed.
+static GstFlowReturn finish_buffer(GstWanSrc *self, GstBuffer *buffer, GstBuffer **out) {
+  if (const GstFlowReturn flow = move_to_pool(self, &buffer); flow != GST_FLOW_OK) {
+    gst_clear_buffer(&buffer);
+    return flow;
+  }
+  stamp(self, buffer);
+  *out = buffer;
+  return GST_FLOW_OK;
+}
+
+static void announce_clip(GstWanSrc *self, const Clip &clip, GstClockTime pts) {
   const std::chrono::duration<double> latency = std::chrono::steady_clock::now() - clip.denoised;
-  self->first_frame_seconds = latency.count();
+  self->air.first_frame_seconds = latency.count();
+  post_element_message(self, clip_structure(clip, pts));
   g_object_notify(G_OBJECT(self), "stats");
 }
 
+// How much of the next frame is seen while the first ones fade in, of all the frames of half a second.
+static double visible_part(GstWanSrc *self) {
+  const GstVideoInfo &info = self->run.info;
+  const int frames = info.fps_n / (2 * info.fps_d);
+  const bool fades = is_live(self) && self->live.filler == Filler::Fade;
+  return fades && self->live.faded_frames < frames ? double(++self->live.faded_frames) / (frames + 1) : 1;
+}
+
+// The next frame of run.chunk. If it fails, that is still the next one.
 static GstFlowReturn next_buffer(GstWanSrc *self, GstBuffer **buffer) {
   Run &run = self->run;
-  *buffer = gst_buffer_new();
-  gst_buffer_append_memory(*buffer, wrap_frame(run.chunk, run.chunk_next, run.settings.layout.size));
-  if (const GstFlowReturn flow = move_to_pool(self, buffer); flow != GST_FLOW_OK) {
-    gst_clear_buffer(buffer);
-    return flow;  // the frame is still the next one
-  }
-  const int frame = run.chunk.frames->first_frame + run.chunk_next;
-  add_meta(*buffer, run.chunk, frame);
-  stamp(self, *buffer);
-  if (frame == 0) note_first_frame(self, *run.chunk.clip);
-  if (++run.chunk_next == run.chunk.frames->num_frames) run.chunk = {};
+  const Chunk chunk = run.chunk;
+  GstBuffer *wrapped = wrap_frame(chunk, run.chunk_next, run.settings.layout.size, is_live(self));
+  if (const double visible = visible_part(self); visible < 1) fade_in(run.info, &wrapped, visible);
+  if (const GstFlowReturn flow = finish_buffer(self, wrapped, buffer); flow != GST_FLOW_OK) return flow;
+  const int frame = chunk.frames->first_frame + run.chunk_next;
+  add_meta(*buffer, chunk, frame, false);
+  if (frame == 0) announce_clip(self, *chunk.clip, GST_BUFFER_PTS(*buffer));
+  self->live.last_frame = run.chunk_next;
+  if (++run.chunk_next == chunk.frames->num_frames) run.chunk = {};
+  if (is_live(self)) self->live.last = chunk;
   return GST_FLOW_OK;
+}
+
+// The last frame once more, or black before the first.
+static GstFlowReturn filler_buffer(GstWanSrc *self, GstBuffer **buffer) {
+  const Run &run = self->run;
+  const Live &live = self->live;
+  const bool any = live.last.frames != nullptr;
+  GstBuffer *filler =
+      any ? wrap_frame(live.last, live.last_frame, run.settings.layout.size, true) : black_frame(run.info);
+  if (const GstFlowReturn flow = finish_buffer(self, filler, buffer); flow != GST_FLOW_OK) return flow;
+  add_meta(*buffer, live.last, any ? live.last.frames->first_frame + live.last_frame : -1, true);
+  ++self->air.repeated;
+  return GST_FLOW_OK;
+}
+
+// ---- live: a frame for every frame time
+
+static void post_qos(GstWanSrc *self) {
+  const GstClockTime time = self->pacer.time();
+  GstMessage *message = gst_message_new_qos(GST_OBJECT(self), TRUE, time, time, time, self->pacer.duration());
+  gst_message_set_qos_stats(message, GST_FORMAT_BUFFERS, self->air.frames_pushed, self->air.dropped);
+  gst_element_post_message(GST_ELEMENT(self), message);
+}
+
+static void post_underrun(GstWanSrc *self, bool running) {
+  post_element_message(self, underrun_structure(running, self->pacer.time(), self->live.missing_frames));
+}
+
+static void pass_missed(GstWanSrc *self, guint64 missed, bool stalled) {
+  if (missed == 0) return;
+  self->run.pump->pass_time(missed);
+  self->live.discont = true;
+  if (stalled) {
+    self->live.missing_frames += missed;
+    return;
+  }
+  self->air.dropped += missed;
+  post_qos(self);
+}
+
+// There is no frame for this time.
+static void note_underrun(GstWanSrc *self) {
+  Live &live = self->live;
+  if (!live.last.frames) return;  // it has not been on air yet
+  const bool begins = live.missing_frames == 0;
+  ++live.missing_frames;
+  if (!begins) return;
+  live.filling = true;
+  ++self->air.underruns;
+  post_underrun(self, true);
+}
+
+static void note_recovery(GstWanSrc *self) {
+  self->live.filling = false;
+  if (self->live.missing_frames > 0) post_underrun(self, false);
+  self->live.missing_frames = 0;
+}
+
+// Frames to hold before any is taken.
+static guint64 least_frames(GstWanSrc *self) {
+  if (!self->live.filling) return 1;
+  const ObjectLock lock(self);
+  const GstVideoInfo &info = self->run.info;
+  return std::max<guint64>(
+      1, gst_util_uint64_scale_ceil(self->settings.prebuffer, info.fps_n, GST_SECOND * info.fps_d));
+}
+
+// Takes what the pump has until there are frames; they may be missing in the end.
+static GstFlowReturn poll_chunk(GstWanSrc *self) {
+  const guint64 least = least_frames(self);
+  while (!self->run.chunk.frames) {
+    const std::optional<PumpEvent> event = self->run.pump->poll(least);
+    if (!event) return GST_FLOW_OK;
+    if (const GstFlowReturn flow = take(self, *event); flow != GST_FLOW_OK) return flow;
+  }
+  return GST_FLOW_OK;
+}
+
+static GstFlowReturn wait_for_chunk(GstWanSrc *self) {
+  const guint64 least = is_live(self) ? least_frames(self) : 1;
+  while (!self->run.chunk.frames)
+    if (const GstFlowReturn flow = take(self, self->run.pump->pop(least)); flow != GST_FLOW_OK) return flow;
+  return GST_FLOW_OK;
+}
+
+static Underrun underrun_policy(GstWanSrc *self) {
+  const ObjectLock lock(self);
+  return self->settings.underrun;
+}
+
+static void send_gap(GstWanSrc *self) {
+  gst_pad_push_event(GST_BASE_SRC_PAD(self), gst_event_new_gap(self->pacer.time(), self->pacer.duration()));
+  ++self->air.gaps;
+  self->live.discont = true;
+}
+
+// After the frame for this time was made, or its gap sent.
+static void end_frame_time(GstWanSrc *self, GstBuffer *buffer) {
+  if (buffer && std::exchange(self->live.discont, false))
+    GST_BUFFER_FLAG_SET(buffer, GST_BUFFER_FLAG_DISCONT);
+  if (buffer) self->live.segment_sent = true;
+  self->pacer.advance();
+}
+
+static GstFlowReturn create_live(GstWanSrc *self, GstBuffer **buffer) {
+  bool stalled = false;
+  for (;;) {
+    guint64 missed = 0;
+    GstFlowReturn flow = self->pacer.wait(GST_BASE_SRC(self), &missed);
+    if (flow != GST_FLOW_OK) return flow;
+    pass_missed(self, missed, stalled);
+    if (flow = poll_chunk(self); flow != GST_FLOW_OK) return flow;
+    if (self->run.chunk.frames) {
+      if (flow = next_buffer(self, buffer); flow != GST_FLOW_OK) return flow;
+      note_recovery(self);
+      end_frame_time(self, *buffer);
+      return GST_FLOW_OK;
+    }
+
+    note_underrun(self);
+    const Underrun policy = underrun_policy(self);
+    stalled = policy == Underrun::Stall;
+    if (stalled) {
+      if (flow = wait_for_chunk(self); flow != GST_FLOW_OK) return flow;
+      continue;
+    }
+    self->run.pump->pass_time(1);
+    // A gap needs a segment before it, which the base class sends with a buffer.
+    if (policy == Underrun::Gap && self->live.segment_sent) {
+      send_gap(self);
+      end_frame_time(self, nullptr);
+      continue;
+    }
+    if (flow = filler_buffer(self, buffer); flow != GST_FLOW_OK) return flow;
+    end_frame_time(self, *buffer);
+    return GST_FLOW_OK;
+  }
 }
 
 static GstFlowReturn gst_wan_src_create(GstPushSrc *src, GstBuffer **buffer) {
   GstWanSrc *self = GST_WAN_SRC(src);
-  while (!self->run.chunk.frames) {
-    const GstFlowReturn flow =
-        std::visit([self](const auto &event) { return take(self, event); }, self->run.pump->pop());
-    if (flow != GST_FLOW_OK) return flow;
-  }
-  return next_buffer(self, buffer);
+  if (is_live(self)) return create_live(self, buffer);
+  const GstFlowReturn flow = wait_for_chunk(self);
+  return flow == GST_FLOW_OK ? next_buffer(self, buffer) : flow;
 }
 
 // ---- starting and stopping
 
-// What the user left open is the checkpoint's, but one scale alone counts for both experts, as in Diffusers.
-static ClipSettings complete(ClipSettings clip, const WanDefaults &defaults) {
-  if (clip.steps == 0) clip.steps = defaults.steps;
-  if (clip.guidance_scale_2 < 0)
-    clip.guidance_scale_2 = clip.guidance_scale < 0 ? defaults.guidance_scale_2 : clip.guidance_scale;
-  if (clip.guidance_scale < 0) clip.guidance_scale = defaults.guidance_scale;
-  if (clip.flow_shift < 0) clip.flow_shift = defaults.flow_shift;
-  if (clip.scheduler == WAN_SCHEDULER_AUTO) clip.scheduler = defaults.scheduler;
-  return clip;
+static void warn_of_rounding(GstWanSrc *self) {
+  const WanDefaults &defaults = self->run.settings.defaults;
+  const int wanted = self->run.num_frames, rounded = round_frames(wanted, defaults);
+  if (wanted == 0 || wanted == rounded) return;
+  GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS,
+                      ("num-frames=%d becomes %d: it must be 1 more than a multiple of %d.", wanted, rounded,
+                       defaults.frames_multiple),
+                      (nullptr));
 }
 
-// Rounded as Diffusers does, which is up from a multiple: 6 becomes 5, but 8 becomes 9.
-static int clip_length(GstWanSrc *self, int wanted, const WanDefaults &defaults) {
-  if (wanted == 0) return defaults.num_frames;
-  const int step = defaults.frames_multiple;
-  if (wanted % step == 1 % step) return wanted;
-  const int rounded = wanted / step * step + 1;
-  GST_ELEMENT_WARNING(
-      self, RESOURCE, SETTINGS,
-      ("num-frames=%d becomes %d: it must be 1 more than a multiple of %d.", wanted, rounded, step),
-      (nullptr));
-  return rounded;
+static RunSettings run_settings(GstWanSrc *self, const WanDefaults &defaults, bool live) {
+  const Settings &settings = self->settings;
+  RunSettings run;
+  run.num_clips = settings.num_clips;
+  run.queue_size = settings.queue_size;
+  run.fade_frames = settings.transition == Transition::Crossfade ? settings.transition_frames : 0;
+  run.live = live;
+  run.defaults = defaults;
+  run.track = self->track;
+  return run;
+}
+
+static void begin_run(GstWanSrc *self, const ModelChoice &choice, const WanDefaults &defaults) {
+  auto pump = std::make_shared<FramePump>(choice);
+  self->track->set_flushing(false);
+  const bool live = gst_base_src_is_live(GST_BASE_SRC(self));
+  const ObjectLock lock(self);
+  pump->configure(self->settings.clip);
+  pump->set_seed(self->settings.clip.seed);
+  pump->set_queue(self->settings.queue);
+  self->run = {};
+  self->run.pump = std::move(pump);
+  self->run.choice = choice;
+  self->run.settings = run_settings(self, defaults, live);
+  self->run.num_frames = self->settings.clip.num_frames;
+  self->live.filler = self->settings.filler;
+  self->run.started = true;
+}
+
+static void reset_air(GstWanSrc *self) {
+  std::destroy_at(&self->live);
+  new (&self->live) Live;
+  for (std::atomic<guint64> *counter : {&self->air.frames_pushed, &self->air.repeated, &self->air.gaps,
+                                        &self->air.dropped, &self->air.underruns})
+    *counter = 0;
+  self->air.first_frame_seconds = 0;
 }
 
 static gboolean gst_wan_src_start(GstBaseSrc *src) {
   GstWanSrc *self = GST_WAN_SRC(src);
-  Run run;
+  ModelChoice choice;
   {
-    ObjectLock lock(self);
+    const ObjectLock lock(self);
     const Settings &settings = self->settings;
-    run.choice = {self->engine, model_directory(settings.model), settings.device, settings.dtype};
-    run.settings = {settings.num_frames, settings.num_clips, settings.queue_size, {}};
+    choice = {self->engine, model_directory(settings.model), settings.device, settings.dtype};
+    self->run.choice = choice;
   }
   WanError error = {};
-  const WanStatus status = self->engine->describe(run.choice.directory.c_str(), &run.defaults, &error);
-  if (status == WAN_OK) {
-    run.settings.num_frames = clip_length(self, run.settings.num_frames, run.defaults);
-    run.pump = std::make_shared<FramePump>(run.choice);
+  WanDefaults defaults = {};
+  const WanStatus status = self->engine->describe(choice.directory.c_str(), &defaults, &error);
+  if (status != WAN_OK) {
+    post_error(self, status, error.message);
+    return FALSE;
   }
-  {
-    ObjectLock lock(self);
-    self->run = run;
-    self->frames_pushed = 0;
-    self->first_frame_seconds = 0;
-    if (run.pump) {
-      run.pump->configure(complete(self->settings.clip, run.defaults));
-      run.pump->set_seed(self->settings.seed);
-    }
-  }
-  if (status != WAN_OK) post_error(self, status, error.message);
-  return status == WAN_OK;
+  reset_air(self);
+  begin_run(self, choice, defaults);
+  warn_of_rounding(self);
+  return TRUE;
 }
 
 static gboolean gst_wan_src_stop(GstBaseSrc *src) {
   GstWanSrc *self = GST_WAN_SRC(src);
   Run &run = self->run;
+  {
+    const ObjectLock lock(self);
+    run.started = false;
+  }
   run.chunk = {};
+  self->live.last = {};
   self->kept_model = run.pump->stop(kStopPatience);
   self->kept_choice = run.choice;
   if (run.loading) post_load_progress(self, GST_PROGRESS_TYPE_CANCELED, "Loading was cancelled");
@@ -350,25 +552,27 @@ static gboolean gst_wan_src_stop(GstBaseSrc *src) {
 }
 
 // Events may interrupt an element that was never started.
-static void set_flushing(GstBaseSrc *src, bool flushing) {
-  ObjectLock lock(src);
-  if (const auto &pump = GST_WAN_SRC(src)->run.pump) pump->set_flushing(flushing);
-}
-
 static gboolean gst_wan_src_unlock(GstBaseSrc *src) {
-  set_flushing(src, true);
+  GstWanSrc *self = GST_WAN_SRC(src);
+  const ObjectLock lock(self);
+  if (self->run.pump) self->run.pump->set_flushing(true);
+  self->pacer.interrupt();
   return TRUE;
 }
 
 static gboolean gst_wan_src_unlock_stop(GstBaseSrc *src) {
-  set_flushing(src, false);
+  GstWanSrc *self = GST_WAN_SRC(src);
+  const ObjectLock lock(self);
+  if (self->run.pump) self->run.pump->set_flushing(false);
+  self->pacer.resume();
+  self->live.segment_sent = false;
   return TRUE;
 }
 
 static gboolean open_engine(GstWanSrc *self) {
   std::string file, reason;
   {
-    ObjectLock lock(self);
+    const ObjectLock lock(self);
     file = engine_file(self->settings.engine);
   }
   self->engine = open_engine(file, &reason);
@@ -389,14 +593,43 @@ static GstStateChangeReturn gst_wan_src_change_state(GstElement *element, GstSta
 
 // ---- negotiation
 
-static GstCaps *gst_wan_src_fixate(GstBaseSrc *src, GstCaps *caps) {
-  return fixate_caps(caps, GST_WAN_SRC(src)->run.defaults);
+// Once a run: after that, frames of the first caps are on their way or already paid for.
+static GstCaps *gst_wan_src_get_caps(GstBaseSrc *src, GstCaps *filter) {
+  GstPad *pad = GST_BASE_SRC_PAD(src);
+  GstCaps *caps = gst_pad_get_current_caps(pad);
+  if (!caps) caps = gst_pad_get_pad_template_caps(pad);
+  if (!filter) return caps;
+  GstCaps *filtered = gst_caps_intersect_full(filter, caps, GST_CAPS_INTERSECT_FIRST);
+  gst_caps_unref(caps);
+  return filtered;
 }
 
-// Once a run: after that, frames of the first caps are on their way or already paid for.
-static gboolean gst_wan_src_negotiate(GstBaseSrc *src) {
-  return gst_pad_has_current_caps(GST_BASE_SRC_PAD(src)) ||
-         GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->negotiate(src);
+static GstCaps *gst_wan_src_fixate(GstBaseSrc *src, GstCaps *caps) {
+  return fixate_caps(caps, GST_WAN_SRC(src)->run.settings.defaults);
+}
+
+static GstClockTime frame_duration(GstWanSrc *self) {
+  const GstVideoInfo &info = self->run.info;
+  const WanDefaults &defaults = self->run.settings.defaults;
+  if (info.fps_n) return frame_time(info, 1);
+  return defaults.fps_n ? gst_util_uint64_scale(GST_SECOND, defaults.fps_d, defaults.fps_n) : 0;
+}
+
+// Says so if a latency that was answered before the caps were known has become another.
+static void set_info(GstWanSrc *self, const GstVideoInfo &info) {
+  GstClockTime before, after;
+  {
+    const ObjectLock lock(self);
+    Run &run = self->run;
+    before = frame_duration(self);
+    run.info = info;
+    run.settings.fps_n = info.fps_n;
+    run.settings.fps_d = info.fps_d;
+    after = frame_duration(self);
+  }
+  self->pacer.reset(info.fps_n, info.fps_d);
+  if (is_live(self) && before != after)
+    gst_element_post_message(GST_ELEMENT(self), gst_message_new_latency(GST_OBJECT(self)));
 }
 
 // The worker starts here and not in start(), so that bad caps fail before any weights are loaded.
@@ -409,10 +642,8 @@ static gboolean gst_wan_src_set_caps(GstBaseSrc *src, GstCaps *caps) {
     gchar *text = gst_caps_to_string(caps);
     reason = std::string("Frames of these caps are too large: ") + text + ".";
     g_free(text);
-  } else {
-    ObjectLock lock(self);
-    run.info = info;
-    pixel_layout(info, run.defaults, &run.settings.layout, &reason);
+  } else if (pixel_layout(info, run.settings.defaults, &run.settings.layout, &reason)) {
+    set_info(self, info);
   }
   if (!reason.empty()) {
     post_error(self, WAN_INVALID, reason);
@@ -420,7 +651,9 @@ static gboolean gst_wan_src_set_caps(GstBaseSrc *src, GstCaps *caps) {
   }
   std::shared_ptr<WanModel> model = std::move(self->kept_model);
   if (self->kept_choice != run.choice) model.reset();
-  if (!model) post_load_progress(self, GST_PROGRESS_TYPE_START, "Loading the model " + run.choice.directory);
+  // A live source plays while it loads, and applications wait in PAUSED for progress to be complete.
+  if (!model && !is_live(self))
+    post_load_progress(self, GST_PROGRESS_TYPE_START, "Loading the model " + run.choice.directory);
   run.pump->start(run.settings, std::move(model));
   return TRUE;
 }
@@ -432,251 +665,181 @@ static gboolean gst_wan_src_decide_allocation(GstBaseSrc *src, GstQuery *query) 
 
 // ---- queries
 
+// Frames of the whole stream, -1 where that is open: when it ends is decided while it plays.
+static gint64 all_frames(GstWanSrc *self) {
+  const Run &run = self->run;
+  const bool open = run.settings.num_clips < 0 || is_live(self) || self->track->is_attached() ||
+                    !self->settings.queue.empty() || !run.pump->queue().empty();
+  if (open) return -1;
+  const gint64 clip = complete(self->settings.clip, run.settings.defaults).num_frames;
+  const gint64 fade = std::min<gint64>(run.settings.fade_frames, clip / 2);
+  return clip * run.settings.num_clips - fade * (run.settings.num_clips - 1);
+}
+
 static gboolean query_duration(GstWanSrc *self, GstQuery *query) {
   GstFormat format;
   gst_query_parse_duration(query, &format, nullptr);
-  ObjectLock lock(self);
+  const ObjectLock lock(self);
   const Run &run = self->run;
-  const bool endless = run.settings.num_clips < 0;
-  const guint64 frames = guint64(run.settings.num_frames) * run.settings.num_clips;
   if (run.info.fps_n == 0) return FALSE;
+  const gint64 frames = all_frames(self);
   if (format == GST_FORMAT_TIME)
-    gst_query_set_duration(query, format, endless ? -1 : frame_time(run.info, frames));
+    gst_query_set_duration(query, format, frames < 0 ? -1 : gint64(frame_time(run.info, guint64(frames))));
   else if (format == GST_FORMAT_DEFAULT)
-    gst_query_set_duration(query, format, endless ? -1 : frames);
+    gst_query_set_duration(query, format, frames);
   else
     return FALSE;
   return TRUE;
 }
 
+// A frame is sent at its time. That it lasts until the next one's is what sinks and muxers have to know of.
+static gboolean query_latency(GstWanSrc *self, GstQuery *query) {
+  const ObjectLock lock(self);
+  gst_query_set_latency(query, TRUE, frame_duration(self), GST_CLOCK_TIME_NONE);
+  return TRUE;
+}
+
 static gboolean gst_wan_src_query(GstBaseSrc *src, GstQuery *query) {
-  if (GST_QUERY_TYPE(query) == GST_QUERY_DURATION) return query_duration(GST_WAN_SRC(src), query);
+  GstWanSrc *self = GST_WAN_SRC(src);
+  if (GST_QUERY_TYPE(query) == GST_QUERY_DURATION) return query_duration(self, query);
+  if (GST_QUERY_TYPE(query) == GST_QUERY_LATENCY && is_live(self)) return query_latency(self, query);
   return GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->query(src, query);
+}
+
+// ---- timed prompts
+
+static GstPad *gst_wan_src_request_new_pad(GstElement *element, GstPadTemplate *pad_template, const gchar *,
+                                           const GstCaps *) {
+  GstWanSrc *self = GST_WAN_SRC(element);
+  if (self->track->is_attached()) return nullptr;  // there is one already
+  GstPad *pad = prompt_pad_new(pad_template, self->track);
+  self->track->set_attached(true);
+  gst_pad_set_active(pad, TRUE);
+  gst_element_add_pad(element, pad);
+  return pad;
+}
+
+static void gst_wan_src_release_pad(GstElement *element, GstPad *pad) {
+  GST_WAN_SRC(element)->track->set_attached(false);
+  gst_pad_set_active(pad, FALSE);
+  gst_element_remove_pad(element, pad);
+}
+
+// ---- the queue of clips
+
+static FramePump *running_pump(GstWanSrc *self) {
+  return self->run.started ? self->run.pump.get() : nullptr;
+}
+
+static gboolean gst_wan_src_enqueue(GstWanSrc *self, const gchar *prompt, const GstStructure *structure) {
+  ClipSettings clip;
+  std::string reason;
+  if (structure && !read_clip_settings(G_OBJECT_GET_CLASS(self), structure, &clip, &reason)) {
+    GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS, ("A clip was not queued: %s", reason.c_str()), (nullptr));
+    return FALSE;
+  }
+  if (prompt) clip.prompt = prompt;
+  const ObjectLock lock(self);
+  if (FramePump *pump = running_pump(self))
+    pump->enqueue(clip);
+  else
+    self->settings.queue.push_back(clip);
+  return TRUE;
+}
+
+static void gst_wan_src_skip(GstWanSrc *self) {
+  const ObjectLock lock(self);
+  if (FramePump *pump = running_pump(self)) pump->skip();
+}
+
+static void gst_wan_src_clear(GstWanSrc *self) {
+  const ObjectLock lock(self);
+  self->settings.queue.clear();
+  if (FramePump *pump = running_pump(self)) pump->set_queue({});
 }
 
 // ---- properties
 
-static std::string get_string(const GValue *value) {
-  const gchar *text = g_value_get_string(value);
-  return text ? text : "";
-}
-
 static void gst_wan_src_set_property(GObject *object, guint id, const GValue *value, GParamSpec *pspec) {
   GstWanSrc *self = GST_WAN_SRC(object);
-  ObjectLock lock(self);
-  Settings &settings = self->settings;
-  FramePump *pump = self->run.pump.get();
-  switch (id) {
-    case PROP_MODEL:
-      settings.model = get_string(value);
-      break;
-    case PROP_PROMPT:
-      settings.clip.prompt = get_string(value);
-      break;
-    case PROP_NEGATIVE_PROMPT:
-      settings.clip.negative_prompt = get_string(value);
-      break;
-    case PROP_SEED:
-      settings.seed = g_value_get_int64(value);
-      if (pump) pump->set_seed(settings.seed);
-      break;
-    case PROP_NUM_FRAMES:
-      settings.num_frames = g_value_get_int(value);
-      break;
-    case PROP_STEPS:
-      settings.clip.steps = g_value_get_int(value);
-      break;
-    case PROP_GUIDANCE_SCALE:
-      settings.clip.guidance_scale = g_value_get_double(value);
-      break;
-    case PROP_GUIDANCE_SCALE_2:
-      settings.clip.guidance_scale_2 = g_value_get_double(value);
-      break;
-    case PROP_FLOW_SHIFT:
-      settings.clip.flow_shift = g_value_get_double(value);
-      break;
-    case PROP_SCHEDULER:
-      settings.clip.scheduler = WanScheduler(g_value_get_enum(value));
-      break;
-    case PROP_DEVICE:
-      settings.device = get_string(value);
-      break;
-    case PROP_DTYPE:
-      settings.dtype = WanDtype(g_value_get_enum(value));
-      break;
-    case PROP_NUM_CLIPS:
-      settings.num_clips = g_value_get_int(value);
-      break;
-    case PROP_QUEUE_SIZE:
-      settings.queue_size = g_value_get_uint(value);
-      break;
-    case PROP_ENGINE:
-      settings.engine = get_string(value);
-      break;
-    default:
-      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+  if (id == PROP_IS_LIVE) {
+    gst_base_src_set_live(GST_BASE_SRC(self), g_value_get_boolean(value));
+    return;
   }
-  if (pump) pump->configure(complete(settings.clip, self->run.defaults));
+  const ObjectLock lock(self);
+  if (!set_property(&self->settings, id, value)) G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+  FramePump *pump = running_pump(self);
+  if (!pump) return;
+  pump->configure(self->settings.clip);
+  if (id == PROP_SEED) pump->set_seed(self->settings.clip.seed);
+  if (id == PROP_PROMPTS) pump->set_queue(self->settings.queue);
 }
 
 static void gst_wan_src_get_property(GObject *object, guint id, GValue *value, GParamSpec *pspec) {
   GstWanSrc *self = GST_WAN_SRC(object);
-  ObjectLock lock(self);
-  const Settings &settings = self->settings;
-  switch (id) {
-    case PROP_MODEL:
-      g_value_set_string(value, settings.model.c_str());
-      break;
-    case PROP_PROMPT:
-      g_value_set_string(value, settings.clip.prompt.c_str());
-      break;
-    case PROP_NEGATIVE_PROMPT:
-      g_value_set_string(value, settings.clip.negative_prompt.c_str());
-      break;
-    case PROP_SEED:
-      g_value_set_int64(value, settings.seed);
-      break;
-    case PROP_NUM_FRAMES:
-      g_value_set_int(value, settings.num_frames);
-      break;
-    case PROP_STEPS:
-      g_value_set_int(value, settings.clip.steps);
-      break;
-    case PROP_GUIDANCE_SCALE:
-      g_value_set_double(value, settings.clip.guidance_scale);
-      break;
-    case PROP_GUIDANCE_SCALE_2:
-      g_value_set_double(value, settings.clip.guidance_scale_2);
-      break;
-    case PROP_FLOW_SHIFT:
-      g_value_set_double(value, settings.clip.flow_shift);
-      break;
-    case PROP_SCHEDULER:
-      g_value_set_enum(value, settings.clip.scheduler);
-      break;
-    case PROP_DEVICE:
-      g_value_set_string(value, settings.device.c_str());
-      break;
-    case PROP_DTYPE:
-      g_value_set_enum(value, settings.dtype);
-      break;
-    case PROP_NUM_CLIPS:
-      g_value_set_int(value, settings.num_clips);
-      break;
-    case PROP_QUEUE_SIZE:
-      g_value_set_uint(value, settings.queue_size);
-      break;
-    case PROP_ENGINE:
-      g_value_set_string(value, settings.engine.c_str());
-      break;
-    case PROP_STATS:
-      g_value_take_boxed(value, stats_structure(self->run.pump ? self->run.pump->stats() : PumpStats(),
-                                                self->frames_pushed, self->first_frame_seconds));
-      break;
-    default:
-      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+  if (id == PROP_IS_LIVE) {
+    g_value_set_boolean(value, gst_base_src_is_live(GST_BASE_SRC(self)));
+    return;
   }
+  const ObjectLock lock(self);
+  const FramePump *pump = running_pump(self);
+  if (id == PROP_STATS) {
+    const PumpStats stats = self->run.pump ? self->run.pump->stats() : PumpStats();
+    g_value_take_boxed(value, stats_structure(stats, self->air));
+    return;
+  }
+  Settings settings = self->settings;
+  if (pump) settings.queue = pump->queue();
+  if (!get_property(settings, id, value)) G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
 }
 
-static void install_properties(GObjectClass *klass) {
-  constexpr auto kPlaying =
-      GParamFlags(G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_PLAYING);
-  constexpr auto kReady = GParamFlags(G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY);
-  constexpr auto kNull = GParamFlags(G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS);
-  const Settings defaults;
-  const ClipSettings &clip = defaults.clip;
-  const auto install = [klass](guint id, GParamSpec *pspec) {
-    g_object_class_install_property(klass, id, pspec);
-  };
+// ---- wan://
 
-  install(PROP_MODEL,
-          g_param_spec_string(
-              "model", "Model",
-              "Directory of the checkpoint, in Diffusers' format (empty: $GST_WAN_MODEL, else the "
-              "small embedded model)",
-              defaults.model.c_str(), kReady));
-  install(PROP_PROMPT, g_param_spec_string("prompt", "Prompt", "What the video shows, from the next clip on",
-                                           clip.prompt.c_str(), kPlaying));
-  install(PROP_NEGATIVE_PROMPT,
-          g_param_spec_string(
-              "negative-prompt", "Negative prompt",
-              "What guidance leads away from, from the next clip on; used with a guidance scale above 1",
-              clip.negative_prompt.c_str(), kPlaying));
-  install(PROP_SEED,
-          g_param_spec_int64("seed", "Seed",
-                             "Seed of the next clip; each clip after it has the next seed (-1: a random one, "
-                             "to be read in stats, tags and each frame's meta)",
-                             -1, G_MAXINT64, defaults.seed, kPlaying));
-  install(PROP_NUM_FRAMES,
-          g_param_spec_int(
-              "num-frames", "Number of frames",
-              "Frames of a clip: 1 more than a multiple of 4, else rounded to one with a warning (0: as the "
-              "checkpoint suggests)",
-              0, G_MAXINT, defaults.num_frames, kReady));
-  install(PROP_STEPS,
-          g_param_spec_int("steps", "Steps",
-                           "Denoising steps, from the next clip on (0: as the checkpoint suggests)", 0, 1000,
-                           clip.steps, kPlaying));
-  install(PROP_GUIDANCE_SCALE,
-          g_param_spec_double(
-              "guidance-scale", "Guidance scale",
-              "How strongly the prompt leads, from the next clip on; up to 1 is without guidance and "
-              "twice as fast (-1: as the checkpoint suggests)",
-              -1, 100, clip.guidance_scale, kPlaying));
-  install(PROP_GUIDANCE_SCALE_2,
-          g_param_spec_double(
-              "guidance-scale-2", "Guidance scale 2",
-              "Guidance scale of the low-noise expert, from the next clip on (-1: guidance-scale if that "
-              "is set, else as the checkpoint suggests)",
-              -1, 100, clip.guidance_scale_2, kPlaying));
-  install(
-      PROP_FLOW_SHIFT,
-      g_param_spec_double("flow-shift", "Flow shift",
-                          "Shift of the noise schedule towards high noise, from the next clip on (-1: the "
-                          "checkpoint's)",
-                          -1, 100, clip.flow_shift, kPlaying));
-  install(PROP_SCHEDULER,
-          g_param_spec_enum("scheduler", "Scheduler", "Denoising scheduler, from the next clip on",
-                            scheduler_type(), clip.scheduler, kPlaying));
-  install(PROP_DEVICE,
-          g_param_spec_string("device", "Device",
-                              "Where the model runs: auto (a GPU if there is one), cpu, cuda or cuda:N",
-                              defaults.device.c_str(), kReady));
-  install(PROP_DTYPE,
-          g_param_spec_enum("dtype", "Data type", "Number format of the weights and of the computation",
-                            dtype_type(), defaults.dtype, kReady));
-  install(PROP_NUM_CLIPS, g_param_spec_int("num-clips", "Number of clips",
-                                           "Clips to make before the end of the stream (-1: endless)", -1,
-                                           G_MAXINT, defaults.num_clips, kReady));
-  install(PROP_QUEUE_SIZE,
-          g_param_spec_uint(
-              "queue-size", "Queue size",
-              "Decoded chunks (of up to 4 frames) to hold for a slow downstream before decoding waits", 1,
-              1000, defaults.queue_size, kReady));
-  install(PROP_ENGINE,
-          g_param_spec_string(
-              "engine", "Engine",
-              "Engine library, read when the element leaves NULL (empty: $GST_WAN_ENGINE, else the "
-              "installed one)",
-              defaults.engine.c_str(), kNull));
-  install(PROP_STATS,
-          g_param_spec_boxed(
-              "stats", "Statistics",
-              "Structure wan-stats: stage, step and steps, clip, chunk, seed, seconds by stage, queue-level "
-              "(chunks), frames-pushed, first-frame-seconds, gpu-bytes, gpu-peak-bytes, pinned-bytes, "
-              "pool-bytes",
-              GST_TYPE_STRUCTURE, GParamFlags(G_PARAM_READABLE | G_PARAM_STATIC_STRINGS)));
-  gst_type_mark_as_plugin_api(scheduler_type(), GstPluginAPIFlags(0));
-  gst_type_mark_as_plugin_api(dtype_type(), GstPluginAPIFlags(0));
+static const gchar *const *gst_wan_src_get_protocols(GType) {
+  static const gchar *const protocols[] = {"wan", nullptr};
+  return protocols;
+}
+
+static gchar *gst_wan_src_get_uri(GstURIHandler *handler) {
+  GstWanSrc *self = GST_WAN_SRC(handler);
+  const ObjectLock lock(self);
+  return self->uri.empty() ? nullptr : g_strdup(self->uri.c_str());
+}
+
+static gboolean gst_wan_src_set_uri(GstURIHandler *handler, const gchar *uri, GError **error) {
+  GstWanSrc *self = GST_WAN_SRC(handler);
+  if (GST_STATE(self) > GST_STATE_READY) {
+    g_set_error(error, GST_URI_ERROR, GST_URI_ERROR_BAD_STATE, "wansrc takes no URI while it runs.");
+    return FALSE;
+  }
+  std::string reason;
+  if (!apply_uri(G_OBJECT(self), uri, &reason)) {
+    g_set_error(error, GST_URI_ERROR, GST_URI_ERROR_BAD_REFERENCE, "%s", reason.c_str());
+    return FALSE;
+  }
+  const ObjectLock lock(self);
+  self->uri = uri;
+  return TRUE;
+}
+
+static void gst_wan_src_uri_handler_init(gpointer iface, gpointer) {
+  auto *handler = static_cast<GstURIHandlerInterface *>(iface);
+  handler->get_type = [](GType) { return GST_URI_SRC; };
+  handler->get_protocols = gst_wan_src_get_protocols;
+  handler->get_uri = gst_wan_src_get_uri;
+  handler->set_uri = gst_wan_src_set_uri;
 }
 
 // ---- the class
 
 static void gst_wan_src_init(GstWanSrc *self) {
   new (&self->settings) Settings;
+  new (&self->uri) std::string;
   new (&self->run) Run;
-  new (&self->frames_pushed) std::atomic<guint64>(0);
-  new (&self->first_frame_seconds) std::atomic<double>(0);
+  new (&self->live) Live;
+  new (&self->pacer) Pacer;
+  new (&self->air) AirStats;
+  new (&self->track) auto(std::make_shared<PromptTrack>());
   new (&self->kept_choice) ModelChoice;
   new (&self->kept_model) std::shared_ptr<WanModel>;
   gst_base_src_set_format(GST_BASE_SRC(self), GST_FORMAT_TIME);
@@ -685,12 +848,56 @@ static void gst_wan_src_init(GstWanSrc *self) {
 static void gst_wan_src_finalize(GObject *object) {
   GstWanSrc *self = GST_WAN_SRC(object);
   std::destroy_at(&self->settings);
+  std::destroy_at(&self->uri);
   std::destroy_at(&self->run);
-  std::destroy_at(&self->frames_pushed);
-  std::destroy_at(&self->first_frame_seconds);
+  std::destroy_at(&self->live);
+  std::destroy_at(&self->pacer);
+  std::destroy_at(&self->air);
+  std::destroy_at(&self->track);
   std::destroy_at(&self->kept_choice);
   std::destroy_at(&self->kept_model);
   G_OBJECT_CLASS(gst_wan_src_parent_class)->finalize(object);
+}
+
+static void add_pad_template(GstElementClass *klass, const char *name, GstPadDirection direction,
+                             GstPadPresence presence, const char *caps_text) {
+  GstCaps *caps = gst_caps_from_string(caps_text);
+  gst_element_class_add_pad_template(klass, gst_pad_template_new(name, direction, presence, caps));
+  gst_caps_unref(caps);
+}
+
+static void install_signals(GType type) {
+  const auto flags = GSignalFlags(G_SIGNAL_RUN_LAST | G_SIGNAL_ACTION);
+  /**
+   * GstWanSrc::enqueue:
+   * @self: the source
+   * @prompt: (nullable): what the clip shows; the property prompt if it is empty
+   * @settings: (nullable): fields named and typed as the properties seed, negative-prompt, num-frames, steps,
+   *   guidance-scale, guidance-scale-2, flow-shift and scheduler; the properties count for those left out
+   *
+   * Queues a clip, to be made before those of the property prompt.
+   *
+   * Returns: %FALSE, after a warning message that says why, if a setting cannot be
+   */
+  signals[SIGNAL_ENQUEUE] =
+      g_signal_new_class_handler("enqueue", type, flags, G_CALLBACK(gst_wan_src_enqueue), nullptr, nullptr,
+                                 nullptr, G_TYPE_BOOLEAN, 2, G_TYPE_STRING, GST_TYPE_STRUCTURE);
+  /**
+   * GstWanSrc::skip:
+   * @self: the source
+   *
+   * Ends the clip that is on air at its next chunk, or the one being made if nothing is left of that.
+   */
+  signals[SIGNAL_SKIP] = g_signal_new_class_handler("skip", type, flags, G_CALLBACK(gst_wan_src_skip),
+                                                    nullptr, nullptr, nullptr, G_TYPE_NONE, 0);
+  /**
+   * GstWanSrc::clear:
+   * @self: the source
+   *
+   * Empties the queue of clips; the one being made is not in it any more.
+   */
+  signals[SIGNAL_CLEAR] = g_signal_new_class_handler("clear", type, flags, G_CALLBACK(gst_wan_src_clear),
+                                                     nullptr, nullptr, nullptr, G_TYPE_NONE, 0);
 }
 
 static void gst_wan_src_class_init(GstWanSrcClass *klass) {
@@ -699,25 +906,26 @@ static void gst_wan_src_class_init(GstWanSrcClass *klass) {
   object_class->get_property = gst_wan_src_get_property;
   object_class->finalize = gst_wan_src_finalize;
   install_properties(object_class);
+  install_signals(G_TYPE_FROM_CLASS(klass));
 
   GstElementClass *element_class = GST_ELEMENT_CLASS(klass);
   element_class->change_state = gst_wan_src_change_state;
+  element_class->request_new_pad = gst_wan_src_request_new_pad;
+  element_class->release_pad = gst_wan_src_release_pad;
   gst_element_class_set_static_metadata(element_class, "Wan video source", "Source/Video",
                                         "Makes video from text with Wan 2.2 diffusion models, on a GPU or "
                                         "the CPU. Size, rate and format are caps.",
                                         "The gst-wan developers");
-  GstCaps *caps = gst_caps_from_string(kVideoCaps);
-  gst_element_class_add_pad_template(element_class,
-                                     gst_pad_template_new("src", GST_PAD_SRC, GST_PAD_ALWAYS, caps));
-  gst_caps_unref(caps);
+  add_pad_template(element_class, "src", GST_PAD_SRC, GST_PAD_ALWAYS, kVideoCaps);
+  add_pad_template(element_class, "prompt_sink", GST_PAD_SINK, GST_PAD_REQUEST, kPromptCaps);
 
   GstBaseSrcClass *base_class = GST_BASE_SRC_CLASS(klass);
   base_class->start = gst_wan_src_start;
   base_class->stop = gst_wan_src_stop;
   base_class->unlock = gst_wan_src_unlock;
   base_class->unlock_stop = gst_wan_src_unlock_stop;
+  base_class->get_caps = gst_wan_src_get_caps;
   base_class->fixate = gst_wan_src_fixate;
-  base_class->negotiate = gst_wan_src_negotiate;
   base_class->set_caps = gst_wan_src_set_caps;
   base_class->decide_allocation = gst_wan_src_decide_allocation;
   base_class->query = gst_wan_src_query;

@@ -174,7 +174,7 @@ TEST(Caps, AScalerMakesAnyOtherSize) {
 }
 
 TEST(Caps, AreThereBeforeTheFirstFrame) {
-  GstHarness *harness = gst_harness_new("wansrc");
+  GstHarness *harness = gst_harness_new_with_padnames("wansrc", nullptr, "src");
   gst_util_set_object_arg(G_OBJECT(harness->element), "device", "cpu");
   g_object_set(harness->element, "num-frames", 1, "steps", 1, nullptr);
   gst_harness_set_sink_caps_str(harness, "video/x-raw,format=I420,width=32,height=48");

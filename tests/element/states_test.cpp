@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <gst/app/gstappsink.h>
 
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -199,6 +200,40 @@ TEST(Properties, CanChangeAtAnyTime) {
   done = true;
   changer.join();
   EXPECT_FALSE(first_error(pipeline));
+}
+
+// Every change from one state to another, as GStreamer's generic/states check makes them and more, so that
+// each follows on each.
+void walk_all_states(GstElement *element) {
+  constexpr std::array kStates = {GST_STATE_NULL, GST_STATE_READY, GST_STATE_PAUSED, GST_STATE_PLAYING};
+  for (const GstState from : kStates) {
+    for (const GstState to : kStates) {
+      for (const GstState state : {from, to}) {
+        ASSERT_NE(gst_element_set_state(element, state), GST_STATE_CHANGE_FAILURE);
+        ASSERT_NE(gst_element_get_state(element, nullptr, nullptr, 60 * GST_SECOND),
+                  GST_STATE_CHANGE_FAILURE);
+      }
+    }
+  }
+  ASSERT_EQ(gst_element_set_state(element, GST_STATE_NULL), GST_STATE_CHANGE_SUCCESS);
+}
+
+TEST(States, EveryChangeOfAnUnconfiguredElement) {
+  Ptr<GstElement> element(GST_ELEMENT(gst_object_ref_sink(gst_element_factory_make("wansrc", nullptr))));
+  for (int i = 0; i < 3; ++i) walk_all_states(element.get());
+}
+
+TEST(States, EveryChangeOfAPipeline) {
+  Pipeline pipeline(stub_source("") + "num-clips=-1 ! fakesink sync=true");
+  for (int i = 0; i < 10; ++i) walk_all_states(pipeline.get());
+}
+
+TEST(States, EveryChangeOfALivePipeline) {
+  for (const char *policy : {"repeat", "gap", "stall"}) {
+    Pipeline pipeline(stub_source("clip=20") + "is-live=true num-frames=5 num-clips=-1 underrun=" + policy +
+                      " ! fakesink sync=true");
+    for (int i = 0; i < 5; ++i) walk_all_states(pipeline.get());
+  }
 }
 
 // A thousand lives of one element, and of its threads and queues, cut off at all moments.

@@ -1,0 +1,34 @@
+// What makes one clip: the settings of the element, of a queued clip, and the checkpoint's own, one over the
+// other.
+//
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "wan/engine.h"
+
+namespace wan {
+
+/** A value that is left at its default here is open: what lies beneath decides. */
+struct ClipSettings {
+  std::string prompt, negative_prompt;
+  int64_t seed = -1;
+  int num_frames = 0, steps = 0;
+  double guidance_scale = -1, guidance_scale_2 = -1, flow_shift = -1;
+  WanScheduler scheduler = WAN_SCHEDULER_AUTO;
+};
+
+/** `over`, and where that is open, `under`. A guidance scale alone counts for both experts, as in Diffusers.
+ */
+ClipSettings overlay(ClipSettings over, const ClipSettings &under);
+
+/** Nothing is open but prompts and the seed. The number of frames is rounded to one that the checkpoint can
+ * make. */
+ClipSettings complete(const ClipSettings &settings, const WanDefaults &defaults);
+
+/** Rounds as Diffusers does, which is up from a multiple: 6 becomes 5, but 8 becomes 9. */
+int round_frames(int wanted, const WanDefaults &defaults);
+
+}  // namespace wan

@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "properties.h"
+
+#include <utility>
+
+namespace wan {
+namespace {
+
+constexpr auto kStatic = GParamFlags(G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS);
+constexpr auto kPlaying = GParamFlags(kStatic | GST_PARAM_MUTABLE_PLAYING);
+constexpr auto kReady = GParamFlags(kStatic | GST_PARAM_MUTABLE_READY);
+
+constexpr char kUriScheme[] = "wan://";
+
+std::string get_string(const GValue *value) {
+  const gchar *text = g_value_get_string(value);
+  return text ? text : "";
+}
+
+std::vector<ClipSettings> get_prompts(const GValue *value) {
+  std::vector<ClipSettings> clips(gst_value_array_get_size(value));
+  for (size_t i = 0; i < clips.size(); ++i)
+    clips[i].prompt = get_string(gst_value_array_get_value(value, guint(i)));
+  return clips;
+}
+
+void set_prompts(GValue *value, const std::vector<ClipSettings> &clips) {
+  for (const ClipSettings &clip : clips) {
+    GValue prompt = G_VALUE_INIT;
+    g_value_init(&prompt, G_TYPE_STRING);
+    g_value_set_string(&prompt, clip.prompt.c_str());
+    gst_value_array_append_and_take_value(value, &prompt);
+  }
+}
+
+bool set_clip_property(ClipSettings *clip, guint id, const GValue *value) {
+  switch (id) {
+    case PROP_PROMPT:
+      clip->prompt = get_string(value);
+      break;
+    case PROP_NEGATIVE_PROMPT:
+      clip->negative_prompt = get_string(value);
+      break;
+    case PROP_SEED:
+      clip->seed = g_value_get_int64(value);
+      break;
+    case PROP_NUM_FRAMES:
+      clip->num_frames = g_value_get_int(value);
+      break;
+    case PROP_STEPS:
+      clip->steps = g_value_get_int(value);
+      break;
+    case PROP_GUIDANCE_SCALE:
+      clip->guidance_scale = g_value_get_double(value);
+      break;
+    case PROP_GUIDANCE_SCALE_2:
+      clip->guidance_scale_2 = g_value_get_double(value);
+      break;
+    case PROP_FLOW_SHIFT:
+      clip->flow_shift = g_value_get_double(value);
+      break;
+    case PROP_SCHEDULER:
+      clip->scheduler = WanScheduler(g_value_get_enum(value));
+      break;
+    default:
+      return false;
+  }
+  return true;
+}
+
+bool get_clip_property(const ClipSettings &clip, guint id, GValue *value) {
+  switch (id) {
+    case PROP_PROMPT:
+      g_value_set_string(value, clip.prompt.c_str());
+      break;
+    case PROP_NEGATIVE_PROMPT:
+      g_value_set_string(value, clip.negative_prompt.c_str());
+      break;
+    case PROP_SEED:
+      g_value_set_int64(value, clip.seed);
+      break;
+    case PROP_NUM_FRAMES:
+      g_value_set_int(value, clip.num_frames);
+      break;
+    case PROP_STEPS:
+      g_value_set_int(value, clip.steps);
+      break;
+    case PROP_GUIDANCE_SCALE:
+      g_value_set_double(value, clip.guidance_scale);
+      break;
+    case PROP_GUIDANCE_SCALE_2:
+      g_value_set_double(value, clip.guidance_scale_2);
+      break;
+    case PROP_FLOW_SHIFT:
+      g_value_set_double(value, clip.flow_shift);
+      break;
+    case PROP_SCHEDULER:
+      g_value_set_enum(value, clip.scheduler);
+      break;
+    default:
+      return false;
+  }
+  return true;
+}
+
+// Converts a value to a property's type; text as in gst-launch-1.0. False if it cannot be, or is out of
+// range.
+bool convert(const GValue *from, GParamSpec *pspec, GValue *to) {
+  g_value_init(to, pspec->value_type);
+  const bool converted = G_VALUE_HOLDS_STRING(from) && pspec->value_type != G_TYPE_STRING
+                             ? gst_value_deserialize(to, g_value_get_string(from))
+                             : g_value_transform(from, to);
+  if (converted && !g_param_value_validate(pspec, to)) return true;
+  g_value_unset(to);
+  return false;
+}
+
+std::string value_error(const char *name, const GValue *value) {
+  gchar *text = g_strdup_value_contents(value);
+  const std::string message = std::string(name) + "=" + text + " is no value of that setting.";
+  g_free(text);
+  return message;
+}
+
+void install_clip_properties(GObjectClass *klass) {
+  const auto install = [klass](guint id, GParamSpec *pspec) {
+    g_object_class_install_property(klass, id, pspec);
+  };
+  const ClipSettings clip;
+  install(PROP_PROMPT, g_param_spec_string("prompt", "Prompt", "What the video shows, from the next clip on",
+                                           clip.prompt.c_str(), kPlaying));
+  install(PROP_NEGATIVE_PROMPT,
+          g_param_spec_string(
+              "negative-prompt", "Negative prompt",
+              "What guidance leads away from, from the next clip on; used with a guidance scale above 1",
+              clip.negative_prompt.c_str(), kPlaying));
+  install(PROP_SEED,
+          g_param_spec_int64("seed", "Seed",
+                             "Seed of the next clip; each clip after it has the next seed (-1: a random one, "
+                             "to be read in stats, tags and each frame's meta)",
+                             -1, G_MAXINT64, clip.seed, kPlaying));
+  install(PROP_NUM_FRAMES,
+          g_param_spec_int("num-frames", "Number of frames",
+                           "Frames of a clip: 1 more than a multiple of 4, else rounded to one (0: as the "
+                           "checkpoint suggests)",
+                           0, G_MAXINT, clip.num_frames, kReady));
+  install(PROP_STEPS,
+          g_param_spec_int("steps", "Steps",
+                           "Denoising steps, from the next clip on (0: as the checkpoint suggests)", 0, 1000,
+                           clip.steps, kPlaying));
+  install(PROP_GUIDANCE_SCALE,
+          g_param_spec_double(
+              "guidance-scale", "Guidance scale",
+              "How strongly the prompt leads, from the next clip on; up to 1 is without guidance and "
+              "twice as fast (-1: as the checkpoint suggests)",
+              -1, 100, clip.guidance_scale, kPlaying));
+  install(PROP_GUIDANCE_SCALE_2,
+          g_param_spec_double(
+              "guidance-scale-2", "Guidance scale 2",
+              "Guidance scale of the low-noise expert, from the next clip on (-1: guidance-scale if that "
+              "is set, else as the checkpoint suggests)",
+              -1, 100, clip.guidance_scale_2, kPlaying));
+  install(
+      PROP_FLOW_SHIFT,
+      g_param_spec_double("flow-shift", "Flow shift",
+                          "Shift of the noise schedule towards high noise, from the next clip on (-1: the "
+                          "checkpoint's)",
+                          -1, 100, clip.flow_shift, kPlaying));
+  install(PROP_SCHEDULER,
+          g_param_spec_enum("scheduler", "Scheduler", "Denoising scheduler, from the next clip on",
+                            scheduler_type(), clip.scheduler, kPlaying));
+}
+
+void install_live_properties(GObjectClass *klass) {
+  const auto install = [klass](guint id, GParamSpec *pspec) {
+    g_object_class_install_property(klass, id, pspec);
+  };
+  const Settings defaults;
+  install(PROP_IS_LIVE,
+          g_param_spec_boolean("is-live", "Is live",
+                               "Send frames at their rate by the clock, whatever generation does; the video "
+                               "starts at once",
+                               FALSE, kReady));
+  install(PROP_UNDERRUN,
+          g_param_spec_enum("underrun", "Underrun", "Live: what to send when no frame is ready at its time",
+                            underrun_type(), int(defaults.underrun), kPlaying));
+  install(PROP_FILLER, g_param_spec_enum("filler", "Filler", "Live: what to show before the first frame",
+                                         filler_type(), int(defaults.filler), kReady));
+  install(PROP_PREBUFFER,
+          g_param_spec_uint64("prebuffer", "Prebuffer",
+                              "Live: video to hold before it goes on air, and again after an underrun (ns)",
+                              0, G_MAXINT64, defaults.prebuffer, kPlaying));
+}
+
+}  // namespace
+
+void install_properties(GObjectClass *klass) {
+  const auto install = [klass](guint id, GParamSpec *pspec) {
+    g_object_class_install_property(klass, id, pspec);
+  };
+  const Settings defaults;
+  install(PROP_MODEL,
+          g_param_spec_string(
+              "model", "Model",
+              "Directory of the checkpoint, in Diffusers' format (empty: $GST_WAN_MODEL, else the "
+              "small embedded model)",
+              defaults.model.c_str(), kReady));
+  install_clip_properties(klass);
+  install(PROP_DEVICE,
+          g_param_spec_string("device", "Device",
+                              "Where the model runs: auto (a GPU if there is one), cpu, cuda or cuda:N",
+                              defaults.device.c_str(), kReady));
+  install(PROP_DTYPE,
+          g_param_spec_enum("dtype", "Data type", "Number format of the weights and of the computation",
+                            dtype_type(), defaults.dtype, kReady));
+  install(PROP_NUM_CLIPS,
+          g_param_spec_int("num-clips", "Number of clips",
+                           "Clips to make before the stream ends, if none is queued then (-1: endless)", -1,
+                           G_MAXINT, defaults.num_clips, kReady));
+  install(PROP_PROMPTS,
+          gst_param_spec_array(
+              "prompts", "Prompts", "Prompts of the clips that wait to be made, before those of prompt",
+              g_param_spec_string("prompt", "Prompt", "What the clip shows", "", kStatic), kPlaying));
+  install(PROP_TRANSITION, g_param_spec_enum("transition", "Transition", "How one clip becomes the next",
+                                             transition_type(), int(defaults.transition), kReady));
+  install(PROP_TRANSITION_FRAMES, g_param_spec_int("transition-frames", "Transition frames",
+                                                   "Frames that a crossfade takes, at most half a clip", 1,
+                                                   G_MAXINT, defaults.transition_frames, kReady));
+  install(
+      PROP_QUEUE_SIZE,
+      g_param_spec_uint("queue-size", "Queue size",
+                        "Decoded chunks (of up to 4 frames) to hold for a slow downstream before decoding "
+                        "waits; live: at least a clip",
+                        1, 1000, defaults.queue_size, kReady));
+  install_live_properties(klass);
+  install(PROP_ENGINE, g_param_spec_string("engine", "Engine",
+                                           "Engine library, read when the element leaves NULL (empty: "
+                                           "$GST_WAN_ENGINE, else the installed one)",
+                                           defaults.engine.c_str(), kStatic));
+  install(PROP_STATS,
+          g_param_spec_boxed("stats", "Statistics",
+                             "Structure wan-stats: the clip being made and on air, seconds by stage, queue, "
+                             "frames, underruns, memory",
+                             GST_TYPE_STRUCTURE, GParamFlags(G_PARAM_READABLE | G_PARAM_STATIC_STRINGS)));
+  for (const GType type : {scheduler_type(), dtype_type(), underrun_type(), filler_type(), transition_type()})
+    gst_type_mark_as_plugin_api(type, GstPluginAPIFlags(0));
+}
+
+bool set_property(Settings *settings, guint id, const GValue *value) {
+  if (set_clip_property(&settings->clip, id, value)) return true;
+  switch (id) {
+    case PROP_MODEL:
+      settings->model = get_string(value);
+      break;
+    case PROP_DEVICE:
+      settings->device = get_string(value);
+      break;
+    case PROP_DTYPE:
+      settings->dtype = WanDtype(g_value_get_enum(value));
+      break;
+    case PROP_NUM_CLIPS:
+      settings->num_clips = g_value_get_int(value);
+      break;
+    case PROP_PROMPTS:
+      settings->queue = get_prompts(value);
+      break;
+    case PROP_TRANSITION:
+      settings->transition = Transition(g_value_get_enum(value));
+      break;
+    case PROP_TRANSITION_FRAMES:
+      settings->transition_frames = g_value_get_int(value);
+      break;
+    case PROP_QUEUE_SIZE:
+      settings->queue_size = g_value_get_uint(value);
+      break;
+    case PROP_UNDERRUN:
+      settings->underrun = Underrun(g_value_get_enum(value));
+      break;
+    case PROP_FILLER:
+      settings->filler = Filler(g_value_get_enum(value));
+      break;
+    case PROP_PREBUFFER:
+      settings->prebuffer = g_value_get_uint64(value);
+      break;
+    case PROP_ENGINE:
+      settings->engine = get_string(value);
+      break;
+    default:
+      return false;
+  }
+  return true;
+}
+
+bool get_property(const Settings &settings, guint id, GValue *value) {
+  if (get_clip_property(settings.clip, id, value)) return true;
+  switch (id) {
+    case PROP_MODEL:
+      g_value_set_string(value, settings.model.c_str());
+      break;
+    case PROP_DEVICE:
+      g_value_set_string(value, settings.device.c_str());
+      break;
+    case PROP_DTYPE:
+      g_value_set_enum(value, settings.dtype);
+      break;
+    case PROP_NUM_CLIPS:
+      g_value_set_int(value, settings.num_clips);
+      break;
+    case PROP_PROMPTS:
+      set_prompts(value, settings.queue);
+      break;
+    case PROP_TRANSITION:
+      g_value_set_enum(value, int(settings.transition));
+      break;
+    case PROP_TRANSITION_FRAMES:
+      g_value_set_int(value, settings.transition_frames);
+      break;
+    case PROP_QUEUE_SIZE:
+      g_value_set_uint(value, settings.queue_size);
+      break;
+    case PROP_UNDERRUN:
+      g_value_set_enum(value, int(settings.underrun));
+      break;
+    case PROP_FILLER:
+      g_value_set_enum(value, int(settings.filler));
+      break;
+    case PROP_PREBUFFER:
+      g_value_set_uint64(value, settings.prebuffer);
+      break;
+    case PROP_ENGINE:
+      g_value_set_string(value, settings.engine.c_str());
+      break;
+    default:
+      return false;
+  }
+  return true;
+}
+
+bool read_clip_settings(GObjectClass *klass, const GstStructure *structure, ClipSettings *clip,
+                        std::string *reason) {
+  for (int i = 0; i < gst_structure_n_fields(structure); ++i) {
+    const char *name = gst_structure_nth_field_name(structure, guint(i));
+    const GValue *field = gst_structure_get_value(structure, name);
+    GParamSpec *pspec = g_object_class_find_property(klass, name);
+    GValue value = G_VALUE_INIT;
+    if (pspec && !convert(field, pspec, &value)) {
+      *reason = value_error(name, field);
+      return false;
+    }
+    const bool known = pspec && set_clip_property(clip, pspec->param_id, &value);
+    if (pspec) g_value_unset(&value);
+    if (known) continue;
+    *reason = std::string(name) + " is no setting of a clip.";
+    return false;
+  }
+  return true;
+}
+
+static bool apply_parameter(GObject *object, const char *name, const char *text, std::string *reason) {
+  GParamSpec *pspec = g_object_class_find_property(G_OBJECT_GET_CLASS(object), name);
+  const bool allowed = pspec && pspec->owner_type == G_OBJECT_TYPE(object) &&
+                       (pspec->flags & G_PARAM_WRITABLE) && pspec->param_id != PROP_ENGINE;
+  if (!allowed) {
+    *reason = std::string(name) + " cannot be set by a URI.";
+    return false;
+  }
+  GValue from = G_VALUE_INIT, value = G_VALUE_INIT;
+  g_value_init(&from, G_TYPE_STRING);
+  g_value_set_string(&from, text);
+  const bool converted = convert(&from, pspec, &value);
+  if (converted) g_object_set_property(object, name, &value);
+  if (!converted) *reason = value_error(name, &from);
+  g_value_unset(&from);
+  if (converted) g_value_unset(&value);
+  return converted;
+}
+
+bool apply_uri(GObject *object, const char *uri, std::string *reason) {
+  std::string text = uri;
+  if (!g_str_has_prefix(uri, kUriScheme)) {
+    *reason = text + " does not begin with " + kUriScheme;
+    return false;
+  }
+  text.erase(0, sizeof kUriScheme - 1);
+  const size_t question = text.find('?');
+  const std::string query = question == std::string::npos ? "" : text.substr(question + 1);
+  gchar *prompt = g_uri_unescape_string(text.substr(0, question).c_str(), nullptr);
+  GError *error = nullptr;
+  GHashTable *parameters = g_uri_parse_params(query.c_str(), -1, "&", G_URI_PARAMS_NONE, &error);
+  bool applied = prompt && parameters;
+  if (!applied) *reason = text + " is not percent-encoded as a URI must be.";
+  if (applied) {
+    g_object_set(object, "prompt", prompt, nullptr);
+    GHashTableIter iter;
+    gpointer name, value;
+    g_hash_table_iter_init(&iter, parameters);
+    while (applied && g_hash_table_iter_next(&iter, &name, &value))
+      applied = apply_parameter(object, static_cast<char *>(name), static_cast<char *>(value), reason);
+  }
+  g_clear_error(&error);
+  g_clear_pointer(&parameters, g_hash_table_unref);
+  g_free(prompt);
+  return applied;
+}
+
+}  // namespace wan

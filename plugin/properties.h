@@ -1,0 +1,73 @@
+// The properties of the element, and the same settings as fields of a structure or the query of a URI.
+//
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#pragma once
+
+#include <gst/gst.h>
+
+#include <string>
+#include <vector>
+
+#include "clip_settings.h"
+#include "enums.h"
+
+namespace wan {
+
+enum Property {
+  PROP_MODEL = 1,
+  PROP_PROMPT,
+  PROP_NEGATIVE_PROMPT,
+  PROP_SEED,
+  PROP_NUM_FRAMES,
+  PROP_STEPS,
+  PROP_GUIDANCE_SCALE,
+  PROP_GUIDANCE_SCALE_2,
+  PROP_FLOW_SHIFT,
+  PROP_SCHEDULER,
+  PROP_DEVICE,
+  PROP_DTYPE,
+  PROP_NUM_CLIPS,
+  PROP_PROMPTS,
+  PROP_TRANSITION,
+  PROP_TRANSITION_FRAMES,
+  PROP_QUEUE_SIZE,
+  PROP_IS_LIVE,
+  PROP_UNDERRUN,
+  PROP_FILLER,
+  PROP_PREBUFFER,
+  PROP_ENGINE,
+  PROP_STATS,
+};
+
+/** What the properties hold, but is-live, which GstBaseSrc keeps. */
+struct Settings {
+  std::string model, device = "auto", engine;
+  WanDtype dtype = WAN_DTYPE_AUTO;
+  int num_clips = 1;
+  guint queue_size = 4;
+  Transition transition = Transition::Cut;
+  int transition_frames = 8;
+  Underrun underrun = Underrun::Repeat;
+  Filler filler = Filler::Black;
+  GstClockTime prebuffer = 0;
+  ClipSettings clip;
+  std::vector<ClipSettings> queue;  // before the start; after it, the pump's counts
+};
+
+void install_properties(GObjectClass *klass);
+
+/** False if the property is none of Settings. */
+bool set_property(Settings *settings, guint id, const GValue *value);
+bool get_property(const Settings &settings, guint id, GValue *value);
+
+/** Reads the settings of a queued clip. False and the reason as a sentence if a field is none of them, or its
+ * value cannot be. */
+bool read_clip_settings(GObjectClass *klass, const GstStructure *structure, ClipSettings *clip,
+                        std::string *reason);
+
+/** Sets the prompt and the properties that a URI names: wan://prompt?property=value&..., percent-encoded.
+ * False and the reason if it is none or names another property: engine, which would open any library, is not
+ * for strangers. */
+bool apply_uri(GObject *object, const char *uri, std::string *reason);
+
+}  // namespace wan

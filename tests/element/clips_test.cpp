@@ -1,0 +1,357 @@
+// What the next clip is: the queue, skipping, timed prompts, URIs.
+//
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include <gmock/gmock.h>
+#include <gst/app/gstappsink.h>
+#include <gst/app/gstappsrc.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <thread>
+
+#include "support.h"
+
+namespace wan::test {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+constexpr GstClockTime kFrame = GST_SECOND / 25;  // of the stub
+
+struct Shown {
+  std::string prompt;
+  guint64 seed;
+  GstClockTime pts;
+  bool operator==(const Shown &) const = default;
+};
+std::ostream &operator<<(std::ostream &out, const Shown &shown) {
+  return out << shown.prompt << " seed " << shown.seed << " at " << shown.pts;
+}
+
+// The clips of a run, by its messages wan-clip.
+std::vector<Shown> clips(const Pipeline &pipeline) {
+  std::vector<Shown> clips;
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_ELEMENT)) {
+    const GstStructure *structure = gst_message_get_structure(const_cast<GstMessage *>(message));
+    if (!gst_structure_has_name(structure, "wan-clip")) continue;
+    Shown shown = {gst_structure_get_string(structure, "prompt"), 0, 0};
+    gst_structure_get(structure, "seed", G_TYPE_UINT64, &shown.seed, "pts", G_TYPE_UINT64, &shown.pts,
+                      nullptr);
+    clips.push_back(shown);
+  }
+  return clips;
+}
+
+std::vector<Shown> clips_of(const std::string &launch) {
+  Pipeline pipeline(launch);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline)) << first_error(pipeline)->message;
+  return clips(pipeline);
+}
+
+bool enqueue(const Pipeline &pipeline, const char *prompt, const char *settings = nullptr) {
+  GstStructure *structure = settings ? gst_structure_from_string(settings, nullptr) : nullptr;
+  EXPECT_EQ(settings != nullptr, structure != nullptr);
+  gboolean queued = FALSE;
+  g_signal_emit_by_name(pipeline.find("src").get(), "enqueue", prompt, structure, &queued);
+  g_clear_pointer(&structure, gst_structure_free);
+  return queued;
+}
+
+std::vector<std::string> prompts(const Pipeline &pipeline) {
+  GValue value = G_VALUE_INIT;
+  g_value_init(&value, GST_TYPE_ARRAY);
+  g_object_get_property(G_OBJECT(pipeline.find("src").get()), "prompts", &value);
+  std::vector<std::string> result;
+  for (guint i = 0; i < gst_value_array_get_size(&value); ++i)
+    result.push_back(g_value_get_string(gst_value_array_get_value(&value, i)));
+  g_value_unset(&value);
+  return result;
+}
+
+const std::string kClip = stub_source("own") + "seed=7 num-frames=5 ";
+
+TEST(Queue, ComesBeforeThePrompt) {
+  EXPECT_THAT(clips_of(kClip + "num-clips=3 prompts=<a,b> ! fakesink"),
+              ElementsAre(Shown{"a", 7, 0}, Shown{"b", 8, 5 * kFrame}, Shown{"own", 9, 10 * kFrame}));
+}
+
+TEST(Queue, IsPlayedToItsEnd) {
+  EXPECT_THAT(clips_of(kClip + "num-clips=1 prompts=<a,b> ! fakesink"),
+              ElementsAre(Shown{"a", 7, 0}, Shown{"b", 8, 5 * kFrame}));
+}
+
+TEST(Queue, IsReadAsItStands) {
+  Pipeline pipeline(stub_source("own") +
+                    "num-frames=25 num-clips=-1 queue-size=1 prompts=<a,b,c,d,e> ! fakesink");
+  EXPECT_THAT(prompts(pipeline), ElementsAre("a", "b", "c", "d", "e"));
+  ASSERT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  while (prompts(pipeline).size() > 4) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  EXPECT_THAT(prompts(pipeline), ElementsAre("b", "c", "d", "e")) << "a is being made";
+  g_object_set(pipeline.find("src").get(), "num-frames", 9, nullptr);
+  gst_util_set_object_arg(G_OBJECT(pipeline.find("src").get()), "prompts", "<x>");
+  EXPECT_TRUE(enqueue(pipeline, "y"));
+  EXPECT_THAT(prompts(pipeline), ElementsAre("x", "y"));
+  g_signal_emit_by_name(pipeline.find("src").get(), "clear");
+  EXPECT_THAT(prompts(pipeline), ElementsAre());
+}
+
+TEST(Queue, IsTheSameInEveryRun) {
+  Pipeline pipeline(kClip + "prompts=<a,b> ! fakesink");
+  pipeline.run();
+  pipeline.run();
+  EXPECT_EQ(clips(pipeline).size(), 4u);
+  EXPECT_THAT(prompts(pipeline), ElementsAre("a", "b"));
+}
+
+TEST(Enqueue, TakesSettings) {
+  Pipeline pipeline(kClip + "! fakesink");
+  EXPECT_TRUE(enqueue(pipeline, "a",
+                      "settings, seed=(int)100, num-frames=(int)9, guidance-scale=2, "
+                      "scheduler=euler, steps=(int)2"));
+  EXPECT_TRUE(enqueue(pipeline, "b", "settings, negative-prompt=(string)ugly"));
+  EXPECT_TRUE(enqueue(pipeline, nullptr));
+  pipeline.run();
+  EXPECT_THAT(clips(pipeline),
+              ElementsAre(Shown{"a", 100, 0}, Shown{"b", 7, 9 * kFrame}, Shown{"own", 8, 14 * kFrame}));
+  std::vector<std::string> comments;
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_TAG)) {
+    GstTagList *tags = nullptr;
+    gchar *comment = nullptr;
+    gst_message_parse_tag(const_cast<GstMessage *>(message), &tags);
+    if (gst_tag_list_get_string(tags, GST_TAG_COMMENT, &comment)) comments.push_back(comment);
+    g_free(comment);
+    gst_tag_list_unref(tags);
+  }
+  ASSERT_EQ(comments.size(), 3u);
+  EXPECT_THAT(comments[0], HasSubstr("seed=100 num-frames=9 steps=2 guidance-scale=2 guidance-scale-2=2 "));
+  EXPECT_THAT(comments[1], HasSubstr("negative-prompt=\"ugly\""));
+}
+
+TEST(Enqueue, RefusesWhatCannotBe) {
+  for (const auto &[settings, reason] : {std::pair{"settings, sead=(int)1", "sead is no setting"},
+                                         {"settings, steps=(int)5000", "steps=5000"},
+                                         {"settings, steps=(string)many", "steps="},
+                                         {"settings, model=(string)other", "model is no setting"},
+                                         {"settings, scheduler=(string)magic", "scheduler="}}) {
+    Pipeline pipeline(kClip + "! fakesink");
+    EXPECT_FALSE(enqueue(pipeline, "a", settings));
+    const GstMessage *message = pipeline.wait(GST_MESSAGE_WARNING);
+    ASSERT_NE(message, nullptr);
+    GError *error = nullptr;
+    gst_message_parse_warning(const_cast<GstMessage *>(message), &error, nullptr);
+    EXPECT_THAT(error->message, HasSubstr(reason));
+    g_error_free(error);
+    EXPECT_THAT(prompts(pipeline), ElementsAre());
+  }
+}
+
+TEST(Skip, EndsTheClipThatIsOnAir) {
+  Pipeline pipeline(
+      stub_source("own") +
+      "seed=7 num-frames=401 queue-size=2 prompts=<a,b> num-clips=2 ! appsink name=sink sync=false "
+      "max-buffers=1");
+  pipeline.set_state(GST_STATE_PLAYING);
+  const Ptr<GstElement> sink = pipeline.find("sink");
+  std::vector<guint64> seeds;
+  while (GstSample *sample = gst_app_sink_pull_sample(GST_APP_SINK(sink.get()))) {
+    guint8 byte = 0;
+    gst_buffer_extract(gst_sample_get_buffer(Ptr<GstSample>(sample).get()), 0, &byte, 1);
+    seeds.push_back(byte);
+    if (seeds.size() == 10) g_signal_emit_by_name(pipeline.find("src").get(), "skip");
+  }
+  const auto of_a = std::count(seeds.begin(), seeds.end(), 7),
+             of_b = std::count(seeds.begin(), seeds.end(), 8);
+  EXPECT_EQ(of_b, 401);
+  EXPECT_GE(of_a, 10);
+  EXPECT_LE(of_a, 10 + 4 + 4 + 2) << "it ends with its chunk; sink and queue hold a few more";
+  EXPECT_EQ(size_t(of_a + of_b), seeds.size());
+}
+
+TEST(Skip, EndsTheClipThatIsBeingMadeWhenNoneIsOnAir) {
+  Pipeline pipeline(stub_source("clip=1000000") + "seed=7 num-frames=5 ! fakesink");
+  pipeline.set_state(GST_STATE_PLAYING);
+  ASSERT_NE(pipeline.wait_progress("denoise"), nullptr);
+  g_signal_emit_by_name(pipeline.find("src").get(), "skip");
+  EXPECT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr) << "it was the only one";
+}
+
+TEST(Skip, DoesNoHarmWhenThereIsNothing) {
+  Pipeline pipeline(kClip + "! fakesink");
+  g_signal_emit_by_name(pipeline.find("src").get(), "skip");
+  g_signal_emit_by_name(pipeline.find("src").get(), "clear");
+  pipeline.run();
+  EXPECT_EQ(clips(pipeline).size(), 1u);
+}
+
+// A file of subtitles, and the tail of a launch line that reads it.
+class Script {
+ public:
+  explicit Script(const std::string &text) {
+    const int file = g_file_open_tmp("wan-XXXXXX.srt", &path_, nullptr);
+    EXPECT_GE(file, 0);
+    close(file);
+    std::ofstream(path_) << text;
+  }
+  ~Script() {
+    unlink(path_);
+    g_free(path_);
+  }
+  std::string into(const std::string &element) const {
+    return std::string(" filesrc location=") + path_ + " ! subparse ! " + element + ".prompt_sink";
+  }
+
+ private:
+  gchar *path_ = nullptr;
+};
+
+constexpr char kStory[] =
+    "1\n00:00:00,000 --> 00:00:00,200\na boat\n\n"
+    "2\n00:00:00,400 --> 00:00:01,000\na storm\n\n";
+
+TEST(TimedPrompts, CutTheFilmAtTheirTimes) {
+  const Script script(kStory);
+  EXPECT_THAT(clips_of(stub_source("") + "seed=7 num-frames=25 ! fakesink" + script.into("src")),
+              ElementsAre(Shown{"a boat", 7, 0}, Shown{"a storm", 8, 10 * kFrame}));
+}
+
+TEST(TimedPrompts, LastAsLongAsTheScript) {
+  const Script script(kStory);
+  Pipeline pipeline(stub_source("") + "seed=7 num-frames=9" + kSink + script.into("src"));
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_EQ(pipeline.samples().size(), 25u);
+  EXPECT_THAT(clips(pipeline),
+              ElementsAre(Shown{"a boat", 7, 0}, Shown{"a boat", 8, 5 * kFrame},
+                          Shown{"a storm", 9, 10 * kFrame}, Shown{"a storm", 10, 18 * kFrame}));
+}
+
+TEST(TimedPrompts, PropertyPromptComesBeforeTheFirst) {
+  const Script script("1\n00:00:00,200 --> 00:00:00,400\na boat\n\n");
+  EXPECT_THAT(clips_of(stub_source("intro") + "seed=7 num-frames=25 ! fakesink" + script.into("src")),
+              ElementsAre(Shown{"intro", 7, 0}, Shown{"a boat", 8, 5 * kFrame}));
+}
+
+GstBuffer *text_buffer(const std::string &text, GstClockTime pts, GstClockTime duration) {
+  GstBuffer *buffer = gst_buffer_new_memdup(text.data(), text.size());
+  GST_BUFFER_PTS(buffer) = pts;
+  GST_BUFFER_DURATION(buffer) = duration;
+  return buffer;
+}
+
+const std::string kText = " appsrc name=text format=time caps=text/x-raw,format=utf8 ! src.prompt_sink";
+
+TEST(TimedPrompts, WaitUntilTheNextIsKnown) {
+  Pipeline pipeline(stub_source("") + "seed=7 num-frames=5 ! fakesink" + kText);
+  pipeline.set_state(GST_STATE_PLAYING);
+  const Ptr<GstElement> text = pipeline.find("text");
+  gst_app_src_push_buffer(GST_APP_SRC(text.get()), text_buffer("one", 0, GST_CLOCK_TIME_NONE));
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_TRUE(clips(pipeline).empty());
+  gst_app_src_push_buffer(GST_APP_SRC(text.get()), text_buffer("two", 3 * kFrame, GST_CLOCK_TIME_NONE));
+  gst_app_src_end_of_stream(GST_APP_SRC(text.get()));
+  ASSERT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr);
+  EXPECT_THAT(clips(pipeline), ElementsAre(Shown{"one", 7, 0}, Shown{"two", 8, 3 * kFrame}));
+}
+
+TEST(TimedPrompts, StopWhileWaiting) {
+  Pipeline pipeline(stub_source("") + "num-frames=5 ! fakesink" + kText);
+  pipeline.set_state(GST_STATE_PLAYING);
+  pipeline.wait(GST_MESSAGE_PROGRESS);
+  EXPECT_EQ(pipeline.set_state(GST_STATE_NULL), GST_STATE_CHANGE_SUCCESS);
+}
+
+TEST(TimedPrompts, LiveDoesNotWait) {
+  Pipeline pipeline(stub_source("own") + "is-live=true seed=7 num-frames=5 ! fakesink" + kText);
+  pipeline.set_state(GST_STATE_PLAYING);
+  while (clips(pipeline).size() < 3) ASSERT_NE(pipeline.wait(GST_MESSAGE_ELEMENT), nullptr);
+  EXPECT_EQ(clips(pipeline)[0].prompt, "own");
+  const Ptr<GstElement> text = pipeline.find("text");
+  gst_app_src_push_buffer(GST_APP_SRC(text.get()), text_buffer("typed", 0, GST_CLOCK_TIME_NONE));
+  while (clips(pipeline).back().prompt != "typed") ASSERT_NE(pipeline.wait(GST_MESSAGE_ELEMENT), nullptr);
+  gst_app_src_end_of_stream(GST_APP_SRC(text.get()));
+  EXPECT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr) << "the stream ends with the script";
+}
+
+TEST(TimedPrompts, MustBeUtf8) {
+  Pipeline pipeline(stub_source("") + "num-frames=5 ! fakesink" + kText);
+  pipeline.set_state(GST_STATE_PLAYING);
+  gst_app_src_push_buffer(GST_APP_SRC(pipeline.find("text").get()), text_buffer("\xff\xfe", 0, GST_SECOND));
+  ASSERT_NE(pipeline.wait(GST_MESSAGE_ERROR), nullptr);
+  EXPECT_THAT(first_error(pipeline)->message, HasSubstr("not UTF-8"));
+}
+
+TEST(TimedPrompts, PadComesAndGoes) {
+  Ptr<GstElement> source(gst_element_factory_make("wansrc", nullptr));
+  gst_object_ref_sink(source.get());
+  Ptr<GstPad> pad(gst_element_request_pad_simple(source.get(), "prompt_sink"));
+  ASSERT_NE(pad, nullptr);
+  gst_element_release_request_pad(source.get(), pad.get());
+  pad.reset(gst_element_request_pad_simple(source.get(), "prompt_sink"));
+  EXPECT_NE(pad, nullptr);
+  gst_element_release_request_pad(source.get(), pad.get());
+}
+
+Ptr<GstElement> from_uri(const char *uri, std::string *message = nullptr) {
+  GError *error = nullptr;
+  GstElement *element = gst_element_make_from_uri(GST_URI_SRC, uri, nullptr, &error);
+  if (message && error) *message = error->message;
+  g_clear_error(&error);
+  return Ptr<GstElement>(element ? GST_ELEMENT(gst_object_ref_sink(element)) : nullptr);
+}
+
+TEST(Uri, SetsPromptAndProperties) {
+  const Ptr<GstElement> source = from_uri(
+      "wan://a%20red circle%3F?seed=5&steps=3&num-clips=-1&is-live=true&scheduler=euler&prompts=<a,b>");
+  ASSERT_NE(source, nullptr);
+  gchar *prompt = nullptr, *uri = gst_uri_handler_get_uri(GST_URI_HANDLER(source.get()));
+  gint64 seed = 0;
+  int steps = 0, clips = 0, scheduler = 0;
+  gboolean live = FALSE;
+  g_object_get(source.get(), "prompt", &prompt, "seed", &seed, "steps", &steps, "num-clips", &clips,
+               "is-live", &live, "scheduler", &scheduler, nullptr);
+  EXPECT_STREQ(prompt, "a red circle?");
+  EXPECT_EQ(seed, 5);
+  EXPECT_EQ(steps, 3);
+  EXPECT_EQ(clips, -1);
+  EXPECT_EQ(scheduler, 2);
+  EXPECT_TRUE(live);
+  EXPECT_THAT(uri, HasSubstr("wan://a%20red"));
+  g_free(prompt);
+  g_free(uri);
+}
+
+TEST(Uri, RefusesWhatItMustNotSet) {
+  for (const auto &[uri, reason] : {std::pair{"wan://a?engine=/tmp/evil.so", "engine"},
+                                    {"wan://a?name=x", "name"},
+                                    {"wan://a?steps=many", "steps="},
+                                    {"wan://a?steps=-4", "steps="},
+                                    {"wan://a%zz", "percent-encoded"}}) {
+    std::string message;
+    EXPECT_EQ(from_uri(uri, &message), nullptr) << uri;
+    EXPECT_THAT(message, HasSubstr(reason));
+  }
+}
+
+TEST(Uri, IsForReadyAtMost) {
+  Pipeline pipeline(kClip + "! fakesink");
+  pipeline.reach(GST_STATE_PAUSED);
+  GError *error = nullptr;
+  EXPECT_FALSE(gst_uri_handler_set_uri(GST_URI_HANDLER(pipeline.find("src").get()), "wan://b", &error));
+  EXPECT_EQ(error->code, GST_URI_ERROR_BAD_STATE);
+  g_error_free(error);
+}
+
+TEST(Uri, PlaysInPlaybin) {
+  Pipeline pipeline(
+      "playbin name=play uri=\"wan://a red circle?num-frames=5&steps=1&seed=1&device=cpu\" "
+      "video-sink=\"appsink name=sink sync=false wait-on-eos=false\"");
+  pipeline.set_state(GST_STATE_PLAYING);
+  ASSERT_NE(pipeline.wait(GstMessageType(GST_MESSAGE_EOS | GST_MESSAGE_ERROR)), nullptr);
+  EXPECT_FALSE(first_error(pipeline)) << first_error(pipeline)->message;
+  EXPECT_EQ(clips(pipeline).size(), 1u);
+}
+
+}  // namespace
+}  // namespace wan::test
