@@ -76,12 +76,11 @@ void FramePump::start(const RunSettings &run, std::shared_ptr<WanModel> model) {
   worker_ = std::thread([self = shared_from_this()] { self->work(); });
 }
 
-// Of the queue, in chunks. A live source holds a whole clip, so that the next one is denoised while it plays,
-// and as much as was ever asked for at once.
-uint64_t FramePump::capacity() const {
-  if (!run_.live || !clip_) return run_.queue_size;
-  const uint64_t frames = std::max<uint64_t>(clip_->settings.num_frames, most_wanted_);
-  return std::max<uint64_t>(run_.queue_size, frames / run_.defaults.frames_multiple + 1);
+// A live source holds a whole clip, so that the next one is denoised while it plays, and as much as was ever
+// asked for at once.
+bool FramePump::has_room() const {
+  if (chunks_.size() < run_.queue_size) return true;
+  return run_.live && queued_frames_ < std::max<uint64_t>(clip_->settings.num_frames, most_wanted_);
 }
 
 std::optional<PumpEvent> FramePump::take_event(uint64_t least_frames) {
@@ -277,7 +276,8 @@ std::shared_ptr<const Clip> FramePump::next_clip() {
   return clip;
 }
 
-// Whether a clip comes after this one, which is chosen now: its first frames are promised.
+// Whether this clip fades into another one, which is chosen now. One that is too short for that follows in a
+// cut.
 bool FramePump::followed() {
   std::unique_lock lock(mutex_);
   const uint64_t next_first = clip_first_ + clip_->used_frames - clip_->fade_frames;
@@ -285,7 +285,9 @@ bool FramePump::followed() {
   std::shared_ptr<Clip> next = choose_clip(next_first);
   lock.lock();
   upcoming_ = std::move(next);
-  return upcoming_ != nullptr;
+  if (!upcoming_ || upcoming_->fade_frames < clip_->fade_frames) return false;
+  upcoming_->fade_frames = clip_->fade_frames;  // both sides of a seam must have as many
+  return true;
 }
 
 WanCallbacks FramePump::callbacks() {
@@ -320,7 +322,7 @@ void FramePump::report(const WanProgress &progress) {
 bool FramePump::push(WanFrames *frames) {
   std::shared_ptr<WanFrames> owned(frames, choice_.engine->frames_free);
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return is_stopped() || chunks_.size() < capacity(); });
+  changed_.wait(lock, [&] { return is_stopped() || has_room(); });
   if (is_stopped()) return false;
   stats_.chunk = frames->chunk;
   queued_frames_ += frames->num_frames;

@@ -150,7 +150,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   std::optional<PumpEvent> take_event(uint64_t least_frames);
   std::shared_ptr<Clip> begin_clip(const ClipSettings &settings);
   std::shared_ptr<Clip> begin_clip(const PromptTrack::Cue &cue, uint64_t first_frame);
-  uint64_t capacity() const;
+  bool has_room() const;
   bool has_frames(int clip) const;
 
   const ModelChoice choice_;

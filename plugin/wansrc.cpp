@@ -81,6 +81,7 @@
 #include <string>
 #include <utility>
 
+#include "cuda_memory.h"
 #include "downstream_pool.h"
 #include "engine_loader.h"
 #include "frame_pump.h"
@@ -107,6 +108,7 @@ guint signals[NUM_SIGNALS];
 // What start() sets up and stop() ends. Pump, settings and info are written under the object lock.
 struct Run {
   std::shared_ptr<FramePump> pump;
+  std::shared_ptr<CudaMemory> cuda;  // of the model's GPU
   bool started = false;
   ModelChoice choice;
   RunSettings settings;
@@ -253,19 +255,40 @@ static GstClockTime frame_time(const GstVideoInfo &info, guint64 frame) {
   return gst_util_uint64_scale(frame, GST_SECOND * info.fps_d, info.fps_n);
 }
 
-// Copies the frame into the pool that downstream offered; without one it stays in the engine's memory.
-static GstFlowReturn move_to_pool(GstWanSrc *self, GstBuffer **buffer) {
+static GstFlowReturn copy_error(GstWanSrc *self, GstBuffer **copy) {
+  gst_clear_buffer(copy);
+  post_error(self, WAN_INTERNAL, "A frame could not be copied into the memory that downstream takes.");
+  return GST_FLOW_ERROR;
+}
+
+// *buffer is none where there is no pool.
+static GstFlowReturn acquire(GstWanSrc *self, GstBuffer **buffer) {
+  *buffer = nullptr;
   GstBufferPool *pool = gst_base_src_get_buffer_pool(GST_BASE_SRC(self));
   if (!pool) return GST_FLOW_OK;
-  GstBuffer *copy = nullptr;
-  const GstFlowReturn flow = gst_buffer_pool_acquire_buffer(pool, &copy, nullptr);
+  const GstFlowReturn flow = gst_buffer_pool_acquire_buffer(pool, buffer, nullptr);
   gst_object_unref(pool);
+  return flow;
+}
+
+// Copies a frame in system memory, which it takes, into the pool that downstream offered; without one it
+// stays where it is.
+static GstFlowReturn move_to_pool(GstWanSrc *self, GstBuffer *frame, GstBuffer **buffer) {
+  const GstFlowReturn flow = acquire(self, buffer);
+  if (flow == GST_FLOW_OK && !*buffer) {
+    *buffer = frame;
+    return flow;
+  }
+  const bool copied = flow == GST_FLOW_OK && copy_frame(self->run.info, frame, *buffer);
+  gst_buffer_unref(frame);
+  return flow != GST_FLOW_OK || copied ? flow : copy_error(self, buffer);
+}
+
+static GstFlowReturn copy_on_device(GstWanSrc *self, const uint8_t *frame, GstBuffer **buffer) {
+  const GstFlowReturn flow = acquire(self, buffer);
   if (flow != GST_FLOW_OK) return flow;
-  const bool copied = copy_frame(self->run.info, *buffer, copy);
-  gst_buffer_unref(std::exchange(*buffer, copy));
-  if (copied) return GST_FLOW_OK;
-  post_error(self, WAN_INTERNAL, "A frame could not be copied into the memory that downstream offers.");
-  return GST_FLOW_ERROR;
+  const bool copied = *buffer && self->run.cuda->copy_frame(frame, self->run.info, *buffer);
+  return copied ? flow : copy_error(self, buffer);
 }
 
 static void stamp(GstWanSrc *self, GstBuffer *buffer) {
@@ -278,17 +301,6 @@ static void stamp(GstWanSrc *self, GstBuffer *buffer) {
   GST_BUFFER_OFFSET_END(buffer) = frame + 1;
 }
 
-// Takes the buffer; on success *out is ready to be pushed.
-static GstFlowReturn finish_buffer(GstWanSrc *self, GstBuffer *buffer, GstBuffer **out) {
-  if (const GstFlowReturn flow = move_to_pool(self, &buffer); flow != GST_FLOW_OK) {
-    gst_clear_buffer(&buffer);
-    return flow;
-  }
-  stamp(self, buffer);
-  *out = buffer;
-  return GST_FLOW_OK;
-}
-
 static void announce_clip(GstWanSrc *self, const Clip &clip, GstClockTime pts) {
   const std::chrono::duration<double> latency = std::chrono::steady_clock::now() - clip.denoised;
   self->air.first_frame_seconds = latency.count();
@@ -296,21 +308,33 @@ static void announce_clip(GstWanSrc *self, const Clip &clip, GstClockTime pts) {
   g_object_notify(G_OBJECT(self), "stats");
 }
 
-// How much of the next frame is seen while the first ones fade in, of all the frames of half a second.
+// How much of the next frame is seen while the first ones fade in, of all the frames of half a second. Frames
+// in GPU memory do not fade.
 static double visible_part(GstWanSrc *self) {
-  const GstVideoInfo &info = self->run.info;
-  const int frames = info.fps_n / (2 * info.fps_d);
-  const bool fades = is_live(self) && self->live.filler == Filler::Fade;
+  const Run &run = self->run;
+  const int frames = run.info.fps_n / (2 * run.info.fps_d);
+  const bool fades = run.settings.live && !run.settings.on_device && self->live.filler == Filler::Fade;
   return fades && self->live.faded_frames < frames ? double(++self->live.faded_frames) / (frames + 1) : 1;
+}
+
+// A frame of a chunk, not yet stamped.
+static GstFlowReturn frame_buffer(GstWanSrc *self, const Chunk &chunk, int frame, double visible,
+                                  GstBuffer **buffer) {
+  const RunSettings &settings = self->run.settings;
+  if (settings.on_device)
+    return copy_on_device(self, chunk.frames->data + frame * chunk.frames->frame_size, buffer);
+  GstBuffer *wrapped = wrap_frame(chunk, frame, settings.layout.size, settings.live);
+  if (visible < 1) fade_in(self->run.info, &wrapped, visible);
+  return move_to_pool(self, wrapped, buffer);
 }
 
 // The next frame of run.chunk. If it fails, that is still the next one.
 static GstFlowReturn next_buffer(GstWanSrc *self, GstBuffer **buffer) {
   Run &run = self->run;
   const Chunk chunk = run.chunk;
-  GstBuffer *wrapped = wrap_frame(chunk, run.chunk_next, run.settings.layout.size, is_live(self));
-  if (const double visible = visible_part(self); visible < 1) fade_in(run.info, &wrapped, visible);
-  if (const GstFlowReturn flow = finish_buffer(self, wrapped, buffer); flow != GST_FLOW_OK) return flow;
+  const GstFlowReturn flow = frame_buffer(self, chunk, run.chunk_next, visible_part(self), buffer);
+  if (flow != GST_FLOW_OK) return flow;
+  stamp(self, *buffer);
   const int frame = chunk.frames->first_frame + run.chunk_next;
   add_meta(*buffer, chunk, frame, false);
   if (frame == 0) announce_clip(self, *chunk.clip, GST_BUFFER_PTS(*buffer));
@@ -322,12 +346,12 @@ static GstFlowReturn next_buffer(GstWanSrc *self, GstBuffer **buffer) {
 
 // The last frame once more, or black before the first.
 static GstFlowReturn filler_buffer(GstWanSrc *self, GstBuffer **buffer) {
-  const Run &run = self->run;
   const Live &live = self->live;
   const bool any = live.last.frames != nullptr;
-  GstBuffer *filler =
-      any ? wrap_frame(live.last, live.last_frame, run.settings.layout.size, true) : black_frame(run.info);
-  if (const GstFlowReturn flow = finish_buffer(self, filler, buffer); flow != GST_FLOW_OK) return flow;
+  const GstFlowReturn flow = any ? frame_buffer(self, live.last, live.last_frame, 1, buffer)
+                                 : move_to_pool(self, black_frame(self->run.info), buffer);
+  if (flow != GST_FLOW_OK) return flow;
+  stamp(self, *buffer);
   add_meta(*buffer, live.last, any ? live.last.frames->first_frame + live.last_frame : -1, true);
   ++self->air.repeated;
   return GST_FLOW_OK;
@@ -492,12 +516,14 @@ static void begin_run(GstWanSrc *self, const ModelChoice &choice, const WanDefau
   auto pump = std::make_shared<FramePump>(choice);
   self->track->set_flushing(false);
   const bool live = gst_base_src_is_live(GST_BASE_SRC(self));
+  auto cuda = std::make_shared<CudaMemory>(cuda_ordinal(choice.device));
   const ObjectLock lock(self);
   pump->configure(self->settings.clip);
   pump->set_seed(self->settings.clip.seed);
   pump->set_queue(self->settings.queue);
   self->run = {};
   self->run.pump = std::move(pump);
+  self->run.cuda = std::move(cuda);
   self->run.choice = choice;
   self->run.settings = run_settings(self, defaults, live);
   self->run.num_frames = self->settings.clip.num_frames;
@@ -593,11 +619,20 @@ static GstStateChangeReturn gst_wan_src_change_state(GstElement *element, GstSta
 
 // ---- negotiation
 
+// All that there can be, by the property device.
+static GstCaps *possible_caps(GstWanSrc *self) {
+  std::string device;
+  {
+    const ObjectLock lock(self);
+    device = self->settings.device;
+  }
+  return video_caps(cuda_memory_available(cuda_ordinal(device)));
+}
+
 // Once a run: after that, frames of the first caps are on their way or already paid for.
 static GstCaps *gst_wan_src_get_caps(GstBaseSrc *src, GstCaps *filter) {
-  GstPad *pad = GST_BASE_SRC_PAD(src);
-  GstCaps *caps = gst_pad_get_current_caps(pad);
-  if (!caps) caps = gst_pad_get_pad_template_caps(pad);
+  GstCaps *caps = gst_pad_get_current_caps(GST_BASE_SRC_PAD(src));
+  if (!caps) caps = possible_caps(GST_WAN_SRC(src));
   if (!filter) return caps;
   GstCaps *filtered = gst_caps_intersect_full(filter, caps, GST_CAPS_INTERSECT_FIRST);
   gst_caps_unref(caps);
@@ -605,7 +640,7 @@ static GstCaps *gst_wan_src_get_caps(GstBaseSrc *src, GstCaps *filter) {
 }
 
 static GstCaps *gst_wan_src_fixate(GstBaseSrc *src, GstCaps *caps) {
-  return fixate_caps(caps, GST_WAN_SRC(src)->run.settings.defaults);
+  return fixate_caps(choose_memory(GST_BASE_SRC_PAD(src), caps), GST_WAN_SRC(src)->run.settings.defaults);
 }
 
 static GstClockTime frame_duration(GstWanSrc *self) {
@@ -649,6 +684,7 @@ static gboolean gst_wan_src_set_caps(GstBaseSrc *src, GstCaps *caps) {
     post_error(self, WAN_INVALID, reason);
     return FALSE;
   }
+  run.settings.on_device = is_cuda_memory(caps);
   std::shared_ptr<WanModel> model = std::move(self->kept_model);
   if (self->kept_choice != run.choice) model.reset();
   // A live source plays while it loads, and applications wait in PAUSED for progress to be complete.
@@ -659,7 +695,13 @@ static gboolean gst_wan_src_set_caps(GstBaseSrc *src, GstCaps *caps) {
 }
 
 static gboolean gst_wan_src_decide_allocation(GstBaseSrc *src, GstQuery *query) {
-  choose_pool(query);
+  GstWanSrc *self = GST_WAN_SRC(src);
+  if (!self->run.settings.on_device) {
+    choose_pool(query);
+  } else if (!self->run.cuda->choose_pool(GST_ELEMENT(src), query)) {
+    post_error(self, WAN_OUT_OF_MEMORY, "The GPU has no memory for frames.");
+    return FALSE;
+  }
   return GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->decide_allocation(src, query);
 }
 
@@ -699,8 +741,22 @@ static gboolean query_latency(GstWanSrc *self, GstQuery *query) {
   return TRUE;
 }
 
+// In NULL, too: elements that open before a source ask its neighbours for a context.
+static std::shared_ptr<CudaMemory> cuda_memory(GstWanSrc *self) {
+  const ObjectLock lock(self);
+  Run &run = self->run;
+  if (!run.started) run.cuda = std::make_shared<CudaMemory>(cuda_ordinal(self->settings.device));
+  return run.cuda;
+}
+
+static gboolean query_context(GstWanSrc *self, GstQuery *query) {
+  return cuda_memory(self)->answer(GST_ELEMENT(self), query) ||
+         GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->query(GST_BASE_SRC(self), query);
+}
+
 static gboolean gst_wan_src_query(GstBaseSrc *src, GstQuery *query) {
   GstWanSrc *self = GST_WAN_SRC(src);
+  if (GST_QUERY_TYPE(query) == GST_QUERY_CONTEXT) return query_context(self, query);
   if (GST_QUERY_TYPE(query) == GST_QUERY_DURATION) return query_duration(self, query);
   if (GST_QUERY_TYPE(query) == GST_QUERY_LATENCY && is_live(self)) return query_latency(self, query);
   return GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->query(src, query);
@@ -860,8 +916,7 @@ static void gst_wan_src_finalize(GObject *object) {
 }
 
 static void add_pad_template(GstElementClass *klass, const char *name, GstPadDirection direction,
-                             GstPadPresence presence, const char *caps_text) {
-  GstCaps *caps = gst_caps_from_string(caps_text);
+                             GstPadPresence presence, GstCaps *caps) {
   gst_element_class_add_pad_template(klass, gst_pad_template_new(name, direction, presence, caps));
   gst_caps_unref(caps);
 }
@@ -916,8 +971,9 @@ static void gst_wan_src_class_init(GstWanSrcClass *klass) {
                                         "Makes video from text with Wan 2.2 diffusion models, on a GPU or "
                                         "the CPU. Size, rate and format are caps.",
                                         "The gst-wan developers");
-  add_pad_template(element_class, "src", GST_PAD_SRC, GST_PAD_ALWAYS, kVideoCaps);
-  add_pad_template(element_class, "prompt_sink", GST_PAD_SINK, GST_PAD_REQUEST, kPromptCaps);
+  add_pad_template(element_class, "src", GST_PAD_SRC, GST_PAD_ALWAYS, video_caps(true));
+  add_pad_template(element_class, "prompt_sink", GST_PAD_SINK, GST_PAD_REQUEST,
+                   gst_caps_from_string(kPromptCaps));
 
   GstBaseSrcClass *base_class = GST_BASE_SRC_CLASS(klass);
   base_class->start = gst_wan_src_start;

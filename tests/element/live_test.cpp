@@ -176,7 +176,7 @@ TEST(Live, StampsRunningTime) {
 }
 
 TEST(Underrun, RepeatsTheLastFrame) {
-  Live live(std::string("seed=100 num-frames=5 prompts=<x> num-clips=2 prompt=") + kNever);
+  Live live(std::string("seed=100 num-frames=5 prompts=<clip=100> num-clips=2 prompt=") + kNever);
   live.start();
   for (int i = 0; i < 5; ++i) EXPECT_FALSE(live.next().repeated);
   for (int i = 6; i < 9; ++i) {
@@ -217,7 +217,7 @@ TEST(Underrun, IsOverWithTheNextClip) {
 }
 
 TEST(Underrun, CanBeGaps) {
-  Live live(std::string("underrun=gap seed=100 num-frames=5 prompts=<x> num-clips=2 prompt=") + kNever);
+  Live live(std::string("underrun=gap seed=100 num-frames=5 prompts=<clip=100> num-clips=2 prompt=") + kNever);
   EXPECT_EQ(live.start().luma, 16) << "a gap needs a segment, so that the first is a frame";
   for (int i = 0; i < 5; ++i) live.next();
   for (int i = 6; i < 9; ++i) {
@@ -423,7 +423,7 @@ TEST(Live, EndsWithEos) {
 }
 
 TEST(Live, FramesMayBeWrittenTo) {
-  Live live(std::string("seed=100 num-frames=5 prompts=<x> num-clips=2 prompt=") + kNever);
+  Live live(std::string("seed=100 num-frames=5 prompts=<clip=100> num-clips=2 prompt=") + kNever);
   live.start();
   for (int i = 0; i < 7; ++i) {
     gst_harness_crank_single_clock_wait(live.harness());
