@@ -49,11 +49,15 @@ Frame describe(GstBuffer *buffer) {
 // The element alone, in PLAYING, with a clock that stands still until the test sets it.
 class Live {
  public:
-  explicit Live(const std::string &properties) {
+  // queued: the prompt of a first clip.
+  explicit Live(const std::string &properties, const char *queued = nullptr) {
     GError *error = nullptr;
     GstElement *element =
         gst_parse_launch((stub_source("clip=100") + "is-live=true " + properties).c_str(), &error);
     EXPECT_EQ(error, nullptr) << error->message;
+    gboolean accepted = TRUE;
+    if (queued) g_signal_emit_by_name(element, "enqueue", queued, nullptr, &accepted);
+    EXPECT_TRUE(accepted);
     harness_ = gst_harness_new_with_element(element, nullptr, "src");
     gst_object_unref(element);
     bus_.reset(gst_bus_new());
@@ -176,7 +180,7 @@ TEST(Live, StampsRunningTime) {
 }
 
 TEST(Underrun, RepeatsTheLastFrame) {
-  Live live(std::string("seed=100 num-frames=5 prompts=<clip=100> num-clips=2 prompt=") + kNever);
+  Live live(std::string("seed=100 num-frames=5 num-clips=2 prompt=") + kNever, "clip=100");
   live.start();
   for (int i = 0; i < 5; ++i) EXPECT_FALSE(live.next().repeated);
   for (int i = 6; i < 9; ++i) {
@@ -217,7 +221,7 @@ TEST(Underrun, IsOverWithTheNextClip) {
 }
 
 TEST(Underrun, CanBeGaps) {
-  Live live(std::string("underrun=gap seed=100 num-frames=5 prompts=<clip=100> num-clips=2 prompt=") + kNever);
+  Live live(std::string("underrun=gap seed=100 num-frames=5 num-clips=2 prompt=") + kNever, "clip=100");
   EXPECT_EQ(live.start().luma, 16) << "a gap needs a segment, so that the first is a frame";
   for (int i = 0; i < 5; ++i) live.next();
   for (int i = 6; i < 9; ++i) {
@@ -304,7 +308,7 @@ TEST(Prebuffer, MayBeLongerThanAClip) {
     gst_structure_get_double(live.stats().get(), "queue-seconds", &held);
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
-  EXPECT_GE(held, 2);
+  EXPECT_GE(held, 2 - 9 * 0.04) << "it may have grown by a clip since it was looked at";
 }
 
 TEST(Prebuffer, LongerThanTheVideoDoesNotHoldItBack) {
@@ -423,7 +427,7 @@ TEST(Live, EndsWithEos) {
 }
 
 TEST(Live, FramesMayBeWrittenTo) {
-  Live live(std::string("seed=100 num-frames=5 prompts=<clip=100> num-clips=2 prompt=") + kNever);
+  Live live(std::string("seed=100 num-frames=5 num-clips=2 prompt=") + kNever, "clip=100");
   live.start();
   for (int i = 0; i < 7; ++i) {
     gst_harness_crank_single_clock_wait(live.harness());
