@@ -206,7 +206,7 @@ WanStatus FramePump::generate(std::shared_ptr<const Clip> clip, WanError *error)
   std::lock_guard lock(mutex_);
   generating_ = false;
   if (status == WAN_CANCELLED && !cancelled_) return WAN_OK;  // skipped
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start - waited_;
   stats_.fps = static_cast<double>(clip_frames_) / seconds.count();
   return status;
 }
@@ -268,6 +268,7 @@ std::shared_ptr<const Clip> FramePump::next_clip() {
   clip_ = clip;
   clip_first_ = first_frame;
   clip_frames_ = 0;
+  waited_ = {};
   clip_cancelled_ = false;
   generating_ = true;
   stats_.clip = clip->index;
@@ -322,7 +323,9 @@ void FramePump::report(const WanProgress &progress) {
 bool FramePump::push(WanFrames *frames) {
   std::shared_ptr<WanFrames> owned(frames, choice_.engine->frames_free);
   std::unique_lock lock(mutex_);
+  const auto start = std::chrono::steady_clock::now();
   changed_.wait(lock, [&] { return is_stopped() || has_room(); });
+  waited_ += std::chrono::steady_clock::now() - start;
   if (is_stopped()) return false;
   stats_.chunk = frames->chunk;
   queued_frames_ += frames->num_frames;

@@ -90,7 +90,7 @@ struct PumpStats {
   uint64_t seed = 0;
   size_t queue_level = 0, queued_clips = 0;
   double queue_seconds = 0;
-  double fps = 0;  // frames made in a second, text to pixels; of the newest whole clip
+  double fps = 0;  // frames that could be made in a second, text to pixels; of the newest whole clip
   bool running = false;
   WanMemory memory = {};
 };
@@ -169,7 +169,8 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   int clips_ = 0;               // chosen so far
   uint64_t passed_frames_ = 0;  // frame times of the stream, up to the end of the queue
   uint64_t queued_frames_ = 0, most_wanted_ = 0;
-  uint64_t clip_first_ = 0, clip_frames_ = 0;  // of clip_: first frame time, frames made
+  uint64_t clip_first_ = 0, clip_frames_ = 0;        // of clip_: first frame time, frames made
+  std::chrono::steady_clock::duration waited_ = {};  // for room in the queue, of clip_
   std::deque<PumpEvent> news_;
   std::deque<Chunk> chunks_;
   std::optional<Finished> finished_;

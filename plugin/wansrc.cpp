@@ -433,9 +433,9 @@ static Underrun underrun_policy(GstWanSrc *self) {
 }
 
 static void send_gap(GstWanSrc *self) {
-  gst_pad_push_event(GST_BASE_SRC_PAD(self), gst_event_new_gap(self->pacer.time(), self->pacer.duration()));
   ++self->air.gaps;
   self->live.discont = true;
+  gst_pad_push_event(GST_BASE_SRC_PAD(self), gst_event_new_gap(self->pacer.time(), self->pacer.duration()));
 }
 
 // After the frame for this time was made, or its gap sent.

@@ -247,6 +247,7 @@ TEST(Underrun, CanStall) {
   Live live("underrun=stall seed=100 num-frames=5 num-clips=2 prompt=clip=200");
   const Frame first = live.pull();
   EXPECT_EQ(first.luma, 100) << "no filler";
+  wait_until([&] { return live.queued() > 0; });
   for (int i = 1; i < 5; ++i) live.next();
   ASSERT_TRUE(live.waits());
   gst_harness_crank_single_clock_wait(live.harness());
