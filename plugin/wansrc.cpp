@@ -75,22 +75,15 @@
  */
 #include "wansrc.h"
 
-#include <gst/video/video.h>
-
 #include <memory>
 #include <string>
 #include <utility>
 
-#include "cuda_memory.h"
 #include "downstream_pool.h"
 #include "engine_loader.h"
-#include "frame_pump.h"
-#include "frames.h"
-#include "pacer.h"
 #include "prompt_pad.h"
-#include "properties.h"
-#include "reports.h"
 #include "video_caps.h"
+#include "wansrc_private.h"
 
 GST_DEBUG_CATEGORY_STATIC(wansrc_debug);
 #define GST_CAT_DEFAULT wansrc_debug
@@ -102,57 +95,7 @@ namespace {
 // How long stop() waits for the worker, which answers a cancel within one layer's time.
 constexpr std::chrono::seconds kStopPatience(1);
 
-enum Signal { SIGNAL_ENQUEUE, SIGNAL_SKIP, SIGNAL_CLEAR, NUM_SIGNALS };
-guint signals[NUM_SIGNALS];
-
-// What start() sets up and stop() ends. Pump, settings and info are written under the object lock.
-struct Run {
-  std::shared_ptr<FramePump> pump;
-  std::shared_ptr<CudaMemory> cuda;  // of the model's GPU
-  bool started = false;
-  ModelChoice choice;
-  RunSettings settings;
-  int num_frames = 0;  // as the property has it
-  GstVideoInfo info = {};
-  bool loading = false;
-  Chunk chunk;         // being pushed; empty between chunks
-  int chunk_next = 0;  // its next frame
-};
-
-// Of a live source; for the streaming thread.
-struct Live {
-  Filler filler = Filler::Black;
-  bool filling = true;         // the queue, before frames go on air
-  Chunk last;                  // holds the frame that was sent last; empty before the first
-  int last_frame = 0;          // in that chunk
-  guint64 missing_frames = 0;  // since the underrun that goes on began; 0: none does
-  int faded_frames = 0;        // of the first ones
-  bool discont = false;        // the next frame does not follow on the last
-  std::atomic<bool> segment_sent = false;
-};
-
-struct ObjectLock {
-  explicit ObjectLock(gpointer object) : object(object) { GST_OBJECT_LOCK(object); }
-  ~ObjectLock() { GST_OBJECT_UNLOCK(object); }
-  gpointer object;
-};
-
 }  // namespace
-
-struct _GstWanSrc {
-  GstPushSrc parent;
-
-  Settings settings;  // object lock
-  std::string uri;    // object lock; as it was set
-  const WanEngineApi *engine;
-  Run run;
-  Live live;
-  Pacer pacer;
-  AirStats air;
-  std::shared_ptr<PromptTrack> track;
-  ModelChoice kept_choice;  // of the model that is kept from run to run until NULL
-  std::shared_ptr<WanModel> kept_model;
-};
 
 static void gst_wan_src_uri_handler_init(gpointer iface, gpointer);
 
@@ -161,16 +104,7 @@ G_DEFINE_FINAL_TYPE_WITH_CODE(GstWanSrc, gst_wan_src, GST_TYPE_PUSH_SRC,
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(wansrc, "wansrc", GST_RANK_NONE, GST_TYPE_WAN_SRC,
                                       GST_DEBUG_CATEGORY_INIT(wansrc_debug, "wansrc", 0, "Wan video source"))
 
-// Of this run.
-static bool is_live(GstWanSrc *self) {
-  return self->run.settings.live;
-}
-
-static void post_element_message(GstWanSrc *self, GstStructure *structure) {
-  gst_element_post_message(GST_ELEMENT(self), gst_message_new_element(GST_OBJECT(self), structure));
-}
-
-static void post_error(GstWanSrc *self, WanStatus status, const std::string &message) {
+void wan::post_error(GstWanSrc *self, WanStatus status, const std::string &message) {
   GQuark domain = GST_RESOURCE_ERROR;
   int code = GST_RESOURCE_ERROR_SETTINGS;
   switch (status) {
@@ -197,295 +131,20 @@ static void post_error(GstWanSrc *self, WanStatus status, const std::string &mes
                            debug, __FILE__, GST_FUNCTION, __LINE__);
 }
 
-static void post_load_progress(GstWanSrc *self, GstProgressType type, const std::string &text) {
+void wan::post_load_progress(GstWanSrc *self, GstProgressType type, const std::string &text) {
   self->run.loading = type == GST_PROGRESS_TYPE_START || type == GST_PROGRESS_TYPE_CONTINUE;
   gst_element_post_message(GST_ELEMENT(self),
                            gst_message_new_progress(GST_OBJECT(self), type, "load", text.c_str()));
 }
 
-// ---- what the pump delivers, on the streaming thread
-
-static GstFlowReturn take(GstWanSrc *, const Flushing &) {
-  return GST_FLOW_FLUSHING;
-}
-
-static GstFlowReturn take(GstWanSrc *self, const Loaded &) {
-  if (self->run.loading) post_load_progress(self, GST_PROGRESS_TYPE_COMPLETE, "The model is loaded");
-  return GST_FLOW_OK;
-}
-
-static GstFlowReturn take(GstWanSrc *self, const Progress &progress) {
-  const WanProgress &now = progress.progress;
-  if (progress.clip || is_live(self))
-    post_element_message(self, progress_structure(progress));
-  else
-    post_load_progress(
-        self, GST_PROGRESS_TYPE_CONTINUE,
-        "Loading the model: " + std::to_string(now.step * 100 / std::max(now.steps, 1)) + " %");
-  return GST_FLOW_OK;
-}
-
-static GstFlowReturn take(GstWanSrc *self, const Chunk &chunk) {
-  if (chunk.frames->first_frame == 0) {
-    // The base class queues the event behind the segment and before the next buffer. Its method is called
-    // directly, since gst_element_send_event() takes the state lock, which stop() holds while it waits for
-    // this thread.
-    GST_ELEMENT_CLASS(gst_wan_src_parent_class)
-        ->send_event(GST_ELEMENT(self), gst_event_new_tag(clip_tags(*chunk.clip)));
-  }
-  self->run.chunk = chunk;
-  self->run.chunk_next = 0;
-  return GST_FLOW_OK;
-}
-
-static GstFlowReturn take(GstWanSrc *self, const Finished &finished) {
-  if (finished.status == WAN_OK) return GST_FLOW_EOS;
-  if (self->run.loading) post_load_progress(self, GST_PROGRESS_TYPE_ERROR, finished.message);
-  post_error(self, finished.status, finished.message);
-  return GST_FLOW_ERROR;
-}
-
-static GstFlowReturn take(GstWanSrc *self, const PumpEvent &event) {
-  return std::visit([self](const auto &event) { return take(self, event); }, event);
-}
-
-// ---- buffers
-
-static GstClockTime frame_time(const GstVideoInfo &info, guint64 frame) {
-  return gst_util_uint64_scale(frame, GST_SECOND * info.fps_d, info.fps_n);
-}
-
-static GstFlowReturn copy_error(GstWanSrc *self, GstBuffer **copy) {
-  gst_clear_buffer(copy);
-  post_error(self, WAN_INTERNAL, "A frame could not be copied into the memory that downstream takes.");
-  return GST_FLOW_ERROR;
-}
-
-// *buffer is none where there is no pool.
-static GstFlowReturn acquire(GstWanSrc *self, GstBuffer **buffer) {
-  *buffer = nullptr;
-  GstBufferPool *pool = gst_base_src_get_buffer_pool(GST_BASE_SRC(self));
-  if (!pool) return GST_FLOW_OK;
-  const GstFlowReturn flow = gst_buffer_pool_acquire_buffer(pool, buffer, nullptr);
-  gst_object_unref(pool);
-  return flow;
-}
-
-// Copies a frame in system memory, which it takes, into the pool that downstream offered; without one it
-// stays where it is.
-static GstFlowReturn move_to_pool(GstWanSrc *self, GstBuffer *frame, GstBuffer **buffer) {
-  const GstFlowReturn flow = acquire(self, buffer);
-  if (flow == GST_FLOW_OK && !*buffer) {
-    *buffer = frame;
-    return flow;
-  }
-  const bool copied = flow == GST_FLOW_OK && copy_frame(self->run.info, frame, *buffer);
-  gst_buffer_unref(frame);
-  return flow != GST_FLOW_OK || copied ? flow : copy_error(self, buffer);
-}
-
-static GstFlowReturn copy_on_device(GstWanSrc *self, const uint8_t *frame, GstBuffer **buffer) {
-  const GstFlowReturn flow = acquire(self, buffer);
-  if (flow != GST_FLOW_OK) return flow;
-  const bool copied = *buffer && self->run.cuda->copy_frame(frame, self->run.info, *buffer);
-  return copied ? flow : copy_error(self, buffer);
-}
-
-static void stamp(GstWanSrc *self, GstBuffer *buffer) {
-  const guint64 frame = self->air.frames_pushed++;
-  const GstVideoInfo &info = self->run.info;
-  GST_BUFFER_PTS(buffer) = is_live(self) ? self->pacer.time() : frame_time(info, frame);
-  GST_BUFFER_DURATION(buffer) =
-      is_live(self) ? self->pacer.duration() : frame_time(info, frame + 1) - GST_BUFFER_PTS(buffer);
-  GST_BUFFER_OFFSET(buffer) = frame;
-  GST_BUFFER_OFFSET_END(buffer) = frame + 1;
-}
-
-static void announce_clip(GstWanSrc *self, const Clip &clip, GstClockTime pts) {
-  const std::chrono::duration<double> latency = std::chrono::steady_clock::now() - clip.denoised;
-  self->air.first_frame_seconds = latency.count();
-  post_element_message(self, clip_structure(clip, pts));
-  g_object_notify(G_OBJECT(self), "stats");
-}
-
-// How much of the next frame is seen while the first ones fade in, of all the frames of half a second. Frames
-// in GPU memory do not fade.
-static double visible_part(GstWanSrc *self) {
-  const Run &run = self->run;
-  const int frames = run.info.fps_n / (2 * run.info.fps_d);
-  const bool fades = run.settings.live && !run.settings.on_device && self->live.filler == Filler::Fade;
-  return fades && self->live.faded_frames < frames ? double(++self->live.faded_frames) / (frames + 1) : 1;
-}
-
-// A frame of a chunk, not yet stamped.
-static GstFlowReturn frame_buffer(GstWanSrc *self, const Chunk &chunk, int frame, double visible,
-                                  GstBuffer **buffer) {
-  const RunSettings &settings = self->run.settings;
-  if (settings.on_device)
-    return copy_on_device(self, chunk.frames->data + frame * chunk.frames->frame_size, buffer);
-  GstBuffer *wrapped = wrap_frame(chunk, frame, settings.layout.size, settings.live);
-  if (visible < 1) fade_in(self->run.info, &wrapped, visible);
-  return move_to_pool(self, wrapped, buffer);
-}
-
-// The next frame of run.chunk. If it fails, that is still the next one.
-static GstFlowReturn next_buffer(GstWanSrc *self, GstBuffer **buffer) {
-  Run &run = self->run;
-  const Chunk chunk = run.chunk;
-  const GstFlowReturn flow = frame_buffer(self, chunk, run.chunk_next, visible_part(self), buffer);
-  if (flow != GST_FLOW_OK) return flow;
-  stamp(self, *buffer);
-  const int frame = chunk.frames->first_frame + run.chunk_next;
-  add_meta(*buffer, chunk, frame, false);
-  if (frame == 0) announce_clip(self, *chunk.clip, GST_BUFFER_PTS(*buffer));
-  self->live.last_frame = run.chunk_next;
-  if (++run.chunk_next == chunk.frames->num_frames) run.chunk = {};
-  if (is_live(self)) self->live.last = chunk;
-  return GST_FLOW_OK;
-}
-
-// The last frame once more, or black before the first.
-static GstFlowReturn filler_buffer(GstWanSrc *self, GstBuffer **buffer) {
-  const Live &live = self->live;
-  const bool any = live.last.frames != nullptr;
-  const GstFlowReturn flow = any ? frame_buffer(self, live.last, live.last_frame, 1, buffer)
-                                 : move_to_pool(self, black_frame(self->run.info), buffer);
-  if (flow != GST_FLOW_OK) return flow;
-  stamp(self, *buffer);
-  add_meta(*buffer, live.last, any ? live.last.frames->first_frame + live.last_frame : -1, true);
-  ++self->air.repeated;
-  return GST_FLOW_OK;
-}
-
-// ---- live: a frame for every frame time
-
-static void post_qos(GstWanSrc *self) {
-  const GstClockTime time = self->pacer.time();
-  GstMessage *message = gst_message_new_qos(GST_OBJECT(self), TRUE, time, time, time, self->pacer.duration());
-  gst_message_set_qos_stats(message, GST_FORMAT_BUFFERS, self->air.frames_pushed, self->air.dropped);
-  gst_element_post_message(GST_ELEMENT(self), message);
-}
-
-static void post_underrun(GstWanSrc *self, bool running) {
-  post_element_message(self, underrun_structure(running, self->pacer.time(), self->live.missing_frames));
-}
-
-static void pass_missed(GstWanSrc *self, guint64 missed, bool stalled) {
-  if (missed == 0) return;
-  self->run.pump->pass_time(missed);
-  self->live.discont = true;
-  if (stalled) {
-    self->live.missing_frames += missed;
-    return;
-  }
-  self->air.dropped += missed;
-  post_qos(self);
-}
-
-// There is no frame for this time.
-static void note_underrun(GstWanSrc *self) {
-  Live &live = self->live;
-  if (!live.last.frames) return;  // it has not been on air yet
-  const bool begins = live.missing_frames == 0;
-  ++live.missing_frames;
-  if (!begins) return;
-  live.filling = true;
-  ++self->air.underruns;
-  post_underrun(self, true);
-}
-
-static void note_recovery(GstWanSrc *self) {
-  self->live.filling = false;
-  if (self->live.missing_frames > 0) post_underrun(self, false);
-  self->live.missing_frames = 0;
-}
-
-// Frames to hold before any is taken.
-static guint64 least_frames(GstWanSrc *self) {
-  if (!self->live.filling) return 1;
-  const ObjectLock lock(self);
-  const GstVideoInfo &info = self->run.info;
-  return std::max<guint64>(
-      1, gst_util_uint64_scale_ceil(self->settings.prebuffer, info.fps_n, GST_SECOND * info.fps_d));
-}
-
-// Takes what the pump has until there are frames; they may be missing in the end.
-static GstFlowReturn poll_chunk(GstWanSrc *self) {
-  const guint64 least = least_frames(self);
-  while (!self->run.chunk.frames) {
-    const std::optional<PumpEvent> event = self->run.pump->poll(least);
-    if (!event) return GST_FLOW_OK;
-    if (const GstFlowReturn flow = take(self, *event); flow != GST_FLOW_OK) return flow;
-  }
-  return GST_FLOW_OK;
-}
-
-static GstFlowReturn wait_for_chunk(GstWanSrc *self) {
-  const guint64 least = is_live(self) ? least_frames(self) : 1;
-  while (!self->run.chunk.frames)
-    if (const GstFlowReturn flow = take(self, self->run.pump->pop(least)); flow != GST_FLOW_OK) return flow;
-  return GST_FLOW_OK;
-}
-
-static Underrun underrun_policy(GstWanSrc *self) {
-  const ObjectLock lock(self);
-  return self->settings.underrun;
-}
-
-static void send_gap(GstWanSrc *self) {
-  ++self->air.gaps;
-  self->live.discont = true;
-  gst_pad_push_event(GST_BASE_SRC_PAD(self), gst_event_new_gap(self->pacer.time(), self->pacer.duration()));
-}
-
-// After the frame for this time was made, or its gap sent.
-static void end_frame_time(GstWanSrc *self, GstBuffer *buffer) {
-  if (buffer && std::exchange(self->live.discont, false))
-    GST_BUFFER_FLAG_SET(buffer, GST_BUFFER_FLAG_DISCONT);
-  if (buffer) self->live.segment_sent = true;
-  self->pacer.advance();
-}
-
-static GstFlowReturn create_live(GstWanSrc *self, GstBuffer **buffer) {
-  bool stalled = false;
-  for (;;) {
-    guint64 missed = 0;
-    GstFlowReturn flow = self->pacer.wait(GST_BASE_SRC(self), &missed);
-    if (flow != GST_FLOW_OK) return flow;
-    pass_missed(self, missed, stalled);
-    if (flow = poll_chunk(self); flow != GST_FLOW_OK) return flow;
-    if (self->run.chunk.frames) {
-      if (flow = next_buffer(self, buffer); flow != GST_FLOW_OK) return flow;
-      note_recovery(self);
-      end_frame_time(self, *buffer);
-      return GST_FLOW_OK;
-    }
-
-    note_underrun(self);
-    const Underrun policy = underrun_policy(self);
-    stalled = policy == Underrun::Stall;
-    if (stalled) {
-      if (flow = wait_for_chunk(self); flow != GST_FLOW_OK) return flow;
-      continue;
-    }
-    self->run.pump->pass_time(1);
-    // A gap needs a segment before it, which the base class sends with a buffer.
-    if (policy == Underrun::Gap && self->live.segment_sent) {
-      send_gap(self);
-      end_frame_time(self, nullptr);
-      continue;
-    }
-    if (flow = filler_buffer(self, buffer); flow != GST_FLOW_OK) return flow;
-    end_frame_time(self, *buffer);
-    return GST_FLOW_OK;
-  }
+// The base class queues the event behind the segment. Its method is called directly, since
+// gst_element_send_event() takes the state lock, which stop() holds while it waits for the streaming thread.
+void wan::queue_event(GstWanSrc *self, GstEvent *event) {
+  GST_ELEMENT_CLASS(gst_wan_src_parent_class)->send_event(GST_ELEMENT(self), event);
 }
 
 static GstFlowReturn gst_wan_src_create(GstPushSrc *src, GstBuffer **buffer) {
-  GstWanSrc *self = GST_WAN_SRC(src);
-  if (is_live(self)) return create_live(self, buffer);
-  const GstFlowReturn flow = wait_for_chunk(self);
-  return flow == GST_FLOW_OK ? next_buffer(self, buffer) : flow;
+  return next_frame(GST_WAN_SRC(src), buffer);
 }
 
 // ---- starting and stopping
@@ -934,25 +593,24 @@ static void install_signals(GType type) {
    *
    * Returns: %FALSE, after a warning message that says why, if a setting cannot be
    */
-  signals[SIGNAL_ENQUEUE] =
-      g_signal_new_class_handler("enqueue", type, flags, G_CALLBACK(gst_wan_src_enqueue), nullptr, nullptr,
-                                 nullptr, G_TYPE_BOOLEAN, 2, G_TYPE_STRING, GST_TYPE_STRUCTURE);
+  g_signal_new_class_handler("enqueue", type, flags, G_CALLBACK(gst_wan_src_enqueue), nullptr, nullptr,
+                             nullptr, G_TYPE_BOOLEAN, 2, G_TYPE_STRING, GST_TYPE_STRUCTURE);
   /**
    * GstWanSrc::skip:
    * @self: the source
    *
    * Ends the clip that is on air at its next chunk, or the one being made if nothing is left of that.
    */
-  signals[SIGNAL_SKIP] = g_signal_new_class_handler("skip", type, flags, G_CALLBACK(gst_wan_src_skip),
-                                                    nullptr, nullptr, nullptr, G_TYPE_NONE, 0);
+  g_signal_new_class_handler("skip", type, flags, G_CALLBACK(gst_wan_src_skip), nullptr, nullptr, nullptr,
+                             G_TYPE_NONE, 0);
   /**
    * GstWanSrc::clear:
    * @self: the source
    *
    * Empties the queue of clips; the one being made is not in it any more.
    */
-  signals[SIGNAL_CLEAR] = g_signal_new_class_handler("clear", type, flags, G_CALLBACK(gst_wan_src_clear),
-                                                     nullptr, nullptr, nullptr, G_TYPE_NONE, 0);
+  g_signal_new_class_handler("clear", type, flags, G_CALLBACK(gst_wan_src_clear), nullptr, nullptr, nullptr,
+                             G_TYPE_NONE, 0);
 }
 
 static void gst_wan_src_class_init(GstWanSrcClass *klass) {
