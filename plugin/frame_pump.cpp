@@ -225,16 +225,27 @@ std::shared_ptr<Clip> FramePump::begin_clip(const PromptTrack::Cue &cue, uint64_
   settings.prompt = cue.prompt;
   std::shared_ptr<Clip> clip = begin_clip(settings);
   if (run_.live || cue.until == PromptTrack::kOpen) return clip;
-  // Clips of even length, the last of which ends with the cue and then fades into the next.
   const int left = static_cast<int>(frame_at(cue.until, run_) - first_frame);
-  const int clips = (left - 1) / clip->settings.num_frames + 1;
-  int &num_frames = clip->settings.num_frames;
-  clip->used_frames = (left - 1) / clips + 1 + (cue.last ? 0 : clip->fade_frames);
-  clip->used_frames = std::min(clip->used_frames, num_frames);
-  const int step = run_.defaults.frames_multiple;
-  num_frames = (clip->used_frames - 1 + step - 1) / step * step + 1;
-  clip->fade_frames = std::min(clip->fade_frames, clip->used_frames / 2);
+  const bool is_last = cue.last && left <= clip->used_frames;
+  clip->is_timed = !is_last;
+  use_frames(clip.get(), is_last ? left : even_part(left, *clip, cue.last));
   return clip;
+}
+
+// Used for a while, a clip has its fade_frames more than that, to fade into the next one.
+int FramePump::even_part(int left, const Clip &clip, bool last) const {
+  const int longest = clip.used_frames - clip.fade_frames;
+  const int time = last ? left - clip.fade_frames : left;  // the last clip of all has no next one
+  const int clips = (time - 1) / longest + 1;
+  const int part = (time - 1) / clips + 1;
+  return part + std::min(part, clip.fade_frames);
+}
+
+void FramePump::use_frames(Clip *clip, int frames) const {
+  const int step = run_.defaults.frames_multiple;
+  clip->used_frames = frames;
+  clip->settings.num_frames = (frames - 1 + step - 1) / step * step + 1;
+  clip->fade_frames = std::min(clip->fade_frames, frames / 2);
 }
 
 // The next clip: of the queue, of the timed prompts, or as configured, in this order; none if the stream
@@ -277,17 +288,22 @@ std::shared_ptr<const Clip> FramePump::next_clip() {
   return clip;
 }
 
-// Whether this clip fades into another one, which is chosen now. One that is too short for that follows in a
-// cut.
+// Whether the last frames of this clip are for another one to fade in over, which is chosen now. If it cannot
+// (both sides of a seam must have as many), they are shown, but for those of a timed clip, whose time is
+// over.
 bool FramePump::followed() {
   std::unique_lock lock(mutex_);
-  const uint64_t next_first = clip_first_ + clip_->used_frames - clip_->fade_frames;
+  const int fade_frames = clip_->fade_frames;
+  const uint64_t next_first = clip_first_ + clip_->used_frames - fade_frames;
   lock.unlock();
   std::shared_ptr<Clip> next = choose_clip(next_first);
   lock.lock();
   upcoming_ = std::move(next);
-  if (!upcoming_ || upcoming_->fade_frames < clip_->fade_frames) return false;
-  upcoming_->fade_frames = clip_->fade_frames;  // both sides of a seam must have as many
+  if (!upcoming_) return false;
+  if (upcoming_->fade_frames < fade_frames) return clip_->is_timed;
+  if (upcoming_->is_timed)
+    use_frames(upcoming_.get(), upcoming_->used_frames - (upcoming_->fade_frames - fade_frames));
+  upcoming_->fade_frames = fade_frames;
   return true;
 }
 

@@ -55,6 +55,7 @@ struct Clip {
   ClipSettings settings;  // complete
   int used_frames;        // of settings.num_frames
   int fade_frames;        // of those, at both ends where another clip follows or went before; 0: cut
+  bool is_timed = false;  // its last fade_frames are beyond its time, there to fade into the next clip
   std::chrono::steady_clock::time_point denoised = {};  // when the last step was done
 };
 
@@ -151,6 +152,8 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   std::shared_ptr<Clip> begin_clip(const ClipSettings &settings);
   std::shared_ptr<Clip> begin_clip(const PromptTrack::Cue &cue, uint64_t first_frame);
   bool has_room() const;
+  int even_part(int left, const Clip &clip, bool last) const;
+  void use_frames(Clip *clip, int frames) const;
   bool has_frames(int clip) const;
 
   const ModelChoice choice_;

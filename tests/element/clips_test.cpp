@@ -293,6 +293,40 @@ TEST(TimedPrompts, PadComesAndGoes) {
   gst_element_release_request_pad(source.get(), pad.get());
 }
 
+const std::string kFading =
+    "wansrc name=src device=cpu steps=1 seed=1 transition=crossfade transition-frames=2 ";
+
+TEST(Crossfade, ShortensTheStream) {
+  Pipeline pipeline(kFading + "num-frames=5 prompts=<a,b,c>" + kSmallCaps + kSink);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_EQ(pipeline.samples().size(), 3u + 3 + 5);
+}
+
+TEST(Crossfade, IsACutWhereAClipIsTooShort) {
+  Pipeline pipeline(kFading + "num-frames=5" + kSmallCaps + kSink);
+  EXPECT_TRUE(enqueue(pipeline, "a"));
+  EXPECT_TRUE(enqueue(pipeline, "b", "settings, num-frames=(int)1"));
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_EQ(pipeline.samples().size(), 5u + 1) << "no frame is lost";
+}
+
+TEST(Crossfade, BeginsAtATimedPrompt) {
+  const Script script(
+      "1\n00:00:00,000 --> 00:00:00,500\na boat\n\n2\n00:00:00,500 --> 00:00:01,000\na storm\n\n");
+  Pipeline pipeline(kFading + "num-frames=9 ! video/x-raw,width=32,height=32,framerate=16/1" + kSink +
+                    script.into("src"));
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_EQ(pipeline.samples().size(), 16u);
+  const std::vector<Shown> shown = clips(pipeline);
+  const auto storm =
+      std::find_if(shown.begin(), shown.end(), [](const Shown &clip) { return clip.prompt == "a storm"; });
+  ASSERT_NE(storm, shown.end());
+  EXPECT_EQ(storm->pts, GST_SECOND / 2);
+}
+
 Ptr<GstElement> from_uri(const char *uri, std::string *message = nullptr) {
   GError *error = nullptr;
   GstElement *element = gst_element_make_from_uri(GST_URI_SRC, uri, nullptr, &error);
