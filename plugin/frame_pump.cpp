@@ -226,9 +226,9 @@ std::shared_ptr<Clip> FramePump::begin_clip(const PromptTrack::Cue &cue, uint64_
   std::shared_ptr<Clip> clip = begin_clip(settings);
   if (run_.live || cue.until == PromptTrack::kOpen) return clip;
   const int left = static_cast<int>(frame_at(cue.until, run_) - first_frame);
-  const bool is_last = cue.last && left <= clip->used_frames;
-  clip->is_timed = !is_last;
-  use_frames(clip.get(), is_last ? left : even_part(left, *clip, cue.last));
+  clip->is_last = cue.last && left <= clip->used_frames;
+  clip->is_timed = !clip->is_last;
+  use_frames(clip.get(), clip->is_last ? left : even_part(left, *clip, cue.last));
   return clip;
 }
 
@@ -294,7 +294,7 @@ std::shared_ptr<const Clip> FramePump::next_clip() {
 bool FramePump::followed() {
   std::unique_lock lock(mutex_);
   const int fade_frames = clip_->fade_frames;
-  const uint64_t next_first = clip_first_ + clip_->used_frames - fade_frames;
+  const uint64_t next_first = clip_first_ + clip_->used_frames - (clip_->is_last ? 0 : fade_frames);
   lock.unlock();
   std::shared_ptr<Clip> next = choose_clip(next_first);
   lock.lock();

@@ -56,6 +56,7 @@ struct Clip {
   int used_frames;        // of settings.num_frames
   int fade_frames;        // of those, at both ends where another clip follows or went before; 0: cut
   bool is_timed = false;  // its last fade_frames are beyond its time, there to fade into the next clip
+  bool is_last = false;   // of the timed prompts
   std::chrono::steady_clock::time_point denoised = {};  // when the last step was done
 };
 

@@ -256,8 +256,8 @@ GstFlowReturn create_live(GstWanSrc *self, GstBuffer **buffer) {
     guint64 missed = 0;
     GstFlowReturn flow = self->pacer.wait(GST_BASE_SRC(self), &missed);
     if (flow != GST_FLOW_OK) return flow;
+    if (flow = poll_chunk(self); flow != GST_FLOW_OK) return flow;  // after the last frame nothing is missed
     pass_missed(self, missed, stalled);
-    if (flow = poll_chunk(self); flow != GST_FLOW_OK) return flow;
     if (self->run.chunk.frames) {
       if (flow = next_buffer(self, buffer); flow != GST_FLOW_OK) return flow;
       note_recovery(self);
