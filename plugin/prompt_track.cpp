@@ -51,8 +51,7 @@ void PromptTrack::set_flushing(bool flushing) {
 
 // Whether no cue that is still to come can change what at() says.
 bool PromptTrack::is_known(uint64_t time, uint64_t end) const {
-  if (ended_ || advanced_ >= end || (!entries_.empty() && entries_.back().start > time)) return true;
-  return !entries_.empty() && entries_.back().end != kOpen && entries_.back().end >= end;
+  return ended_ || advanced_ >= end || (!entries_.empty() && entries_.back().start > time);
 }
 
 std::optional<PromptTrack::Cue> PromptTrack::at(uint64_t time, uint64_t end, bool wait) {
