@@ -37,6 +37,14 @@ same_bytes() {
       filesink "location=$out/cuda" && [ -s "$out/cuda" ] && cmp "$out/system" "$out/cuda" >>"$out/log" 2>&1
 }
 
+# A change of the order of bytes, which loses nothing.
+same_after_cudaconvert() {
+  launch "${source[@]}" ! "video/x-raw,format=BGRA,$size" ! filesink "location=$out/system" &&
+    launch "${source[@]}" ! "$cuda,format=RGBA,$size" ! cudaconvert ! "$cuda,format=BGRA" ! cudadownload ! \
+      "video/x-raw,format=BGRA" ! filesink "location=$out/cuda" && [ -s "$out/cuda" ] &&
+    cmp "$out/system" "$out/cuda" >>"$out/log" 2>&1
+}
+
 # Neighbours that have to make a context of their own tell so, and then copy through the host.
 one_context() {
   launch "${source[@]}" ! "$cuda,format=NV12,$size" ! cudadownload ! fakesink && ! grep -q 'have-context' "$out/log"
@@ -66,11 +74,12 @@ check "a converter that passes anything gets system memory" stays_in_system_memo
 check "a model on the CPU has no such frames" is_refused "${source[0]}" device=cpu ! "$cuda" ! fakesink
 check "live, with fillers" live
 if gst-inspect-1.0 --exists cudaconvert; then
+  check "cudaconvert's bytes are the same, too" same_after_cudaconvert
   check "cudaconvert takes them" negotiates "$cuda,format=NV12,$size" ! cudaconvert ! "$cuda,format=RGBA" ! \
     cudadownload ! fakesink
   check "cudaconvert negotiates them by itself" negotiates cudaconvert ! "$cuda,format=NV12,$size" ! fakesink
 else
-  echo "skipped cudaconvert: it is not there (it needs NVRTC)"
+  echo "skipped cudaconvert: it is not there (GStreamer 1.22's needs NVRTC 11 or 12, see GST_CUDA_NVRTC_LIBNAME)"
 fi
 if gst-inspect-1.0 --exists nvh264enc; then
   check "nvh264enc takes them" negotiates "$cuda,format=NV12,width=320,height=192" ! nvh264enc ! fakesink
