@@ -105,14 +105,19 @@ void Viewer::start(const NetworkOptions &network) {
   gst_element_add_pad(branch_, gst_ghost_pad_new("sink", sink));
   set_up_transceiver();
   if (!network.stun.empty()) g_object_set(webrtc_, "stun-server", network.stun.c_str(), nullptr);
-  if (!network.address.empty()) {
-    g_autoptr(GObject) ice = nullptr;
-    gboolean added = FALSE;
-    g_object_get(webrtc_, "ice-agent", &ice, nullptr);
-    g_signal_emit_by_name(ice, "add-local-ip-address", network.address.c_str(), &added);
-  }
+  set_up_ice(network.address);
   connect_signals(queue);
   pipeline_->attach(codec_, branch_);
+}
+
+// Only from the address that the page is served at, and without asking a router to open ports (UPnP).
+void Viewer::set_up_ice(const std::string &address) {
+  g_autoptr(GObject) ice = nullptr, agent = nullptr;
+  g_object_get(webrtc_, "ice-agent", &ice, nullptr);
+  g_object_get(ice, "agent", &agent, nullptr);
+  g_object_set(agent, "upnp", FALSE, nullptr);
+  gboolean added = FALSE;
+  if (!address.empty()) g_signal_emit_by_name(ice, "add-local-ip-address", address.c_str(), &added);
 }
 
 // Packets that are lost on the way are sent again.

@@ -38,6 +38,7 @@ class Viewer : public std::enable_shared_from_this<Viewer> {
   Viewer(Pipeline *pipeline, const Codec &codec, Send send)
       : pipeline_(pipeline), codec_(codec), send_(std::move(send)) {}
   void start(const NetworkOptions &network);
+  void set_up_ice(const std::string &address);
   void set_up_transceiver();
   void connect_signals(GstElement *queue);
   void make_offer();

@@ -5,6 +5,8 @@ misbehaves. studio_test.py LIVE_STUDIO [unittest's arguments]
 
 Prints what it measures on the way. Each test leaves the studio with an empty queue and a blue picture.
 """
+import ctypes
+import os
 import random
 import re
 import signal
@@ -218,13 +220,20 @@ class Protocol(unittest.TestCase):
     def test_a_viewer_who_does_not_answer_holds_up_nobody(self):
         pages = [self.studio.socket() for _ in range(6)]
         for number, page in enumerate(pages):
-            with page.patience(10):
-                page.send(type="watch", codecs=["vp8", "h264"][number % 2:])
-                page.read("offer")
-        before = pages[0].read("state")["stats"]["frames-pushed"]
-        wait_for("frames are pushed", lambda: pages[0].read("state")["stats"]["frames-pushed"] > before + 32)
+            page.send(type="watch", codecs=["vp8", "h264"][number % 2:])
+            page.read("offer")
+            self.assertEqual(page.read("state")["viewers"], number + 1)  # none of them was given up to go on
+        before = page.read("state")["stats"]["frames-pushed"]
+        wait_for("frames are pushed", lambda: page.read("state")["stats"]["frames-pushed"] > before + 32)
         for page in pages:
             page.__exit__()
+
+    def test_a_page_that_fell_silent_is_given_up(self):
+        # As one whose machine has lost its network: nothing comes from it, not even an answer to a ping.
+        with self.studio.socket() as silent, self.studio.socket() as page:
+            silent.send(type="watch", codecs=["vp8"])
+            wait_for("it is counted", lambda: page.read("state")["viewers"] == 1)
+            wait_for("it is given up", lambda: page.read("state")["viewers"] == 0)
 
     def test_there_is_an_end_to_viewers(self):
         pages = []
@@ -235,6 +244,11 @@ class Protocol(unittest.TestCase):
         finally:
             for page in pages:
                 page.__exit__()
+
+        def there_is_room():
+            with self.studio.socket() as page:
+                return page.read_frame()[0] == 1
+        wait_for("there is room again", there_is_room)
 
 
 class Browser(unittest.TestCase):
@@ -364,6 +378,7 @@ class Browser(unittest.TestCase):
         with self.subTest("the video alone breaks off"):
             self.page.run("peer.close()")
             begin = time.monotonic()
+            wait_for("that is told", lambda: "No video gets through" in self.page.text("connection"))
             self.page.wait_for_frames()
             say(f"video that broke off was there again after {time.monotonic() - begin:.1f} s")
 
@@ -454,6 +469,30 @@ SMALL_TARGETS = """
         .filter(element => element.getBoundingClientRect().height < 44).map(element => element.outerHTML);
 """
 
+def processes_left():
+    """Those that the tests have started, and theirs."""
+    own = os.getpid()
+    left = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                name, state, parent = re.search(r"\((.*)\) (.) (\d+)", file.read()).groups()
+        except OSError:
+            continue  # it has ended
+        if int(parent) == own and state != "Z":
+            left.append(f"{name} ({pid})")
+    return left
+
+
+def main():
+    # What is orphaned becomes a child of this process, and so can be found.
+    PR_SET_CHILD_SUBREAPER = 36
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    result = unittest.main(verbosity=2, exit=False).result
+    wait_for("no process is left", lambda: not processes_left())
+    return not result.wasSuccessful()
+
+
 if __name__ == "__main__":
     PROGRAM = sys.argv.pop(1)
-    unittest.main(verbosity=2)
+    sys.exit(main())

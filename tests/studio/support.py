@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the tests of the live studio stand on: the program, a browser, and a WebSocket that may say anything."""
 import base64
-import contextlib
 import http.client
 import json
 import os
@@ -94,12 +93,6 @@ class Socket:
 
     def __exit__(self, *_):
         self.socket.close()
-
-    @contextlib.contextmanager
-    def patience(self, seconds):
-        self.socket.settimeout(seconds)
-        yield
-        self.socket.settimeout(PATIENCE)
 
     def send_frame(self, opcode, payload):
         mask = os.urandom(4)

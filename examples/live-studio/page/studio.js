@@ -72,9 +72,9 @@ function codecs() {
 }
 
 // Asks for video, in place of what there is.
-function watch() {
+function watch(status = 'Connecting…') {
   closePeer();
-  $('connection').textContent = 'Connecting…';
+  $('connection').textContent = status;
   before = {alive: performance.now()};
   const created = peer = new RTCPeerConnection({iceServers: stunServer ? [{urls: stunServer}] : []});
   negotiation = Promise.resolve();
@@ -164,9 +164,10 @@ function showError(text) {
 // ---- what the browser says of the video
 
 async function report() {
-  const reports = peer ? [...(await peer.getStats()).values()] : [];
+  const current = peer;
+  const reports = current ? [...(await current.getStats()).values()] : [];
   const inbound = reports.find(({type, kind}) => type === 'inbound-rtp' && kind === 'video');
-  if (!inbound) return;
+  if (!inbound || current !== peer) return;
   const now = performance.now();
   const seconds = (now - before.when) / 1000;
   const codec = reports.find(({id}) => id === inbound.codecId)?.mimeType.replace('video/', '') ?? '';
@@ -186,13 +187,16 @@ function delay(inbound, reports) {
   const way = (pair?.currentRoundTripTime ?? 0) * 1000 / 2;
   const frames = inbound.framesDecoded - before.frames;
   const decoding = (inbound.totalProcessingDelay - before.processing) * 1000 / frames;
-  return frames > 0 ? `${way.toFixed(1)} + ${decoding.toFixed(1)} ms` : '–';
+  return decoding >= 0 ? `${way.toFixed(1)} + ${decoding.toFixed(1)} ms` : '–';
 }
 
-// The video never stands still while the program runs, so that it does means that the connection is broken.
+// The video never stands still while the program runs, so that it does means that the connection is broken. A browser
+// may stop decoding what nobody looks at.
 setInterval(async () => {
   await report();
-  if (peer && socket.readyState === WebSocket.OPEN && performance.now() - before.alive > 8000) watch();
+  if (document.hidden) before.alive = performance.now();
+  const stands = performance.now() - before.alive > 8000;
+  if (stands && socket.readyState === WebSocket.OPEN) watch('No video gets through, trying again…');
 }, 1000);
 
 // ---- what the viewer does
@@ -206,7 +210,7 @@ $('stay').addEventListener('click', () => {
 });
 $('skip').addEventListener('click', () => send({type: 'skip'}));
 $('clear').addEventListener('click', () => send({type: 'clear'}));
-$('codec').addEventListener('change', watch);
+$('codec').addEventListener('change', () => watch());
 $('settings-form').addEventListener('input', () => { settingsEdited = true; });
 $('settings-form').addEventListener('submit', event => {
   event.preventDefault();
