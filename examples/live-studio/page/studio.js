@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+'use strict';
+
+const $ = id => document.getElementById(id);
+const video = $('video');
+
+let socket = null;
+let peer = null;           // the RTCPeerConnection of the video
+let negotiation = null;    // what came from the program is followed in order
+let retryDelay = 500;      // ms
+let before = {};           // of the newest report; alive: when the last frame was seen to come
+let settingsEdited = false;
+
+// ---- the connection to the program
+
+function connect() {
+  socket = new WebSocket(`ws://${location.host}/socket`);
+  socket.onopen = () => {
+    retryDelay = 500;
+    watch();
+  };
+  socket.onmessage = event => {
+    const message = JSON.parse(event.data);
+    handlers[message.type]?.(message);
+  };
+  socket.onclose = () => {
+    closePeer();
+    $('connection').textContent = 'Not connected, trying again…';
+    setTimeout(connect, retryDelay);
+    retryDelay = Math.min(retryDelay * 2, 5000);
+  };
+}
+
+function send(message) {
+  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+  else showError('Not connected.');
+}
+
+const handlers = {
+  hello: ({stun}) => { stunServer = stun?.replace('stun://', 'stun:'); },
+  offer: ({sdp}) => inOrder(async current => {
+    await current.setRemoteDescription({type: 'offer', sdp});
+    await current.setLocalDescription();
+    send({type: 'answer', sdp: current.localDescription.sdp});
+  }),
+  candidate: ({candidate}) => inOrder(current => current.addIceCandidate({candidate, sdpMLineIndex: 0})),
+  state: showState,
+  done: ({request}) => {
+    showError('');
+    $('note').textContent = notes[request];
+    if (request === 'enqueue') $('prompt').value = '';
+    if (request === 'set') settingsWereTaken();
+  },
+  error: ({message}) => showError(message),
+};
+
+const notes = {
+  enqueue: 'Added to the queue.',
+  set: 'From the next clip on.',
+  skip: 'The clip is skipped.',
+  clear: 'The queue is cleared.',
+};
+
+// ---- the video
+
+let stunServer;
+
+function codecs() {
+  const known = RTCRtpReceiver.getCapabilities?.('video')?.codecs.map(codec => codec.mimeType.toLowerCase());
+  const wanted = $('codec').value ? [$('codec').value] : ['vp8', 'h264'];
+  return wanted.filter(name => !known || known.includes(`video/${name}`));
+}
+
+// Asks for video, in place of what there is.
+function watch(status = 'Connecting…') {
+  closePeer();
+  $('connection').textContent = status;
+  before = {alive: performance.now()};
+  const created = peer = new RTCPeerConnection({iceServers: stunServer ? [{urls: stunServer}] : []});
+  negotiation = Promise.resolve();
+  created.ontrack = ({receiver, track}) => {
+    receiver.jitterBufferTarget = 0;  // live: as soon as possible
+    video.srcObject = new MediaStream([track]);
+  };
+  created.onicecandidate = ({candidate}) => {
+    if (candidate?.candidate) send({type: 'candidate', candidate: candidate.candidate});
+  };
+  created.onconnectionstatechange = () => {
+    if (created.connectionState === 'connected') $('connection').textContent = 'Live';
+    if (created.connectionState === 'failed') watch();
+  };
+  send({type: 'watch', codecs: codecs()});
+}
+
+function closePeer() {
+  peer?.close();
+  peer = null;
+}
+
+// Runs the step after those before it, unless the connection it is for is no longer the one that is used.
+function inOrder(step) {
+  const current = peer;
+  if (!current) return;
+  negotiation = negotiation.then(() => current === peer && step(current)).catch(error => showError(error.message));
+}
+
+video.addEventListener('resize', () => {
+  if (video.videoWidth) video.style.aspectRatio = `${video.videoWidth} / ${video.videoHeight}`;
+});
+
+// ---- what the program says of itself
+
+const list = prompts => prompts.map(prompt => {
+  const item = document.createElement('li');
+  item.textContent = prompt;
+  return item;
+});
+
+// Assigns only what changes, since screen readers read out what is assigned.
+function show(id, text) {
+  if ($(id).textContent !== text) $(id).textContent = text;
+}
+
+function showState({onAir, queue, settings, stats, viewers}) {
+  if (onAir) show('air', onAir.prompt || 'No prompt');
+  if (onAir) show('clip', `Clip ${onAir.clip}, seed ${onAir.seed}`);
+  const shown = [...$('queue').children].map(item => item.textContent);
+  if (JSON.stringify(shown) !== JSON.stringify(queue)) $('queue').replaceChildren(...list(queue));
+  show('standing', `Then: ${settings.prompt ?? 'no prompt'}`);
+  showMaking(stats);
+  showStats(stats, viewers);
+  if (!settingsEdited) for (const name of ['steps', 'guidance']) $(name).value = settings[name] ?? '';
+}
+
+function settingsWereTaken() {
+  settingsEdited = false;
+  $('seed').value = '';
+}
+
+const stages = {load: 'the model is loaded', text: 'the prompt is read', denoise: 'denoising', decode: 'decoding'};
+
+function showMaking({stage, step, steps, clip, seed, chunk}) {
+  const what = clip < 0 ? '' : `Clip ${clip}, seed ${seed}: `;
+  show('making', what + (stages[stage] ?? 'nothing') + (steps ? `, ${step} of ${steps}` : ''));
+  const done = {denoise: stage === 'denoise' ? step / steps : Number(stage === 'decode'),
+                decode: stage === 'decode' ? step / steps : 0};
+  $('steps-progress').value = done.denoise || 0;
+  $('chunks-progress').value = done.decode || 0;
+}
+
+function showStats(stats, viewers) {
+  show('made', `${stats.fps.toFixed(1)} frames a second`);
+  show('level', `${stats['queue-seconds'].toFixed(1)} s in ${stats['queue-level']} chunk(s)`);
+  show('underruns', `${stats.underruns}, ${stats.repeated} frames repeated`);
+  show('first-frame', `${(stats['first-frame-seconds'] * 1000).toFixed(0)} ms of decoding`);
+  show('viewers', String(viewers));
+}
+
+function showError(text) {
+  $('error').textContent = text;
+  if (text) $('note').textContent = '';
+}
+
+// ---- what the browser says of the video
+
+async function report() {
+  const current = peer;
+  const reports = current ? [...(await current.getStats()).values()] : [];
+  const inbound = reports.find(({type, kind}) => type === 'inbound-rtp' && kind === 'video');
+  if (!inbound || current !== peer) return;
+  const now = performance.now();
+  const seconds = (now - before.when) / 1000;
+  const codec = reports.find(({id}) => id === inbound.codecId)?.mimeType.replace('video/', '') ?? '';
+  if (seconds > 0) {
+    show('shown', `${((inbound.framesDecoded - before.frames) / seconds).toFixed(1)} frames a second`);
+    show('received', `${((inbound.bytesReceived - before.bytes) / seconds / 125).toFixed(0)} kbit/s, ${codec}`);
+  }
+  show('delay', delay(inbound, reports));
+  const alive = inbound.framesDecoded > (before.frames ?? 0) ? now : before.alive;
+  const {framesDecoded: frames, bytesReceived: bytes, totalProcessingDelay: processing} = inbound;
+  before = {frames, bytes, processing, when: now, alive};
+}
+
+// On the way here, and from the first packet of a frame until it is decoded; on the average since the last report.
+function delay(inbound, reports) {
+  const pair = reports.find(({type, nominated}) => type === 'candidate-pair' && nominated);
+  const way = (pair?.currentRoundTripTime ?? 0) * 1000 / 2;
+  const frames = inbound.framesDecoded - before.frames;
+  const decoding = (inbound.totalProcessingDelay - before.processing) * 1000 / frames;
+  return decoding >= 0 ? `${way.toFixed(1)} + ${decoding.toFixed(1)} ms` : '–';
+}
+
+// The video never stands still while the program runs, so that it does means that the connection is broken. A browser
+// may stop decoding what nobody looks at.
+setInterval(async () => {
+  await report();
+  if (document.hidden) before.alive = performance.now();
+  const stands = performance.now() - before.alive > 8000;
+  if (stands && socket.readyState === WebSocket.OPEN) watch('No video gets through, trying again…');
+}, 1000);
+
+// ---- what the viewer does
+
+$('prompt-form').addEventListener('submit', event => {
+  event.preventDefault();
+  send({type: 'enqueue', prompt: $('prompt').value});
+});
+$('stay').addEventListener('click', () => {
+  if ($('prompt').reportValidity()) send({type: 'set', prompt: $('prompt').value});
+});
+$('skip').addEventListener('click', () => send({type: 'skip'}));
+$('clear').addEventListener('click', () => send({type: 'clear'}));
+$('codec').addEventListener('change', () => watch());
+$('settings-form').addEventListener('input', () => { settingsEdited = true; });
+$('settings-form').addEventListener('submit', event => {
+  event.preventDefault();
+  const value = name => $(name).value === '' ? null : Number($(name).value);
+  const settings = {steps: value('steps'), guidance: value('guidance')};
+  // Clips count on from the seed that was given last: without a new one they go on.
+  if ($('seed').value !== '') settings.seed = value('seed');
+  send({type: 'set', ...settings});
+});
+
+connect();

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "studio.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace studio {
+namespace {
+
+constexpr size_t kMostSessions = 32;
+constexpr guint kTellMilliseconds = 100;  // of news that come together, pages are told at once
+constexpr guint kGoodbyeMilliseconds = 500;
+
+}  // namespace
+
+Studio::Studio(const VideoOptions &video, const SourceOptions &source, const NetworkOptions &network,
+               OnEnded on_ended)
+    : network_(network),
+      on_ended_(std::move(on_ended)),
+      pipeline_(video,
+                {[this](const GstStructure *news) {
+                   source_.note(news);
+                   tell_soon();
+                 },
+                 [this](GstElement *branch, const std::string &error) { on_branch_failed(branch, error); },
+                 [this](const std::string &error) { end(error); }}),
+      source_(pipeline_.source(), source) {
+  const auto second = [](gpointer data) -> gboolean {
+    auto *self = static_cast<Studio *>(data);
+    for (const auto &session : self->sessions_) session->close_if_silent();
+    self->tell_soon();
+    return G_SOURCE_CONTINUE;
+  };
+  second_ = g_timeout_add_seconds(1, second, this);
+}
+
+Studio::~Studio() {
+  for (guint *id : {&second_, &telling_, &closing_}) g_clear_handle_id(id, g_source_remove);
+}
+
+void Studio::add(SoupWebsocketConnection *connection) {
+  if (sessions_.size() >= kMostSessions)
+    return soup_websocket_connection_close(connection, SOUP_WEBSOCKET_CLOSE_POLICY_VIOLATION,
+                                           "too many viewers");
+  sessions_.push_back(std::make_unique<Session>(
+      connection, [this](Session *session, const Message &message) { follow(session, message); },
+      [this](Session *session) { remove(session); }));
+  Json hello("hello");
+  if (!network_.stun.empty()) hello.text("stun", network_.stun);
+  sessions_.back()->send(hello);
+  tell_soon();
+}
+
+void Studio::remove(Session *session) {
+  std::erase_if(sessions_, [session](const auto &each) { return each.get() == session; });
+  if (closing_ && sessions_.empty()) end("");
+  tell_soon();
+}
+
+void Studio::follow(Session *session, const Message &message) {
+  const std::string type = message.type();
+  if (type == "watch") return watch(session, message);
+  if (type == "answer" || type == "candidate") {
+    if (!session->viewer) throw BadMessage("There is no video to negotiate.");
+    if (type == "answer") return session->viewer->take_answer(message.text("sdp", 16 * 1024));
+    return session->viewer->take_candidate(message.text("candidate", 500));
+  }
+  if (type == "enqueue")
+    source_.enqueue(message);
+  else if (type == "set")
+    source_.set(message);
+  else if (type == "skip")
+    source_.skip();
+  else if (type == "clear")
+    source_.clear();
+  else
+    throw BadMessage("There is no command \"" + type + "\".");
+  session->send(Json("done").text("request", type));
+  tell_soon();
+}
+
+// The first codec of the page's list that there is here.
+void Studio::watch(Session *session, const Message &message) {
+  for (const std::string &name : message.texts("codecs", 16)) {
+    const Codec *codec = Pipeline::find_codec(name);
+    if (!codec) continue;
+    session->viewer.reset();
+    session->viewer =
+        Viewer::create(&pipeline_, *codec, network_, [session](const Json &json) { session->send(json); });
+    return tell_soon();
+  }
+  throw BadMessage("None of these codecs can be had here.");
+}
+
+void Studio::on_branch_failed(GstElement *branch, const std::string &error) {
+  for (const auto &session : sessions_) {
+    if (!session->viewer || !session->viewer->has_branch(branch)) continue;
+    session->viewer.reset();
+    return session->send_error("The video connection failed: " + error);
+  }
+}
+
+void Studio::tell_soon() {
+  const auto tell = [](gpointer data) -> gboolean {
+    auto *self = static_cast<Studio *>(data);
+    self->telling_ = 0;
+    self->tell();
+    return G_SOURCE_REMOVE;
+  };
+  if (!telling_ && !sessions_.empty()) telling_ = g_timeout_add(kTellMilliseconds, tell, this);
+}
+
+void Studio::tell() {
+  Json state("state");
+  const auto viewers =
+      std::count_if(sessions_.begin(), sessions_.end(), [](auto &each) { return bool(each->viewer); });
+  state.integer("viewers", viewers);
+  source_.describe(&state);
+  const std::string text = state.to_string();
+  for (const auto &session : sessions_) session->send(text);
+}
+
+void Studio::close() {
+  const auto late = [](gpointer data) -> gboolean {
+    auto *self = static_cast<Studio *>(data);
+    self->closing_ = 0;
+    self->end("");
+    return G_SOURCE_REMOVE;
+  };
+  if (sessions_.empty()) return end("");
+  closing_ = g_timeout_add(kGoodbyeMilliseconds, late, this);
+  for (const auto &session : sessions_) session->close(SOUP_WEBSOCKET_CLOSE_GOING_AWAY, "the studio closes");
+}
+
+void Studio::end(const std::string &error) {
+  if (on_ended_) std::exchange(on_ended_, nullptr)(error);
+}
+
+}  // namespace studio

@@ -1,0 +1,56 @@
+// The studio: takes what pages send to the source and to their viewers, and tells all of them how things are.
+//
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#pragma once
+
+#include <libsoup/soup.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pipeline.h"
+#include "session.h"
+#include "source.h"
+#include "viewer.h"
+
+namespace studio {
+
+class Studio {
+ public:
+  /** Called once, without text when it was asked to end, else with what went wrong. */
+  using OnEnded = std::function<void(const std::string &error)>;
+
+  /** Throws std::runtime_error. */
+  Studio(const VideoOptions &video, const SourceOptions &source, const NetworkOptions &network,
+         OnEnded on_ended);
+  ~Studio();
+  Studio(const Studio &) = delete;
+  Studio &operator=(const Studio &) = delete;
+
+  /** Throws std::runtime_error. */
+  void play() { pipeline_.play(); }
+  /** Takes a page's connection. */
+  void add(SoupWebsocketConnection *connection);
+  /** Takes leave of the pages, then ends. */
+  void close();
+
+ private:
+  void follow(Session *session, const Message &message);
+  void watch(Session *session, const Message &message);
+  void remove(Session *session);
+  void on_branch_failed(GstElement *branch, const std::string &error);
+  void tell_soon();
+  void tell();
+  void end(const std::string &error);
+
+  NetworkOptions network_;
+  OnEnded on_ended_;
+  Pipeline pipeline_;
+  Source source_;
+  std::vector<std::unique_ptr<Session>> sessions_;  // gone before the pipeline that their viewers are part of
+  guint second_ = 0, telling_ = 0, closing_ = 0;
+};
+
+}  // namespace studio

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "viewer.h"
+
+#include <gst/sdp/sdp.h>
+#include <gst/webrtc/webrtc.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace studio {
+namespace {
+
+using Description = std::shared_ptr<GstWebRTCSessionDescription>;
+
+// What a thread of webrtcbin's holds of a viewer, who may be gone when it is used.
+using Handle = std::weak_ptr<Viewer>;
+
+void run_in_main_loop(const Handle &viewer, std::function<void(Viewer &)> run) {
+  struct Task {
+    Handle viewer;
+    std::function<void(Viewer &)> run;
+  };
+  const auto call = [](gpointer data) -> gboolean {
+    auto *task = static_cast<Task *>(data);
+    if (const std::shared_ptr<Viewer> viewer = task->viewer.lock()) task->run(*viewer);
+    return G_SOURCE_REMOVE;
+  };
+  g_idle_add_full(G_PRIORITY_DEFAULT, call, new Task{viewer, std::move(run)},
+                  [](gpointer task) { delete static_cast<Task *>(task); });
+}
+
+template <typename Callback>
+void connect(gpointer object, const char *signal, Callback callback, const Handle &viewer) {
+  g_signal_connect_data(
+      object, signal, G_CALLBACK(callback), new Handle(viewer),
+      [](gpointer handle, GClosure *) { delete static_cast<Handle *>(handle); }, GConnectFlags(0));
+}
+
+GstPromise *promise(GstPromiseChangeFunc callback, const Handle &viewer) {
+  return gst_promise_new_with_change_func(callback, new Handle(viewer),
+                                          [](gpointer handle) { delete static_cast<Handle *>(handle); });
+}
+
+std::string error_of(GstPromise *promise) {
+  if (gst_promise_wait(promise) != GST_PROMISE_RESULT_REPLIED) return "interrupted";
+  const GstStructure *reply = gst_promise_get_reply(promise);
+  g_autoptr(GError) error = nullptr;
+  if (reply) gst_structure_get(reply, "error", G_TYPE_ERROR, &error, nullptr);
+  return error ? error->message : "";
+}
+
+Description offer_of(GstPromise *promise) {
+  GstWebRTCSessionDescription *offer = nullptr;
+  gst_structure_get(gst_promise_get_reply(promise), "offer", GST_TYPE_WEBRTC_SESSION_DESCRIPTION, &offer,
+                    nullptr);
+  return {offer, gst_webrtc_session_description_free};
+}
+
+// A viewer sends nothing, so what it says of what it sends is not needed, and need not be right.
+void leave_out_sources(GstSDPMessage *sdp) {
+  auto *media = const_cast<GstSDPMedia *>(gst_sdp_message_get_media(sdp, 0));
+  for (guint i = gst_sdp_media_attributes_len(media); i-- > 0;)
+    if (g_str_has_prefix(gst_sdp_media_get_attribute(media, i)->key, "ssrc"))
+      gst_sdp_media_remove_attribute(media, i);
+}
+
+// The parser takes any text; webrtcbin checks what this lets through.
+Description parse_answer(const std::string &text) {
+  GstSDPMessage *sdp = nullptr;
+  const bool parsed = gst_sdp_message_new_from_text(text.c_str(), &sdp) == GST_SDP_OK;
+  const bool is_answer = parsed && gst_sdp_message_medias_len(sdp) == 1 &&
+                         g_strcmp0(gst_sdp_media_get_media(gst_sdp_message_get_media(sdp, 0)), "video") == 0;
+  if (!is_answer) {
+    if (sdp) gst_sdp_message_free(sdp);
+    throw BadMessage("The answer is no session description with one video.");
+  }
+  leave_out_sources(sdp);
+  return {gst_webrtc_session_description_new(GST_WEBRTC_SDP_TYPE_ANSWER, sdp),
+          gst_webrtc_session_description_free};
+}
+
+std::string branch_line(const Codec &codec) {
+  // Frames wait here until the connection is made, and are dropped if it cannot take them.
+  return std::string("queue name=queue leaky=downstream max-size-buffers=8 ! ") + codec.payloader + " ! " +
+         codec.rtp_caps + " ! webrtcbin name=webrtc bundle-policy=max-bundle";
+}
+
+}  // namespace
+
+std::shared_ptr<Viewer> Viewer::create(Pipeline *pipeline, const Codec &codec, const NetworkOptions &network,
+                                       Send send) {
+  const std::shared_ptr<Viewer> viewer(new Viewer(pipeline, codec, std::move(send)));
+  viewer->start(network);
+  return viewer;
+}
+
+void Viewer::start(const NetworkOptions &network) {
+  g_autoptr(GError) error = nullptr;
+  branch_ = gst_parse_bin_from_description_full(branch_line(codec_).c_str(), FALSE, nullptr,
+                                                GST_PARSE_FLAG_FATAL_ERRORS, &error);
+  if (!branch_) throw std::runtime_error(error->message);
+  webrtc_ = gst_bin_get_by_name(GST_BIN(branch_), "webrtc");
+  g_autoptr(GstElement) queue = gst_bin_get_by_name(GST_BIN(branch_), "queue");
+  g_autoptr(GstPad) sink = gst_element_get_static_pad(queue, "sink");
+  gst_element_add_pad(branch_, gst_ghost_pad_new("sink", sink));
+  set_up_transceiver();
+  if (!network.stun.empty()) g_object_set(webrtc_, "stun-server", network.stun.c_str(), nullptr);
+  set_up_ice(network.address);
+  connect_signals(queue);
+  pipeline_->attach(codec_, branch_);
+}
+
+// Only from the address that the page is served at, and without asking a router to open ports (UPnP).
+void Viewer::set_up_ice(const std::string &address) {
+  g_autoptr(GObject) ice = nullptr, agent = nullptr;
+  g_object_get(webrtc_, "ice-agent", &ice, nullptr);
+  g_object_get(ice, "agent", &agent, nullptr);
+  g_object_set(agent, "upnp", FALSE, nullptr);
+  gboolean added = FALSE;
+  if (!address.empty()) g_signal_emit_by_name(ice, "add-local-ip-address", address.c_str(), &added);
+}
+
+// Packets that are lost on the way are sent again.
+void Viewer::set_up_transceiver() {
+  g_autoptr(GstWebRTCRTPTransceiver) transceiver = nullptr;
+  g_signal_emit_by_name(webrtc_, "get-transceiver", 0, &transceiver);
+  g_object_set(transceiver, "direction", GST_WEBRTC_RTP_TRANSCEIVER_DIRECTION_SENDONLY, "do-nack", TRUE,
+               nullptr);
+}
+
+void Viewer::connect_signals(GstElement *queue) {
+  const Handle handle = weak_from_this();
+  const auto on_negotiation_needed = +[](GstElement *, Handle *viewer) {
+    run_in_main_loop(*viewer, [](Viewer &viewer) { viewer.make_offer(); });
+  };
+  const auto on_candidate = +[](GstElement *, guint, const char *candidate, Handle *viewer) {
+    run_in_main_loop(*viewer, [text = std::string(candidate)](Viewer &viewer) {
+      viewer.send_(Json("candidate").text("candidate", text));
+    });
+  };
+  const auto on_state = +[](GstElement *, GParamSpec *, Handle *viewer) {
+    run_in_main_loop(*viewer, [](Viewer &viewer) { viewer.on_connection_state(); });
+  };
+  // A frame is about to be dropped, so the ones after it would be decoded to something wrong.
+  const auto on_overrun = +[](GstElement *, Handle *viewer) {
+    run_in_main_loop(*viewer, [](Viewer &viewer) { viewer.on_overrun(); });
+  };
+  connect(webrtc_, "on-negotiation-needed", on_negotiation_needed, handle);
+  connect(webrtc_, "on-ice-candidate", on_candidate, handle);
+  connect(webrtc_, "notify::connection-state", on_state, handle);
+  connect(queue, "overrun", on_overrun, handle);
+}
+
+Viewer::~Viewer() {
+  if (branch_) pipeline_->detach(codec_, branch_);
+  gst_clear_object(&webrtc_);
+}
+
+void Viewer::make_offer() {
+  if (negotiation_ != Negotiation::NotBegun) return;
+  negotiation_ = Negotiation::Offering;
+  const auto on_offer = [](GstPromise *promise, gpointer data) {
+    const std::string error = error_of(promise);
+    const Description offer = error.empty() ? offer_of(promise) : nullptr;
+    gst_promise_unref(promise);
+    run_in_main_loop(*static_cast<Handle *>(data), [=](Viewer &viewer) { viewer.on_offer(offer, error); });
+  };
+  g_signal_emit_by_name(webrtc_, "create-offer", nullptr, promise(on_offer, weak_from_this()));
+}
+
+void Viewer::on_offer(const Description &offer, const std::string &error) {
+  if (!offer) {
+    send_(Json("error").text("message", "No video can be offered: " + error));
+    return;
+  }
+  g_autofree char *text = gst_sdp_message_as_text(offer->sdp);
+  g_autoptr(GstPromise) ignored = gst_promise_new();
+  g_signal_emit_by_name(webrtc_, "set-local-description", offer.get(), ignored);
+  negotiation_ = Negotiation::Offered;
+  send_(Json("offer").text("codec", codec_.name).text("sdp", text));
+}
+
+void Viewer::take_answer(const std::string &sdp) {
+  if (negotiation_ != Negotiation::Offered) throw BadMessage("No offer waits for an answer.");
+  const Description answer = parse_answer(sdp);
+  negotiation_ = Negotiation::Answered;
+  const auto on_set = [](GstPromise *promise, gpointer data) {
+    const std::string error = error_of(promise);
+    gst_promise_unref(promise);
+    if (error.empty()) return;
+    run_in_main_loop(*static_cast<Handle *>(data), [=](Viewer &viewer) {
+      viewer.send_(Json("error").text("message", "The answer was not accepted: " + error));
+    });
+  };
+  g_signal_emit_by_name(webrtc_, "set-remote-description", answer.get(), promise(on_set, weak_from_this()));
+}
+
+void Viewer::take_candidate(const std::string &candidate) {
+  const bool printable =
+      std::all_of(candidate.begin(), candidate.end(), [](char c) { return g_ascii_isprint(c) != 0; });
+  if (!printable || !candidate.starts_with("candidate:")) throw BadMessage("The candidate is none.");
+  // A name that hides the browser's address and would have to be looked up by multicast. It is not needed:
+  // the browser sends to the addresses that it got from here, and is answered where it sends from.
+  if (candidate.find(".local ") != std::string::npos) return;
+  g_signal_emit_by_name(webrtc_, "add-ice-candidate", 0, candidate.c_str());
+}
+
+void Viewer::on_connection_state() {
+  GstWebRTCPeerConnectionState state;
+  g_object_get(webrtc_, "connection-state", &state, nullptr);
+  connected_ = state == GST_WEBRTC_PEER_CONNECTION_STATE_CONNECTED;
+  if (connected_) pipeline_->force_key_frame(codec_);
+  if (state == GST_WEBRTC_PEER_CONNECTION_STATE_FAILED)
+    send_(Json("error").text("message", "The video connection failed."));
+}
+
+void Viewer::on_overrun() {
+  if (connected_) pipeline_->force_key_frame(codec_);
+}
+
+}  // namespace studio

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "web_server.h"
+
+#include <array>
+#include <stdexcept>
+
+namespace studio {
+namespace {
+
+struct Page {
+  const char *path, *resource, *type;
+};
+constexpr std::array kPages = {
+    Page{"/", "/gst-wan/studio/index.html", "text/html; charset=utf-8"},
+    Page{"/studio.css", "/gst-wan/studio/studio.css", "text/css; charset=utf-8"},
+    Page{"/studio.js", "/gst-wan/studio/studio.js", "text/javascript; charset=utf-8"},
+};
+
+// Nothing from elsewhere, and not in another page's frame, where a click could be led astray.
+constexpr char kPolicy[] =
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'";
+
+void set_headers(SoupServerMessage *message) {
+  SoupMessageHeaders *headers = soup_server_message_get_response_headers(message);
+  soup_message_headers_replace(headers, "Content-Security-Policy", kPolicy);
+  soup_message_headers_replace(headers, "X-Content-Type-Options", "nosniff");
+  soup_message_headers_replace(headers, "Referrer-Policy", "no-referrer");
+  soup_message_headers_replace(headers, "Cache-Control", "no-cache");
+}
+
+// Other names than these may be an attacker's that was made to resolve to this machine (DNS rebinding): its
+// page would then be of the same origin.
+bool is_own_name(const char *host) {
+  const std::string own = g_get_host_name(), name = host;
+  return name == "localhost" || g_hostname_is_ip_address(host) || name == own || name == own + ".local";
+}
+
+bool is_own_page(SoupServerMessage *message) {
+  SoupMessageHeaders *headers = soup_server_message_get_request_headers(message);
+  const char *host = soup_message_headers_get_one(headers, "Host");
+  const char *origin = soup_message_headers_get_one(headers, "Origin");
+  if (!host || !origin || std::string("http://") + host != origin) return false;
+  g_autoptr(GUri) uri = g_uri_parse(origin, G_URI_FLAGS_NONE, nullptr);
+  return uri && g_uri_get_host(uri) && is_own_name(g_uri_get_host(uri));
+}
+
+void serve(SoupServer *, SoupServerMessage *message, const char *path, GHashTable *, gpointer data) {
+  const Page &page = *static_cast<const Page *>(data);
+  set_headers(message);
+  if (g_strcmp0(path, page.path) != 0)
+    return soup_server_message_set_status(message, SOUP_STATUS_NOT_FOUND, nullptr);
+  const std::string method = soup_server_message_get_method(message);
+  if (method != "GET" && method != "HEAD")
+    return soup_server_message_set_status(message, SOUP_STATUS_METHOD_NOT_ALLOWED, nullptr);
+  g_autoptr(GBytes) bytes = g_resources_lookup_data(page.resource, G_RESOURCE_LOOKUP_FLAGS_NONE, nullptr);
+  soup_message_headers_set_content_type(soup_server_message_get_response_headers(message), page.type,
+                                        nullptr);
+  soup_message_body_append_bytes(soup_server_message_get_response_body(message), bytes);
+  soup_server_message_set_status(message, SOUP_STATUS_OK, nullptr);
+}
+
+// A foreign page could open a WebSocket to here: browsers leave it to the server to refuse.
+void check_origin(SoupServer *, SoupServerMessage *message, const char *, GHashTable *, gpointer) {
+  if (!is_own_page(message)) soup_server_message_set_status(message, SOUP_STATUS_FORBIDDEN, nullptr);
+}
+
+}  // namespace
+
+WebServer::WebServer(const std::string &address, int port, OnConnection on_connection)
+    : server_(soup_server_new("server-header", "gst-wan ", nullptr)),
+      on_connection_(std::move(on_connection)) {
+  for (const Page &page : kPages)
+    soup_server_add_handler(server_, page.path, serve, const_cast<Page *>(&page), nullptr);
+  const auto opened = [](SoupServer *, SoupServerMessage *, const char *, SoupWebsocketConnection *connection,
+                         gpointer self) { static_cast<WebServer *>(self)->on_connection_(connection); };
+  soup_server_add_early_handler(server_, "/socket", check_origin, nullptr, nullptr);
+  soup_server_add_websocket_handler(server_, "/socket", nullptr, nullptr, opened, this, nullptr);
+  g_autoptr(GError) error = nullptr;
+  g_autoptr(GSocketAddress) socket_address =
+      g_inet_socket_address_new_from_string(address.c_str(), guint(port));
+  if (!socket_address) throw std::runtime_error("\"" + address + "\" is no IP address.");
+  if (!soup_server_listen(server_, socket_address, SoupServerListenOptions(0), &error))
+    throw std::runtime_error("Cannot listen on " + address + ", port " + std::to_string(port) + ": " +
+                             error->message);
+}
+
+std::string WebServer::url() const {
+  GSList *uris = soup_server_get_uris(server_);
+  g_autofree char *url = g_uri_to_string(static_cast<GUri *>(uris->data));
+  g_slist_free_full(uris, reinterpret_cast<GDestroyNotify>(g_uri_unref));
+  return url;
+}
+
+}  // namespace studio

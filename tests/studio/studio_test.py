@@ -1,0 +1,498 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The live studio, end to end: the program with the embedded model, headless Chromium, and a WebSocket that
+misbehaves. studio_test.py LIVE_STUDIO [unittest's arguments]
+
+Prints what it measures on the way. Each test leaves the studio with an empty queue and a blue picture.
+"""
+import ctypes
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
+
+from support import Page, Studio, open_browser, wait_for
+
+PROGRAM = None
+BLUE, RED, GREEN = ("a white circle on a blue background", "a white star on a red background",
+                    "a green star on a green background")
+
+
+def say(text):
+    print(f"measured: {text}", flush=True)
+
+
+def answer_to(offer):
+    """What a browser might answer, but for the connection's secrets."""
+    return offer.replace("sendonly", "recvonly").replace("actpass", "active")
+
+
+class Program(unittest.TestCase):
+    """Without a browser."""
+
+    def run_program(self, *options):
+        return subprocess.run([PROGRAM, *options], capture_output=True, text=True, timeout=60)
+
+    def test_wrong_options_end_it_with_a_message(self):
+        for options, message in ((["--width", "100"], "multiple of 16"), (["--port", "70000"], "--port"),
+                                 (["--address", "localhost"], "IP address"), (["--steps", "-1"], "--steps"),
+                                 (["--stun", "example.org"], "stun://"), (["--what"], "--what"), (["what"], "what"),
+                                 (["--model", "/none", "--port", "0"], "/none")):
+            with self.subTest(options):
+                result = self.run_program(*options)
+                self.assertEqual(result.returncode, 1)
+                self.assertRegex(result.stderr, "^error: .*" + re.escape(message))
+
+    def test_a_port_in_use_is_told(self):
+        studio = Studio(PROGRAM)
+        self.addCleanup(studio.stop)
+        result = self.run_program("--port", str(studio.port))
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(f"Cannot listen on 127.0.0.1, port {studio.port}", result.stderr)
+
+    def test_signals_end_it_cleanly(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with self.subTest(number):
+                studio = Studio(PROGRAM)
+                self.addCleanup(studio.stop)
+                with studio.socket() as page:
+                    page.send(type="watch", codecs=["vp8"])
+                    page.read("offer")
+                    studio.process.send_signal(number)
+                    self.assertEqual(page.close_code(), 1001)  # going away
+                self.assertEqual(studio.stop(), 0)
+
+    def test_other_addresses_are_warned_of(self):
+        process = subprocess.Popen([PROGRAM, "--address", "0.0.0.0", "--port", "0"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True)
+        self.assertIn("http://0.0.0.0:", process.stdout.readline())
+        self.assertIn("whoever reaches this address", process.stderr.readline())
+        process.terminate()
+        process.communicate()
+        self.assertEqual(process.returncode, 0)
+
+
+class Protocol(unittest.TestCase):
+    """What a page may send."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.studio = Studio(PROGRAM)
+        cls.addClassCleanup(cls.studio.stop)
+
+    def tearDown(self):
+        self.assertTrue(self.studio.is_running())
+
+    def test_foreign_pages_are_refused(self):
+        own = f"127.0.0.1:{self.studio.port}"
+        for origin in ("http://example.org", f"https://{own}", "http://127.0.0.1:1", "null", ""):
+            with self.subTest(origin), self.studio.socket(origin=origin) as page:
+                self.assertEqual(page.status, 403)
+        # A foreign name that resolves to here.
+        with self.studio.socket(host=f"example.org:{self.studio.port}") as page:
+            self.assertEqual(page.status, 403)
+        with self.studio.socket(host=f"localhost:{self.studio.port}") as page:
+            self.assertEqual(page.status, 101)
+
+    def test_wrong_messages_are_answered(self):
+        with self.studio.socket() as page:
+            for text in ("", "x", "{", "5", "null", "[]", "{}", '{"type": 5}', '{"type": "x"}', '{"type": "\\ud800"}',
+                         "[" * 30000, '{"a":' * 5000, "x" * 500000,
+                         '{"type": "enqueue"}', '{"type": "enqueue", "prompt": ""}',
+                         '{"type": "enqueue", "prompt": ["a"]}', '{"type": "enqueue", "prompt": "%s"}' % ("a" * 3000),
+                         '{"type": "set"}', '{"type": "set", "seed": "1"}', '{"type": "set", "seed": 1.5}',
+                         '{"type": "set", "seed": -1}', '{"type": "set", "seed": 99999999999999999999}',
+                         '{"type": "set", "steps": 4294967297}', '{"type": "set", "guidance": 1e999}',
+                         '{"type": "set", "guidance": {}}', '{"type": "set", "prompt": 7}',
+                         '{"type": "answer", "sdp": "x"}', '{"type": "candidate", "candidate": "x"}',
+                         '{"type": "watch"}', '{"type": "watch", "codecs": [1]}', '{"type": "watch", "codecs": ["av1"]}'):
+                with self.subTest(text[:60]):
+                    page.send_text(text)
+                    self.assertEqual(page.read("error", "done")["type"], "error")
+            page.send_frame(2, b"binary")
+            self.assertEqual(page.read("error", "done")["type"], "error")
+
+    def test_wrong_frames_end_the_connection(self):
+        for opcode, payload, code in ((1, b"\xff\xfe", 1007), (3, b"reserved", 1002)):
+            with self.subTest(code), self.studio.socket() as page:
+                page.send_frame(opcode, payload)
+                self.assertEqual(page.close_code(), code)
+        with self.studio.socket() as page, self.assertRaises(OSError):  # more than it reads
+            for _ in range(20):
+                page.send_frame(1, b"a" * 2000000)
+                time.sleep(0.1)
+
+    def test_a_setting_that_is_wrong_leaves_the_others_alone(self):
+        with self.studio.socket() as page:
+            page.send(type="set", steps=7, guidance=-1)
+            self.assertIn("guidance", page.read("error", "done")["message"])
+            self.assertEqual(page.read("state")["settings"]["steps"], 4)
+            page.send(type="set", steps=5, guidance=2.5)
+            self.assertEqual(page.read("error", "done"), {"type": "done", "request": "set"})
+            settings = page.read("state")["settings"]
+            self.assertEqual((settings["steps"], settings["guidance"]), (5, 2.5))
+            page.send(type="set", steps=4, guidance=None)
+            self.assertIsNone((page.read("done") and page.read("state"))["settings"]["guidance"])
+
+    def test_the_queue_has_an_end(self):
+        with self.studio.socket() as page:
+            for _ in range(40):
+                page.send(type="enqueue", prompt=BLUE)
+            replies = [page.read("error", "done") for _ in range(40)]
+            self.assertEqual(replies[0]["type"], "done")
+            self.assertEqual(replies[-1], {"type": "error", "message": "The queue is full."})
+            page.send(type="clear")
+            self.assertEqual(page.read("done")["request"], "clear")
+            self.assertEqual(page.read("state")["queue"], [])
+
+    def test_wrong_answers_are_told(self):
+        def drop(key):
+            return lambda answer: re.sub(f"a={key}:.*\r\n", "", answer)
+
+        with self.studio.socket() as page:
+            for change in (drop("ice-ufrag"), drop("ice-pwd"), drop("fingerprint"), drop("mid"), drop("setup"),
+                           lambda answer: answer.replace("m=video", "m=audio"), lambda answer: "v=0\r\n",
+                           lambda answer: answer + answer[answer.index("m="):], lambda answer: "\x01\x02"):
+                page.send(type="watch", codecs=["vp8"])
+                answer = change(answer_to(page.read("offer")["sdp"]))
+                with self.subTest(answer[-300:]):
+                    page.send(type="answer", sdp=answer)
+                    self.assertIn("answer", page.read("error")["message"])
+
+    def test_garbled_answers_and_candidates_do_no_harm(self):
+        chance = random.Random(20261124)
+        candidates = ("candidate:1 1 UDP 2015363327 127.0.0.1 9 typ host", "candidate:", "candidate:a b c d e f",
+                      "candidate:1 1 TCP 1 127.0.0.1 9 typ host tcptype active", "candidate:1 1 UDP 1 x.local 9 typ host",
+                      "candidate:1 256 UDP 99999999999999999999 300.1.1.1 -1 typ host", "candidate:\n", "a" * 600)
+        numbers = ("0", "-1", "1", "65536", str(2**32), str(2**64))
+
+        def garble(lines):
+            i = chance.randrange(len(lines))
+            lines[i:i + 1] = chance.choice([
+                lambda line: [], lambda line: [line, line], lambda line: [line, chance.choice(lines)],
+                lambda line: [line[:chance.randrange(len(line) + 1)]],
+                lambda line: [re.sub(r"\d+", lambda _: chance.choice(numbers), line)],
+                lambda line: [line[:2] + "".join(chr(chance.randrange(32, 127)) for _ in range(20))],
+            ])(lines[i])
+            return lines or [""]
+
+        with self.studio.socket() as page:
+            for _ in range(40):
+                page.send(type="watch", codecs=[chance.choice(("vp8", "h264"))])
+                lines = answer_to(page.read("offer")["sdp"]).split("\r\n")
+                for _ in range(chance.randrange(1, 6)):
+                    lines = garble(lines)
+                page.send(type="answer", sdp="\r\n".join(lines))
+                for candidate in chance.sample(candidates, 3):
+                    page.send(type="candidate", candidate=candidate)
+            page.send(type="skip")
+            self.assertEqual(page.read("done")["request"], "skip")
+
+    def test_viewers_who_come_and_go_leave_nothing(self):
+        def come_and_go():
+            pages = [self.studio.socket() for _ in range(4)]
+            for number, page in enumerate(pages):
+                page.send(type="watch", codecs=["vp8", "h264"][number % 2:])
+                page.send(type="answer", sdp=answer_to(page.read("offer")["sdp"]))
+            for number, page in enumerate(pages):
+                if number % 2:  # half of them say goodbye
+                    page.send_frame(8, b"\x03\xe8")
+                page.__exit__()
+
+        def count():
+            with self.studio.socket() as page:
+                wait_for("all viewers are gone", lambda: page.read("state")["viewers"] == 0)
+            return self.studio.count("fd"), self.studio.count("task")
+
+        come_and_go()  # libraries keep what they open once
+        before = count()
+        for _ in range(5):
+            come_and_go()
+        wait_for(f"files and threads are as before, {before}", lambda: count() <= before)
+
+    def test_a_viewer_who_does_not_answer_holds_up_nobody(self):
+        pages = [self.studio.socket() for _ in range(6)]
+        for number, page in enumerate(pages):
+            page.send(type="watch", codecs=["vp8", "h264"][number % 2:])
+            page.read("offer")
+            self.assertEqual(page.read("state")["viewers"], number + 1)  # none of them was given up to go on
+        before = page.read("state")["stats"]["frames-pushed"]
+        wait_for("frames are pushed", lambda: page.read("state")["stats"]["frames-pushed"] > before + 32)
+        for page in pages:
+            page.__exit__()
+
+    def test_a_page_that_fell_silent_is_given_up(self):
+        # As one whose machine has lost its network: nothing comes from it, not even an answer to a ping.
+        with self.studio.socket() as silent, self.studio.socket() as page:
+            silent.send(type="watch", codecs=["vp8"])
+            wait_for("it is counted", lambda: page.read("state")["viewers"] == 1)
+            wait_for("it is given up", lambda: page.read("state")["viewers"] == 0)
+
+    def test_there_is_an_end_to_viewers(self):
+        pages = []
+        try:
+            while len(pages) < 40:
+                pages.append(self.studio.socket())
+            self.assertEqual(pages[-1].close_code(), 1008)
+        finally:
+            for page in pages:
+                page.__exit__()
+
+        def there_is_room():
+            with self.studio.socket() as page:
+                return page.read_frame()[0] == 1
+        wait_for("there is room again", there_is_room)
+
+
+class Browser(unittest.TestCase):
+    """What a person sees and does."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.studio = Studio(PROGRAM, "--prompt", BLUE)
+        cls.addClassCleanup(cls.studio.stop)
+        cls.driver = open_browser()
+        cls.addClassCleanup(cls.driver.quit)
+
+    def setUp(self):
+        self.page = Page(self.driver, self.studio.url)
+        wait_for("the picture is blue", lambda: self.page.colour() == "blue")
+        self.driver.get_log("browser")
+
+    def tearDown(self):
+        self.assertTrue(self.studio.is_running())
+
+    def settle(self):
+        """Back to what setUp() expects."""
+        with self.studio.socket() as page:
+            for message in ({"type": "clear"}, {"type": "set", "prompt": BLUE}, {"type": "skip"}, {"type": "skip"}):
+                page.send(**message)
+                page.read("done")
+
+    def tab_to(self, name, most=30):
+        """Presses Tab until the control has the focus, which must be seen each time."""
+        for _ in range(most):
+            self.press(Keys.TAB)
+            focused = self.driver.switch_to.active_element
+            if focused.tag_name != "body":
+                self.assertNotEqual(focused.value_of_css_property("outline-style"), "none")
+            if focused.get_attribute("id") == name:
+                return
+        self.fail(f"Tab does not lead to {name}")
+
+    def press(self, *keys):
+        self.driver.switch_to.active_element.send_keys(*keys)
+
+    def test_video_moves_in_each_codec(self):
+        for codec, label in (("VP8", "VP8"), ("H264", "H.264")):
+            with self.subTest(codec):
+                Select(self.page.find("codec")).select_by_visible_text(label)
+                wait_for(f"video comes as {codec}",
+                         lambda: (self.page.inbound() or {}).get("codec") == f"video/{codec}")
+                rate = self.page.wait_for_frames(64)
+                say(f"{codec}: {rate:.1f} frames a second in the browser, of 16")
+                self.assertEqual(wait_for("the picture is blue", self.page.colour), "blue")
+                self.assertRegex(wait_for("figures are shown", lambda: self.page.text("received").strip("–")), codec)
+        self.assertEqual(self.driver.get_log("browser"), [])
+
+    def test_a_prompt_changes_the_picture(self):
+        self.addCleanup(self.settle)
+        begin = time.monotonic()
+        self.page.find("prompt").send_keys(RED, Keys.ENTER)
+        wait_for("the queue is shown or done", lambda: RED in (self.page.text("queue"), self.page.text("air")) or
+                 self.page.text("note") == "Added to the queue.")
+        self.assertEqual(self.page.find("prompt").get_property("value"), "")
+        wait_for("the clip is on air", lambda: self.page.text("air") == RED)
+        on_air = time.monotonic()
+        wait_for("the picture is red", lambda: self.page.colour() == "red")
+        say(f"from Enter to red: {time.monotonic() - begin:.1f} s, of which {time.monotonic() - on_air:.2f} s "
+            "after the clip went on air")
+        wait_for("the picture is blue again", lambda: self.page.colour() == "blue")
+
+    def test_a_prompt_stays_until_changed(self):
+        self.addCleanup(self.settle)
+        self.page.find("prompt").send_keys(GREEN)
+        self.page.find("stay").click()
+        wait_for("it is shown", lambda: self.page.text("standing") == f"Then: {GREEN}")
+        begin = time.monotonic()
+        self.page.find("skip").click()
+        wait_for("the picture is green", lambda: self.page.colour() == "green")
+        say(f"from skip to green: {time.monotonic() - begin:.1f} s")
+        self.page.wait_for_frames(80)  # more than a clip
+        self.assertEqual(wait_for("the picture is plain", self.page.colour), "green")
+
+    def test_all_can_be_done_by_keyboard(self):
+        self.addCleanup(self.settle)
+        self.driver.find_element("tag name", "body").click()
+        self.tab_to("prompt")
+        for _ in range(3):
+            self.press(RED, Keys.ENTER)
+            wait_for("it is queued", lambda: self.page.find("prompt").get_property("value") == "")
+        queue = wait_for("the queue is shown", lambda: self.page.text("queue"))
+        self.assertEqual(set(queue.split(RED)), {""})
+        self.tab_to("clear")
+        self.press(Keys.SPACE)
+        wait_for("the queue is empty", lambda: self.page.text("queue") == "")
+        self.tab_to("seed")
+        self.press("77")
+        self.tab_to("steps")
+        self.press(Keys.CONTROL, "a")
+        self.press("3", Keys.ENTER)
+        wait_for("the seed is used", lambda: re.search(r"seed (77|78)\b", self.page.text("making")))
+        wait_for("so are the steps", lambda: re.search(r"denoising, . of 3", self.page.text("making")))
+        self.assertEqual(self.page.find("seed").get_property("value"), "")
+        self.tab_to("codec")
+        self.press(Keys.ARROW_DOWN, Keys.ARROW_DOWN)
+        wait_for("video comes as H.264", lambda: (self.page.inbound() or {}).get("codec") == "video/H264")
+        with self.studio.socket() as page:
+            page.send(type="set", steps=4)
+            page.read("done")
+
+    def test_it_reconnects(self):
+        self.page.run("location.reload()")
+        self.page.wait_for_frames()
+        with self.subTest("the page's socket is closed"):
+            self.page.run("socket.close()")
+            wait_for("that is shown", lambda: self.page.text("connection") != "Live")
+            self.page.wait_for_frames()
+        with self.subTest("the program ends and starts again"):
+            self.assertEqual(self.studio.stop(), 0)
+            wait_for("that is told", lambda: "Not connected" in self.page.text("connection"))
+            self.page.find("skip").click()
+            self.assertEqual(self.page.text("error"), "Not connected.")
+            self.studio.start(self.studio.port)
+            self.page.wait_for_frames()
+            self.assertEqual(self.page.text("connection"), "Live")
+        with self.subTest("the program dies"):
+            self.studio.stop(signal.SIGKILL)
+            wait_for("that is told", lambda: "Not connected" in self.page.text("connection"))
+            self.studio.start(self.studio.port)
+            self.page.wait_for_frames()
+        with self.subTest("the video alone breaks off"):
+            self.page.run("peer.close()")
+            begin = time.monotonic()
+            wait_for("that is told", lambda: "No video gets through" in self.page.text("connection"))
+            self.page.wait_for_frames()
+            say(f"video that broke off was there again after {time.monotonic() - begin:.1f} s")
+
+    def test_two_viewers(self):
+        Select(self.page.find("codec")).select_by_value("vp8")
+        self.driver.switch_to.new_window("window")
+        second = Page(self.driver, self.studio.url)
+        try:
+            Select(second.find("codec")).select_by_value("h264")
+            wait_for("both are counted", lambda: second.text("viewers") == "2")
+            for name, page in (("the second", second), ("the first", self.page)):
+                rate = page.select().wait_for_frames(48)
+                say(f"two viewers, {name}: {rate:.1f} frames a second, {page.inbound()['codec']}")
+            # What one does, the other sees; the same codec is encoded once for both.
+            Select(self.page.find("codec")).select_by_value("h264")
+            self.page.wait_for_frames(48)
+            for _ in range(3):
+                self.page.find("prompt").send_keys(BLUE, Keys.ENTER)
+                wait_for("it is queued", lambda: self.page.find("prompt").get_property("value") == "")
+            wait_for("the second sees it", lambda: second.select().text("queue").startswith(BLUE))
+            second.wait_for_frames(48)
+        finally:
+            second.select()
+            self.driver.close()
+            self.page.select()
+        wait_for("one is left", lambda: self.page.text("viewers") == "1")
+        self.page.wait_for_frames(48)
+        self.settle()
+
+    def test_wrong_messages_disturb_nobody(self):
+        before = self.page.inbound()
+        with self.studio.socket() as hostile:
+            for text in ("x", "[" * 30000, '{"type": "watch", "codecs": []}', '{"type": "set", "steps": 1e9}') * 10:
+                hostile.send_text(text)
+                hostile.read("error")
+        self.page.wait_for_frames()
+        self.assertEqual(self.page.inbound()["id"], before["id"])
+
+    def test_it_fits_a_phone_in_light_and_dark(self):
+        self.addCleanup(self.driver.execute_cdp_cmd, "Emulation.clearDeviceMetricsOverride", {})
+        self.addCleanup(self.driver.execute_cdp_cmd, "Emulation.setEmulatedMedia", {"features": []})
+        backgrounds = set()
+        for width in (320, 360, 400):
+            for scheme in ("light", "dark"):
+                with self.subTest(width=width, scheme=scheme):
+                    self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+                        "width": width, "height": 740, "deviceScaleFactor": 1, "mobile": True})
+                    self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {
+                        "features": [{"name": "prefers-color-scheme", "value": scheme}]})
+                    self.assertEqual(self.page.run("return innerWidth"), width)
+                    self.assertLessEqual(self.page.run("return document.documentElement.scrollWidth"), width)
+                    backgrounds.add(self.page.find("video").find_element("xpath", "/html/body")
+                                    .value_of_css_property("background-color"))
+                    self.assertEqual(self.page.run(LOW_CONTRAST), [])
+                    self.assertEqual(self.page.run(SMALL_TARGETS), [])
+        self.assertEqual(len(backgrounds), 2)
+
+    def test_all_has_a_name(self):
+        for tag in ("input", "select", "button", "video", "progress", "ol"):
+            for element in self.driver.find_elements("tag name", tag):
+                with self.subTest(element.get_attribute("id")):
+                    self.assertNotEqual(element.accessible_name, "")
+        for name, role in (("connection", "status"), ("note", "status"), ("error", "alert")):
+            self.assertEqual(self.page.find(name).aria_role, role)
+        self.assertEqual(self.page.find("air").get_attribute("aria-live"), "polite")
+
+
+# Texts whose contrast with what is behind them is below 4.5 to 1 (WCAG 2, AA).
+LOW_CONTRAST = """
+    const parse = colour => colour.match(/[\\d.]+/g).map(Number);
+    const light = rgb => rgb.slice(0, 3).map(v => v / 255)
+        .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    const behind = element => {
+        const colour = parse(getComputedStyle(element).backgroundColor);
+        return colour[3] === 0 ? behind(element.parentElement) : colour;
+    };
+    const contrast = element => {
+        const [a, b] = [light(parse(getComputedStyle(element).color)), light(behind(element))].sort((x, y) => y - x);
+        return (a + 0.05) / (b + 0.05);
+    };
+    return [...document.querySelectorAll('h1, h2, h3, p, label, button, input, select, li, dt, dd')]
+        .filter(element => contrast(element) < 4.5).map(element => element.outerHTML);
+"""
+# Controls that are hard to hit with a finger.
+SMALL_TARGETS = """
+    return [...document.querySelectorAll('button, input, select')]
+        .filter(element => element.getBoundingClientRect().height < 44).map(element => element.outerHTML);
+"""
+
+def processes_left():
+    """Those that the tests have started, and theirs."""
+    own = os.getpid()
+    left = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                name, state, parent = re.search(r"\((.*)\) (.) (\d+)", file.read()).groups()
+        except OSError:
+            continue  # it has ended
+        if int(parent) == own and state != "Z":
+            left.append(f"{name} ({pid})")
+    return left
+
+
+def main():
+    # What is orphaned becomes a child of this process, and so can be found.
+    PR_SET_CHILD_SUBREAPER = 36
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    result = unittest.main(verbosity=2, exit=False).result
+    wait_for("no process is left", lambda: not processes_left())
+    return not result.wasSuccessful()
+
+
+if __name__ == "__main__":
+    PROGRAM = sys.argv.pop(1)
+    sys.exit(main())
