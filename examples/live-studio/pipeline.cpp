@@ -61,7 +61,8 @@ void check_plugins() {
 // A query that keeps its place among the frames, as one for allocation does, would wait in the branch's
 // queue, and all viewers with it, for as long as that viewer is not connected.
 GstPadProbeReturn refuse_serialized(GstPad *, GstPadProbeInfo *info, gpointer) {
-  return GST_QUERY_IS_SERIALIZED(gst_pad_probe_info_get_query(info)) ? GST_PAD_PROBE_DROP : GST_PAD_PROBE_OK;
+  const GstQueryType type = GST_QUERY_TYPE(gst_pad_probe_info_get_query(info));
+  return gst_query_type_get_flags(type) & GST_QUERY_TYPE_SERIALIZED ? GST_PAD_PROBE_DROP : GST_PAD_PROBE_OK;
 }
 
 int bitrate_for(GstPad *raw) {
