@@ -72,9 +72,10 @@ class Process:
 
     def __init__(self, command, directory, name, **environment):
         self.name, self.log = name, directory / f"{name}.log"
-        self.process = subprocess.Popen(
-            command, cwd=directory, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-            stdout=self.log.open("w"), stderr=subprocess.STDOUT, start_new_session=True)
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, cwd=directory, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
     def interrupt(self):
         if self.process.poll() is None:
@@ -102,7 +103,7 @@ class Receiver:
         source = {
             "rtmp": ["-rw_timeout", "60000000", "-i", f"rtmp://127.0.0.1:{ports['1935']}/live/wan"],
             "srt": ["-i", f"srt://127.0.0.1:{ports['8888']}"],
-            "rtp": ["-protocol_whitelist", "file,rtp,udp", "-i", "wan.sdp"],
+            "rtp": ["-protocol_whitelist", "file,rtp,udp", "-analyzeduration", "30000000", "-i", "wan.sdp"],
         }[kind]
         (directory / "wan.sdp").write_text("v=0\no=- 0 0 IN IP4 127.0.0.1\ns=wan\nc=IN IP4 127.0.0.1\nt=0 0\n"
                                            f"m=video {ports['5004']} RTP/AVP 96\na=rtpmap:96 H264/90000\n"
