@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+# The examples embed.cpp and embed.py.
+#
+# SPDX-License-Identifier: LGPL-2.1-or-later
+import os
+import re
+import signal
+import subprocess
+import sys
+import unittest
+
+from support import EXAMPLES, FPS, FRAMES, SmallModel
+
+PROGRAMS = {"C++": [os.environ["WAN_TEST_EMBED"]], "Python": [sys.executable, str(EXAMPLES / "embed.py")]}
+PROMPTS = ["a red circle on a red background", "a blue square on a blue background", "a green ring on a green background"]
+FRAME = re.compile(r"clip (\d+), frame (\d+), ([\d.]+) s: #(..)(..)(..)")
+
+
+class Embed(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        # Enough of the model's own size and steps for its colours to be those of the prompt.
+        cls.model = SmallModel(width=160, height=96, steps=4, guidance_scale=2.5)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.model.close()
+
+    def start(self, language, *arguments, **environment):
+        environment = {**os.environ, "GST_WAN_MODEL": str(self.model.path), **environment}
+        process = subprocess.Popen([*PROGRAMS[language], *arguments], env=environment, text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(process.kill)
+        return process
+
+    def run_to_end(self, language, *arguments, **environment):
+        process = self.start(language, *arguments, **environment)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    def each(self, check):
+        for language in PROGRAMS:
+            with self.subTest(language):
+                check(language)
+
+    def test_prompts_follow_each_other(self):
+        outputs = {}
+
+        def check(language):
+            status, out, err = self.run_to_end(language, *PROMPTS)
+            self.assertEqual(status, 0, err)
+            outputs[language] = out
+            frames = [FRAME.fullmatch(line).groups() for line in out.splitlines()]
+            self.assertEqual([(int(clip), int(frame)) for clip, frame, *_ in frames],
+                             [(clip, frame) for clip in range(3) for frame in range(FRAMES)])
+            for number, (_, _, seconds, *_) in enumerate(frames):
+                self.assertAlmostEqual(float(seconds), number / FPS, delta=0.001)
+            for clip, wanted in enumerate([0, 2, 1]):  # red, blue, green
+                colours = [[int(value, 16) for value in frame[3:]] for frame in frames[clip * FRAMES:(clip + 1) * FRAMES]]
+                mean = [sum(channel) for channel in zip(*colours)]
+                self.assertEqual(mean.index(max(mean)), wanted, f"clip {clip}: {mean}")
+            self.assertIn("clip 2: denoise 4/4", err)
+
+        self.each(check)
+        self.assertEqual(outputs["C++"], outputs["Python"])
+
+    def test_missing_model(self):
+        def check(language):
+            status, out, err = self.run_to_end(language, "--model", "/nowhere", "a red circle")
+            self.assertEqual((status, out), (1, ""))
+            self.assertIn("/nowhere", err)
+            self.assertEqual(len(err.splitlines()), 1, err)
+
+        self.each(check)
+
+    def test_missing_plugin(self):
+        def check(language):
+            nothing = {"GST_PLUGIN_PATH": "/nowhere", "GST_REGISTRY": str(self.model.path / "registry")}
+            status, out, err = self.run_to_end(language, "a red circle", **nothing)
+            self.assertEqual((status, out), (1, ""))
+            self.assertRegex(err, r'"?wansrc"?.* Is GST_PLUGIN_PATH set\?')
+
+        self.each(check)
+
+    def test_no_prompt(self):
+        def check(language):
+            status, out, err = self.run_to_end(language)
+            self.assertEqual((status, out), (2, ""))
+            self.assertRegex(err, r"(?i)^usage: embed")
+
+        self.each(check)
+
+    def test_interrupt(self):
+        """What was made comes out; what was not is not waited for."""
+        def check(language):
+            process = self.start(language, *PROMPTS * 100)
+            self.assertRegex(process.stdout.readline(), FRAME)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 0, err)
+            self.assertLess(len(out.splitlines()), 100 * FRAMES)
+
+        self.each(check)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,55 @@
+# What the tests of the examples share: a small model, and commands that are run.
+#
+# SPDX-License-Identifier: LGPL-2.1-or-later
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+WIDTH, HEIGHT, FRAMES, FPS = 64, 48, 9, 16  # of a clip, where a line leaves them open
+
+
+def until(condition, seconds=60):
+    """What `condition` returns, once it is true."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.05)
+    return value
+
+
+class SmallModel:
+    """The embedded model with little to do: lines run as they stand, since what they leave open is the model's to say."""
+
+    def __init__(self, **settings):
+        self._directory = tempfile.TemporaryDirectory(prefix="wan-model-")
+        self.path = pathlib.Path(self._directory.name)
+        for file in pathlib.Path(os.environ["GST_WAN_MODEL"]).resolve().iterdir():
+            (self.path / file.name).symlink_to(file)
+        (self.path / "gst-wan.json").unlink()
+        defaults = {"width": WIDTH, "height": HEIGHT, "num_frames": FRAMES, "framerate": f"{FPS}/1", "steps": 1}
+        (self.path / "gst-wan.json").write_text(json.dumps({**defaults, "guidance_scale": 1, **settings}))
+
+    def close(self):
+        self._directory.cleanup()
+
+
+def ffprobe(*arguments, directory="."):
+    """What ffprobe prints: a list of values for each line. If it complains, that is raised."""
+    command = ["ffprobe", "-v", "error", "-of", "csv=p=0", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=directory)
+    if done.returncode or done.stderr:
+        raise RuntimeError(f"{command}: {done.stderr}")
+    return [line.strip(",").split(",") for line in done.stdout.split("\n") if line.strip(",")]
+
+
+def size_and_frames(file, directory):
+    """Width, height and number of frames that can be decoded."""
+    entries = "stream=width,height,nb_read_frames"  # of a playlist, once in its program and once by itself
+    line, *_ = ffprobe("-count_frames", "-select_streams", "v", "-show_entries", entries, file, directory=directory)
+    return tuple(map(int, line))

@@ -1,0 +1,237 @@
+// The pump and the prompt track under ThreadSanitizer: everything that threads of an application, of
+// GStreamer and of the worker do to them, at once and in random order, on the stub engine. Also checks what
+// the streaming thread gets.
+//
+//     pump_test ROUNDS [SEED]
+//
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "frame_pump.h"
+
+using namespace wan;
+using std::chrono::milliseconds;
+
+namespace {
+
+#define CHECK(condition)                                                   \
+  do {                                                                     \
+    if (!(condition)) {                                                    \
+      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+      std::abort();                                                        \
+    }                                                                      \
+  } while (false)
+
+class Dice {
+ public:
+  explicit Dice(unsigned seed) : engine_(seed) {}
+  int roll(int sides) { return std::uniform_int_distribution(0, sides - 1)(engine_); }
+  void rest(int most_milliseconds) { std::this_thread::sleep_for(milliseconds(roll(most_milliseconds + 1))); }
+
+ private:
+  std::minstd_rand engine_;
+};
+
+// The stub, but that it asks what follows, as an engine that crossfades does.
+const WanEngineApi *engine() {
+  static WanEngineApi api = *wan_engine(WAN_ENGINE_ABI);
+  api.generate = [](WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
+                    WanError *error) {
+    if (options->fade_frames > 0) callbacks->followed(callbacks->user);
+    return wan_engine(WAN_ENGINE_ABI)->generate(model, options, callbacks, error);
+  };
+  return &api;
+}
+
+ClipSettings random_clip(Dice &dice) {
+  static const char *const prompts[] = {"", "", "", "chunk=1", "clip=5", "clip=30"};
+  ClipSettings clip;
+  clip.prompt = prompts[dice.roll(std::size(prompts))];
+  if (dice.roll(2)) clip.num_frames = 1 + 4 * dice.roll(5);
+  if (dice.roll(2)) clip.seed = dice.roll(256);
+  return clip;
+}
+
+RunSettings random_run(Dice &dice, std::shared_ptr<PromptTrack> track) {
+  RunSettings run;
+  run.num_clips = dice.roll(3) ? -1 : 20;
+  run.queue_size = 1 + dice.roll(4);
+  run.fade_frames = dice.roll(2) * 2;
+  run.fps_n = 25;
+  run.live = dice.roll(2);
+  run.layout.size = 64;
+  WanError error;
+  CHECK(engine()->describe("", &run.defaults, &error) == WAN_OK);
+  run.track = std::move(track);
+  return run;
+}
+
+// What the streaming thread does, and what it may rely on: whole clips in order, or the beginning of one that
+// was skipped, with the frames of the clip that they say they are of.
+class Consumer {
+ public:
+  Consumer(FramePump &pump, const RunSettings &run, unsigned seed) : pump_(pump), run_(run), dice_(seed) {}
+
+  void operator()() {
+    for (bool more = true; more;) {
+      const auto event = dice_.roll(2) ? pump_.poll(1 + dice_.roll(8)) : pump_.pop(1 + dice_.roll(3));
+      if (event)
+        more = std::visit([this](const auto &event) { return take(event); }, *event);
+      else
+        miss();
+      while (held_.size() > 3) held_.erase(held_.begin());
+    }
+  }
+
+  int frames() const { return frames_; }
+
+ private:
+  void miss() {
+    pump_.pass_time(1);
+    dice_.rest(2);
+  }
+  bool take(const Loaded &) { return true; }
+  bool take(const Progress &progress) {
+    CHECK(!progress.clip || progress.clip->index >= clip_);
+    return true;
+  }
+  bool take(const Chunk &chunk) {
+    const WanFrames &frames = *chunk.frames;
+    const bool follows = chunk.clip->index == clip_ && frames.first_frame == next_frame_;
+    const bool begins = chunk.clip->index > clip_ && frames.first_frame == 0;
+    CHECK(follows || begins);
+    clip_ = chunk.clip->index;
+    next_frame_ = frames.first_frame + frames.num_frames;
+    CHECK(next_frame_ <= chunk.clip->settings.num_frames);
+    for (size_t i = 0; i < frames.num_frames * run_.layout.size; ++i)
+      CHECK(frames.data[i] == (chunk.clip->seed & 255));
+    frames_ += frames.num_frames;
+    held_.push_back(chunk.frames);
+    dice_.rest(1);
+    return true;
+  }
+  bool take(const Finished &finished) {
+    CHECK(finished.status == WAN_OK || finished.status == WAN_CANCELLED);
+    return false;
+  }
+  bool take(const Flushing &) {
+    std::this_thread::yield();
+    return true;
+  }
+
+  FramePump &pump_;
+  const RunSettings &run_;
+  Dice dice_;
+  std::vector<std::shared_ptr<WanFrames>> held_;  // by downstream
+  int clip_ = -1, next_frame_ = 0, frames_ = 0;
+};
+
+// What an application's threads do: properties, signals, flushes.
+void control(FramePump &pump, const std::atomic<bool> &stopping, unsigned seed) {
+  Dice dice(seed);
+  while (!stopping) {
+    switch (dice.roll(16)) {
+      case 0:
+        pump.configure(random_clip(dice));
+        break;
+      case 1:
+        pump.set_seed(dice.roll(512) - 256);
+        break;
+      case 2:
+        pump.enqueue(random_clip(dice));
+        break;
+      case 3:
+        pump.set_queue({random_clip(dice), random_clip(dice)});
+        break;
+      case 4:
+        pump.skip();
+        break;
+      case 5:
+        pump.set_flushing(true);
+        dice.rest(1);
+        pump.set_flushing(false);
+        break;
+      default:
+        CHECK(pump.stats().queued_clips <= 100000);
+        CHECK(pump.queue().size() <= 100000);
+    }
+    dice.rest(3);
+  }
+}
+
+// What comes in at the pad prompt_sink.
+void write_prompts(PromptTrack &track, const std::atomic<bool> &stopping, unsigned seed) {
+  Dice dice(seed);
+  constexpr uint64_t kMillisecond = 1000000;
+  track.reset();
+  track.set_attached(true);
+  for (uint64_t time = 0; !stopping; dice.rest(5)) {
+    time += dice.roll(500) * kMillisecond;
+    switch (dice.roll(6)) {
+      case 0:
+        track.advance(time);
+        break;
+      case 1:
+        track.end();
+        track.reset();
+        time = 0;
+        break;
+      case 2:
+        track.set_attached(!track.is_attached());
+        break;
+      default:
+        track.add("chunk=1", time, dice.roll(2) ? PromptTrack::kOpen : dice.roll(500) * kMillisecond);
+    }
+  }
+  track.end();
+}
+
+// One run, whose model goes on to the next one.
+std::shared_ptr<WanModel> play(Dice &dice, std::shared_ptr<WanModel> model, int *frames) {
+  const auto track = std::make_shared<PromptTrack>();
+  const auto pump = std::make_shared<FramePump>(ModelChoice{engine(), "", "cpu", WAN_DTYPE_AUTO});
+  const RunSettings run = random_run(dice, track);
+  std::atomic<bool> stopping = false;
+  std::vector<std::thread> threads;
+  // The application may use the pump before it starts.
+  for (int i = 0; i < 2; ++i)
+    threads.emplace_back(control, std::ref(*pump), std::ref(stopping), dice.roll(1 << 30));
+  if (dice.roll(2))
+    threads.emplace_back(write_prompts, std::ref(*track), std::ref(stopping), dice.roll(1 << 30));
+  dice.rest(5);
+  pump->start(run, std::move(model));
+  Consumer consumer(*pump, run, dice.roll(1 << 30));
+  std::thread streaming(std::ref(consumer));
+  dice.rest(400);
+
+  model = pump->stop(std::chrono::minutes(1));
+  CHECK(model != nullptr);
+  stopping = true;
+  for (std::thread &thread : threads) thread.join();
+  pump->set_flushing(false);
+  streaming.join();
+  *frames += consumer.frames();
+  return model;
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+  const int rounds = argc > 1 ? std::atoi(argv[1]) : 20;
+  const unsigned seed = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : std::random_device()();
+  std::printf("seed %u\n", seed);
+  std::fflush(stdout);
+  Dice dice(seed);
+  std::shared_ptr<WanModel> model;
+  int frames = 0;
+  for (int round = 0; round < rounds; ++round) model = play(dice, std::move(model), &frames);
+  CHECK(frames > 0);
+  std::printf("%d rounds, %d frames\n", rounds, frames);
+}
