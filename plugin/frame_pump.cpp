@@ -70,9 +70,12 @@ void FramePump::skip() {
 }
 
 void FramePump::start(const RunSettings &run, std::shared_ptr<WanModel> model) {
-  run_ = run;
-  model_ = std::move(model);
-  stats_.running = true;
+  {
+    std::lock_guard lock(mutex_);
+    run_ = run;
+    model_ = std::move(model);
+    stats_.running = true;
+  }
   worker_ = std::thread([self = shared_from_this()] { self->work(); });
 }
 

@@ -158,7 +158,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   bool has_frames(int clip) const;
 
   const ModelChoice choice_;
-  RunSettings run_;
+  RunSettings run_;  // written at the start, with the lock held
   std::thread worker_;
   std::atomic<bool> cancelled_ = false, clip_cancelled_ = false;
 
