@@ -127,6 +127,7 @@ class Watch {
         },
         this, nullptr);
     gst_object_unref(pad);
+    may_go_back_ = false;
     feed();
   }
 
@@ -137,6 +138,8 @@ class Watch {
   void feed() { last_sign_ = Clock::now(); }
   /** Downstream takes so long for the next frame. */
   void delay(int wall_milliseconds) { delay_ = wall_milliseconds; }
+  /** A flush sets the running time to 0, perhaps only after the first frame that follows it. */
+  void allow_reset() { may_go_back_ = true; }
   /** Frames fade in, so that their bytes are not the stub's. */
   void set_fading(bool fading) { fading_ = fading; }
 
@@ -153,7 +156,7 @@ class Watch {
   void see_time(GstClockTime time, const char *of) {
     if (!GST_CLOCK_TIME_IS_VALID(time)) fail(std::string("no time on a ") + of);
     const GstClockTime before = last_time_.exchange(time);
-    if (GST_CLOCK_TIME_IS_VALID(before) && time <= before)
+    if (GST_CLOCK_TIME_IS_VALID(before) && time <= before && !may_go_back_.exchange(false))
       fail(std::string("the time of a ") + of + " is " + to_string(time) + ", after " + to_string(before));
     feed();
   }
@@ -204,7 +207,7 @@ class Watch {
   std::atomic<GstClockTime> last_time_ = GST_CLOCK_TIME_NONE;
   std::atomic<Clock::time_point> last_sign_ = Clock::now();
   std::atomic<int> delay_ = 0;
-  std::atomic<bool> fading_ = false;
+  std::atomic<bool> fading_ = false, may_go_back_ = false;
 };
 
 // One pipeline, from NULL to NULL.
@@ -332,7 +335,9 @@ class Run {
     last_action = "a flush";
     gst_element_send_event(src_, gst_event_new_flush_start());
     rest(dice_.roll(5));
-    gst_element_send_event(src_, gst_event_new_flush_stop(dice_.one_in(2)));
+    const bool reset = dice_.one_in(2);
+    if (reset) watch_.allow_reset();
+    gst_element_send_event(src_, gst_event_new_flush_stop(reset));
   }
 
   void reconfigure() {
