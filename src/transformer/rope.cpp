@@ -30,12 +30,4 @@ RotaryEmbedding rotary_embedding(int64_t head_dim, int64_t frames, int64_t rows,
   return {all.cos().to(at::kFloat).to(device), all.sin().to(at::kFloat).to(device)};
 }
 
-at::Tensor apply_rotary_embedding(const at::Tensor &x, const RotaryEmbedding &rotary) {
-  const at::Tensor pairs = x.unflatten(-1, {-1, 2});
-  const at::Tensor a = pairs.select(-1, 0), b = pairs.select(-1, 1);
-  return at::stack({a * rotary.cos - b * rotary.sin, a * rotary.sin + b * rotary.cos}, -1)
-      .flatten(-2)
-      .to(x.scalar_type());
-}
-
 }  // namespace wan

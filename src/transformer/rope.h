@@ -15,7 +15,4 @@ struct RotaryEmbedding {
 RotaryEmbedding rotary_embedding(int64_t head_dim, int64_t frames, int64_t rows, int64_t columns,
                                  at::Device device);
 
-/// Turns adjacent pairs of channels. x: [B, L, heads, head_dim]; computed in float32, returned in x's dtype.
-at::Tensor apply_rotary_embedding(const at::Tensor &x, const RotaryEmbedding &rotary);
-
 }  // namespace wan

@@ -5,28 +5,10 @@
 #include <cmath>
 
 #include "device.h"
+#include "ops/modulation.h"
+#include "ops/rotary_norm.h"
 
 namespace wan {
-
-namespace {
-
-/// LayerNorm in float32 over the last dimension, without or with weight and bias; returns float32.
-at::Tensor layer_norm(const at::Tensor &x, double eps, const at::Tensor &weight = {},
-                      const at::Tensor &bias = {}) {
-  return at::layer_norm(x.to(at::kFloat), {x.size(-1)}, weight, bias, eps);
-}
-
-/// norm(x) * (1 + scale) + shift, in float32, rounded once to x's dtype.
-at::Tensor modulated_norm(const at::Tensor &x, double eps, const at::Tensor &shift, const at::Tensor &scale) {
-  return (layer_norm(x, eps) * (scale + 1) + shift).to(x.scalar_type());
-}
-
-/// x + branch * gate, in float32, rounded once to x's dtype.
-at::Tensor gated_residual(const at::Tensor &x, const at::Tensor &branch, const at::Tensor &gate) {
-  return (x.to(at::kFloat) + branch * gate).to(x.scalar_type());
-}
-
-}  // namespace
 
 at::Tensor Linear::operator()(const at::Tensor &x) const {
   return at::linear(x, weight, bias);
@@ -61,9 +43,10 @@ at::Tensor WanAttention::attend(const at::Tensor &query, const KeyValue &key_val
 }
 
 at::Tensor WanAttention::self_attention(const at::Tensor &x, const RotaryEmbedding &rotary) const {
-  const KeyValue own = key_value(x);
-  return attend(apply_rotary_embedding(query(x), rotary),
-                {apply_rotary_embedding(own.key, rotary), own.value});
+  const auto rotated = [&](const Linear &projection, const at::Tensor &norm) {
+    return rotary_rms_norm(projection(x), norm, rotary.cos, rotary.sin, eps_);
+  };
+  return attend(rotated(to_q_, norm_q_), {rotated(to_k_, norm_k_), heads(to_v_(x))});
 }
 
 at::Tensor WanAttention::cross_attention(const at::Tensor &x, const KeyValue &text) const {
@@ -87,14 +70,15 @@ at::Tensor WanTransformerBlock::operator()(const at::Tensor &x, const WanAttenti
   const at::Tensor &gate_attention = modulation[2], &shift_ffn = modulation[3];
   const at::Tensor &scale_ffn = modulation[4], &gate_ffn = modulation[5];
 
-  at::Tensor normed = modulated_norm(x, eps_, shift_attention, scale_attention);
+  at::Tensor normed = modulated_norm(x, shift_attention, scale_attention, eps_);
   at::Tensor y = gated_residual(x, attn1_.self_attention(normed, rotary), gate_attention);
 
-  normed = layer_norm(y, eps_, norm2_weight_, norm2_bias_).to(y.scalar_type());
+  normed = affine_norm(y, norm2_weight_, norm2_bias_, eps_);
   y = y + attn2_.cross_attention(normed, text);
 
-  normed = modulated_norm(y, eps_, shift_ffn, scale_ffn);
-  return gated_residual(y, ffn_out_(at::gelu(ffn_in_(normed), "tanh")), gate_ffn);
+  normed = modulated_norm(y, shift_ffn, scale_ffn, eps_);
+  at::Tensor hidden = ffn_in_(normed);
+  return gated_residual(y, ffn_out_(at::gelu_(hidden, "tanh")), gate_ffn);
 }
 
 const std::set<std::string> WanTransformer3DModel::kKeepInFp32 = {"time_embedder", "scale_shift_table",
@@ -182,7 +166,7 @@ at::Tensor WanTransformer3DModel::operator()(const at::Tensor &latents, double t
     window.advance();
   }
   const std::vector<at::Tensor> head = (scale_shift_table_ + time.unsqueeze(1)).chunk(2, 1);
-  x = proj_out_(modulated_norm(x, config_.eps, /*shift=*/head[0], /*scale=*/head[1]));
+  x = proj_out_(modulated_norm(x, /*shift=*/head[0], /*scale=*/head[1], config_.eps));
   return unpatchify(x, latents.sizes());
 }
 

@@ -1,5 +1,5 @@
-// The operations of the decoder (ops/conv.h, rms_norm.h, attention.h) against plain ATen, over odd sizes, in
-// float32 and bfloat16.
+// The operations of the decoder (ops/conv.h, rms_norm.h, attention.h) and of the transformer
+// (ops/modulation.h, rotary_norm.h) against plain ATen, over odd sizes, in float32 and bfloat16.
 #include "ops/conv.h"
 
 #include <ATen/ATen.h>
@@ -13,7 +13,9 @@
 
 #include "common/tiny_model.h"
 #include "ops/attention.h"
+#include "ops/modulation.h"
 #include "ops/rms_norm.h"
+#include "ops/rotary_norm.h"
 
 namespace wan::test {
 namespace {
@@ -235,6 +237,124 @@ TEST_P(Ops, WideHeadAttention) {
     expect_near(out.narrow(2, tokens / 2, 1).contiguous(),
                 at::matmul(at::softmax(scores, -1), exact(parts[2])), std::to_string(tokens));
   }
+}
+
+constexpr double kEps = 1e-6;
+
+struct Tokens {
+  int64_t batch, tokens, channels;
+};
+
+/// With and without whole vectors of 16 bytes; more channels than the kernels take, too.
+constexpr Tokens kTokens[] = {{1, 1, 8},     {2, 3, 5},     {1, 7, 12},   {3, 2, 72},     {2, 33, 256},
+                              {2, 5, 1032},  {1, 9, 1536},  {2, 3, 3064}, {1, 300, 3072}, {2, 2, 4096},
+                              {2, 17, 5112}, {1, 65, 5120}, {1, 3, 5128}};
+
+std::string describe(const Tokens &size) {
+  return std::to_string(size.batch) + " x " + std::to_string(size.tokens) + " tokens of " +
+         std::to_string(size.channels);
+}
+
+/// Away from zero, so that the mean matters.
+at::Tensor random_tokens(const Tokens &size, at::ScalarType dtype) {
+  return (at::randn({size.batch, size.tokens, size.channels}) * 2 + 3).to(dtype).to(test_device());
+}
+
+/// The rows of a block's modulation, one for all or one for each of the batch: [1 or B, 1, D].
+std::vector<at::Tensor> random_rows(const Tokens &size, bool for_each) {
+  return random({for_each ? size.batch : 1, 3, size.channels}, at::kFloat).chunk(3, 1);
+}
+
+/// The roundings lie where the reference, which the CPU runs, has them: sums in another order move a bfloat16
+/// result to its neighbour rarely, and a rounding more or less would do so often.
+void expect_same_roundings(const at::Tensor &out, const at::Tensor &on_cpu, const std::string &what) {
+  if (out.scalar_type() != at::kBFloat16) return;
+  const int64_t unequal = at::ne(out.to(at::kCPU), on_cpu).sum().item<int64_t>();
+  EXPECT_LE(unequal, 2 + out.numel() / 200) << what;
+}
+
+at::Tensor plain_layer_norm(const at::Tensor &x) {
+  return at::layer_norm(exact(x), {x.size(-1)}, {}, {}, kEps);
+}
+
+TEST_P(Ops, ModulatedNorm) {
+  for (const Tokens &size : kTokens)
+    for (const bool for_each : {false, true}) {
+      const at::Tensor x = random_tokens(size, GetParam());
+      const std::vector<at::Tensor> rows = random_rows(size, for_each);
+      const at::Tensor out = modulated_norm(x, rows[0], rows[2], kEps);
+      expect_near(out, plain_layer_norm(x) * (1 + exact(rows[2])) + exact(rows[0]), describe(size));
+      expect_same_roundings(out, modulated_norm(x.cpu(), rows[0].cpu(), rows[2].cpu(), kEps), describe(size));
+    }
+}
+
+TEST_P(Ops, AffineNorm) {
+  for (const Tokens &size : kTokens) {
+    const at::Tensor x = random_tokens(size, GetParam());
+    const at::Tensor weight = test::random({size.channels}, at::kFloat);
+    const at::Tensor bias = test::random({size.channels}, at::kFloat);
+    const at::Tensor out = affine_norm(x, weight, bias, kEps);
+    expect_near(out, plain_layer_norm(x) * exact(weight) + exact(bias), describe(size));
+    expect_same_roundings(out, affine_norm(x.cpu(), weight.cpu(), bias.cpu(), kEps), describe(size));
+  }
+}
+
+TEST_P(Ops, NormOfEqualValuesIsTheShift) {
+  const at::Tensor x = at::full({1, 2, 72}, 3.0, at::dtype(GetParam()).device(test_device()));
+  const at::Tensor shift = test::random({1, 1, 72}, at::kFloat), scale = test::random({1, 1, 72}, at::kFloat);
+  EXPECT_TRUE(at::equal(modulated_norm(x, shift, scale, kEps), shift.to(GetParam()).expand_as(x)));
+}
+
+TEST_P(Ops, GatedResidual) {
+  for (const Tokens &size : kTokens)
+    for (const bool for_each : {false, true}) {
+      const at::Tensor x = random_tokens(size, GetParam()), branch = random_tokens(size, GetParam());
+      const at::Tensor gate = random_rows(size, for_each)[1];
+      const at::Tensor out = gated_residual(x, branch, gate);
+      expect_near(out, exact(x) + exact(branch) * exact(gate), describe(size),
+                  (exact(x).abs() + (exact(branch) * exact(gate)).abs()).norm().item<double>());
+      EXPECT_TRUE(at::equal(out.cpu(), gated_residual(x.cpu(), branch.cpu(), gate.cpu()))) << describe(size);
+    }
+}
+
+TEST_P(Ops, TokensThatAreNotContiguous) {
+  const at::Tensor x = random_tokens({2, 72, 40}, GetParam()).transpose(1, 2);
+  const std::vector<at::Tensor> rows = random_rows({2, 40, 72}, true);
+  EXPECT_TRUE(at::allclose(exact(modulated_norm(x, rows[0], rows[2], kEps)),
+                           exact(modulated_norm(x.contiguous(), rows[0], rows[2], kEps)), 1e-2, 1e-2));
+  EXPECT_TRUE(
+      at::equal(gated_residual(x, x, rows[1]), gated_residual(x.contiguous(), x.contiguous(), rows[1])));
+}
+
+/// By complex numbers.
+at::Tensor plain_rotation(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin) {
+  const at::Tensor pairs = at::view_as_complex(x.unflatten(-1, {-1, 2}).contiguous());
+  return at::view_as_real(pairs * at::complex(exact(cos), exact(sin))).flatten(-2);
+}
+
+TEST_P(Ops, RotaryRmsNorm) {
+  for (const auto &[heads, head_dim] : {std::pair<int64_t, int64_t>{1, 2},
+                                        {2, 6},
+                                        {2, 12},
+                                        {3, 8},
+                                        {2, 128},
+                                        {5, 72},
+                                        {12, 128},
+                                        {24, 128},
+                                        {40, 128},
+                                        {41, 128}})
+    for (const int64_t batch : {1, 2}) {
+      const Tokens size{batch, 19, heads * head_dim};
+      const at::Tensor x = random_tokens(size, GetParam()), weight = random({size.channels});
+      const at::Tensor angle = at::rand({size.tokens, 1, head_dim / 2}) * 7;
+      const at::Tensor cos = angle.cos().to(test_device()), sin = angle.sin().to(test_device());
+      const at::Tensor out = rotary_rms_norm(x, weight, cos, sin, kEps);
+      const at::Tensor mean_square = exact(x).square().mean({-1}, true);
+      const at::Tensor normed = exact(x) * at::rsqrt(mean_square + kEps) * exact(weight);
+      expect_near(out, plain_rotation(normed.unflatten(-1, {heads, head_dim}), cos, sin), describe(size));
+      expect_same_roundings(out, rotary_rms_norm(x.cpu(), weight.cpu(), cos.cpu(), sin.cpu(), kEps),
+                            describe(size));
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Dtypes, Ops, testing::Values(at::kFloat, at::kBFloat16),

@@ -9,9 +9,12 @@
 
 #include "ops/cuda/conv_sm90.h"
 #include "ops/cuda/frames_to_pixels.h"
+#include "ops/cuda/modulation.h"
 #include "ops/cuda/rms_norm_silu.h"
+#include "ops/cuda/rotary_norm.h"
 #include "ops/cuda/scaled_softmax.h"
 #include "ops/pixel_layout.h"
+#include "ops/rows.h"
 
 namespace wan {
 
@@ -53,6 +56,51 @@ at::Tensor rms_norm_cuda(const at::Tensor &x, const at::Tensor &gamma, bool silu
   C10_CUDA_CHECK(launch_rms_norm_silu(bfloat16_data(x), gamma.const_data_ptr<float>(), x.numel() / channels,
                                       static_cast<int>(channels), silu, bfloat16_data(out),
                                       c10::cuda::getCurrentCUDAStream()));
+  return out;
+}
+
+Rows rows_of(const at::Tensor &x) {
+  TORCH_CHECK(takes_rows(x));
+  return {x.size(0), x.size(1), static_cast<int>(x.size(2))};
+}
+
+RowFactor factor_of(const at::Tensor &factor, const at::Tensor &x) {
+  TORCH_CHECK(takes_factor(factor, x));
+  return {factor.const_data_ptr<float>(), factor.size(0) == 1 ? 0 : factor.stride(0)};
+}
+
+at::Tensor layer_norm_cuda(const at::Tensor &x, const at::Tensor &scale, const at::Tensor &shift,
+                           bool modulates, double eps) {
+  const c10::cuda::CUDAGuard guard(x.device());
+  at::Tensor out = at::empty_like(x);
+  C10_CUDA_CHECK(launch_layer_norm(bfloat16_data(x), rows_of(x), factor_of(scale, x), factor_of(shift, x),
+                                   modulates, static_cast<float>(eps), bfloat16_data(out),
+                                   c10::cuda::getCurrentCUDAStream()));
+  return out;
+}
+
+at::Tensor gated_residual_cuda(const at::Tensor &x, const at::Tensor &branch, const at::Tensor &gate) {
+  check(branch, at::kBFloat16, x.sizes());
+  const c10::cuda::CUDAGuard guard(x.device());
+  at::Tensor out = at::empty_like(x);
+  C10_CUDA_CHECK(launch_gated_residual(bfloat16_data(x), bfloat16_data(branch), rows_of(x),
+                                       factor_of(gate, x), bfloat16_data(out),
+                                       c10::cuda::getCurrentCUDAStream()));
+  return out;
+}
+
+at::Tensor rotary_rms_norm_cuda(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &cos,
+                                const at::Tensor &sin, double eps) {
+  const int64_t head_channels = 2 * cos.size(-1);
+  check(weight, at::kBFloat16, {x.size(-1)});
+  check(cos, at::kFloat, {x.size(1), 1, head_channels / 2});
+  check(sin, at::kFloat, cos.sizes());
+  const c10::cuda::CUDAGuard guard(x.device());
+  at::Tensor out = at::empty({x.size(0), x.size(1), x.size(2) / head_channels, head_channels}, x.options());
+  C10_CUDA_CHECK(launch_rotary_rms_norm(bfloat16_data(x), rows_of(x), bfloat16_data(weight),
+                                        static_cast<int>(head_channels), cos.const_data_ptr<float>(),
+                                        sin.const_data_ptr<float>(), static_cast<float>(eps),
+                                        bfloat16_data(out), c10::cuda::getCurrentCUDAStream()));
   return out;
 }
 
@@ -136,7 +184,10 @@ TORCH_LIBRARY_FRAGMENT(wan, library) {
 }
 
 TORCH_LIBRARY_IMPL(wan, CUDA, library) {
+  library.impl("gated_residual", gated_residual_cuda);
+  library.impl("layer_norm", layer_norm_cuda);
   library.impl("rms_norm", rms_norm_cuda);
+  library.impl("rotary_rms_norm", rotary_rms_norm_cuda);
   library.impl("scaled_softmax", scaled_softmax_cuda);
   library.impl("conv_sm90", conv_sm90_cuda);
   library.impl("frames_to_pixels", frames_to_pixels_cuda);

@@ -1,0 +1,83 @@
+// A block of threads for each token: one pass over memory. Products and sums are rounded where the kernels of
+// LibTorch in the reference round them, so that results differ only by the order of the sums.
+#include "ops/cuda/modulation.h"
+
+#include "ops/cuda/row.cuh"
+
+namespace wan {
+
+namespace {
+
+__device__ const float *row_of(const RowFactor &factor, int64_t tokens) {
+  return factor.data + blockIdx.x / tokens * factor.batch_stride;
+}
+
+template <int kVectors, bool kModulates>
+__global__ void __launch_bounds__(kRowThreads)
+    layer_norm_kernel(const NarrowVector *x, Rows rows, RowFactor scale_rows, RowFactor shift_rows, float eps,
+                      NarrowVector *out) {
+  const float *const scales = row_of(scale_rows, rows.tokens), *const shifts =
+                                                                   row_of(shift_rows, rows.tokens);
+  const int count = rows.channels / kRowVector;
+  const int64_t start = static_cast<int64_t>(blockIdx.x) * count;
+  Row<kVectors> row(x + start, count);
+  const float mean = row.mean([](float value) { return value; });
+  const float variance = row.mean([mean](float value) { return (value - mean) * (value - mean); });
+  const float factor = rsqrtf(variance + eps);
+  row.for_each([&](int i, int vector) {
+    WideVector wide = widen(row.vectors[i]);
+    const WideVector scale = load_wide(scales + vector * kRowVector);
+    const WideVector shift = load_wide(shifts + vector * kRowVector);
+#pragma unroll
+    for (int c = 0; c < kRowVector; ++c) {
+      const float normed = factor * (wide.values[c] - mean);
+      wide.values[c] = kModulates ? __fadd_rn(__fmul_rn(normed, scale.values[c] + 1.0f), shift.values[c])
+                                  : fmaf(normed, scale.values[c], shift.values[c]);
+    }
+    out[start + vector] = round_to_narrow(wide);
+  });
+}
+
+__global__ void __launch_bounds__(kRowThreads)
+    gated_residual_kernel(const NarrowVector *x, const NarrowVector *branch, Rows rows, RowFactor gate_rows,
+                          NarrowVector *out) {
+  const float *const gates = row_of(gate_rows, rows.tokens);
+  const int count = rows.channels / kRowVector;
+  const int64_t start = static_cast<int64_t>(blockIdx.x) * count;
+  for (int vector = static_cast<int>(threadIdx.x); vector < count; vector += kRowThreads) {
+    WideVector sum = widen(x[start + vector]);
+    const WideVector addend = widen(branch[start + vector]), gate = load_wide(gates + vector * kRowVector);
+#pragma unroll
+    for (int c = 0; c < kRowVector; ++c)
+      sum.values[c] = __fadd_rn(sum.values[c], __fmul_rn(addend.values[c], gate.values[c]));
+    out[start + vector] = round_to_narrow(sum);
+  }
+}
+
+unsigned blocks(const Rows &rows) {
+  return static_cast<unsigned>(rows.batch * rows.tokens);
+}
+
+}  // namespace
+
+cudaError_t launch_layer_norm(const __nv_bfloat16 *x, const Rows &rows, const RowFactor &scale,
+                              const RowFactor &shift, bool modulates, float eps, __nv_bfloat16 *out,
+                              cudaStream_t stream) {
+  const auto *const from = reinterpret_cast<const NarrowVector *>(x);
+  auto *const to = reinterpret_cast<NarrowVector *>(out);
+  return for_row_size(rows.channels, [&](auto vectors) {
+    constexpr int kVectors = decltype(vectors)::value;
+    const auto kernel = modulates ? layer_norm_kernel<kVectors, true> : layer_norm_kernel<kVectors, false>;
+    kernel<<<blocks(rows), kRowThreads, 0, stream>>>(from, rows, scale, shift, eps, to);
+  });
+}
+
+cudaError_t launch_gated_residual(const __nv_bfloat16 *x, const __nv_bfloat16 *branch, const Rows &rows,
+                                  const RowFactor &gate, __nv_bfloat16 *out, cudaStream_t stream) {
+  gated_residual_kernel<<<blocks(rows), kRowThreads, 0, stream>>>(
+      reinterpret_cast<const NarrowVector *>(x), reinterpret_cast<const NarrowVector *>(branch), rows, gate,
+      reinterpret_cast<NarrowVector *>(out));
+  return cudaGetLastError();
+}
+
+}  // namespace wan

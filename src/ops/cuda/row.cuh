@@ -1,0 +1,111 @@
+// A row of activations in the registers of a block of kRowThreads threads.
+#pragma once
+
+#include <type_traits>
+
+#include "ops/cuda/rows.h"
+
+namespace wan {
+
+struct alignas(16) NarrowVector {
+  __nv_bfloat162 pairs[kRowVector / 2];
+};
+struct WideVector {
+  float values[kRowVector];
+};
+
+__device__ inline WideVector widen(const NarrowVector &narrow) {
+  WideVector wide;
+#pragma unroll
+  for (int pair = 0; pair < kRowVector / 2; ++pair) {
+    const float2 values = __bfloat1622float2(narrow.pairs[pair]);
+    wide.values[2 * pair] = values.x;
+    wide.values[2 * pair + 1] = values.y;
+  }
+  return wide;
+}
+
+__device__ inline NarrowVector round_to_narrow(const WideVector &wide) {
+  NarrowVector narrow;
+#pragma unroll
+  for (int pair = 0; pair < kRowVector / 2; ++pair)
+    narrow.pairs[pair] = __floats2bfloat162_rn(wide.values[2 * pair], wide.values[2 * pair + 1]);
+  return narrow;
+}
+
+__device__ inline WideVector load_wide(const float *from) {
+  static_assert(kRowVector == 8);
+  const float4 low = reinterpret_cast<const float4 *>(from)[0];
+  const float4 high = reinterpret_cast<const float4 *>(from)[1];
+  return {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+}
+
+/// The sum over the block, for all of its threads.
+__device__ inline float block_sum(float value) {
+  constexpr int kWarps = kRowThreads / 32;
+  __shared__ float partial[kWarps];
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(~0u, value, distance);
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
+  __syncthreads();
+  float sum = 0;
+#pragma unroll
+  for (int warp = 0; warp < kWarps; ++warp) sum += partial[warp];
+  __syncthreads();  // the next sum writes there
+  return sum;
+}
+
+/// A thread's part: every kRowThreads-th vector, of `count` in the row.
+template <int kVectors>
+struct Row {
+  NarrowVector vectors[kVectors];
+  int count;
+
+  __device__ Row(const NarrowVector *from, int count) : count(count) {
+    for_each([&](int i, int vector) { vectors[i] = from[vector]; });
+  }
+
+  template <typename Function>
+  __device__ void for_each(Function function) {
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      const int vector = static_cast<int>(threadIdx.x) + i * kRowThreads;
+      if (vector < count) function(i, vector);
+    }
+  }
+
+  /// The mean of a function of each value.
+  template <typename Function>
+  __device__ float mean(Function function) {
+    float sum = 0;
+    for_each([&](int i, int) {
+      const WideVector wide = widen(vectors[i]);
+#pragma unroll
+      for (int c = 0; c < kRowVector; ++c) sum += function(wide.values[c]);
+    });
+    return block_sum(sum) / static_cast<float>(count * kRowVector);
+  }
+};
+
+/// Calls launch with the number of vectors that a thread needs, as a type. A14B has 5 (5120 channels), the 5B
+/// model 3 (3072).
+template <typename Launch>
+cudaError_t for_row_size(int channels, Launch launch) {
+  static_assert(kMaxRowVectors == 5);
+  switch ((channels / kRowVector + kRowThreads - 1) / kRowThreads) {
+    case 1:
+      launch(std::integral_constant<int, 1>());
+      break;
+    case 2:
+      launch(std::integral_constant<int, 2>());
+      break;
+    case 3:
+      launch(std::integral_constant<int, 3>());
+      break;
+    default:
+      launch(std::integral_constant<int, 5>());
+  }
+  return cudaGetLastError();
+}
+
+}  // namespace wan

@@ -1,0 +1,31 @@
+// Whether the CUDA kernels for rows of a transformer's activations take a tensor. Where they do not, the
+// operation is done by its reference.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "ops/row_limits.h"
+
+namespace wan {
+
+inline bool is_aligned(const at::Tensor &x) {
+  return reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0;
+}
+
+/// x: [B, L, D].
+inline bool takes_rows(const at::Tensor &x) {
+  return x.is_cuda() && x.dim() == 3 && x.scalar_type() == at::kBFloat16 && x.is_contiguous() &&
+         is_aligned(x) && x.size(-1) % kRowVector == 0 && x.size(-1) <= kMaxRowChannels;
+}
+
+/// A factor or an addend, one row for all of x or for each of its batch: [1 or B, 1, D], float32.
+inline bool takes_factor(const at::Tensor &factor, const at::Tensor &x) {
+  return factor.device() == x.device() && factor.scalar_type() == at::kFloat && factor.dim() == 3 &&
+         (factor.size(0) == 1 || factor.size(0) == x.size(0)) && factor.size(1) == 1 &&
+         factor.size(2) == x.size(2) && factor.stride(2) == 1 && factor.stride(0) % 4 == 0 &&
+         is_aligned(factor);
+}
+
+}  // namespace wan
