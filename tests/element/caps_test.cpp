@@ -174,9 +174,10 @@ TEST(Caps, AScalerMakesAnyOtherSize) {
 }
 
 TEST(Caps, AreThereBeforeTheFirstFrame) {
-  GstHarness *harness = gst_harness_new_with_padnames("wansrc", nullptr, "src");
-  gst_util_set_object_arg(G_OBJECT(harness->element), "device", "cpu");
-  g_object_set(harness->element, "num-frames", 1, "steps", 1, nullptr);
+  // In a bin, since a harness takes an element with a template of a sink pad for no source, and starts it.
+  GstElement *bin = gst_parse_bin_from_description("wansrc device=cpu num-frames=1 steps=1", TRUE, nullptr);
+  GstHarness *harness = gst_harness_new_with_element(bin, nullptr, "src");
+  gst_object_unref(bin);
   gst_harness_set_sink_caps_str(harness, "video/x-raw,format=I420,width=32,height=48");
   gst_harness_play(harness);
   GstBuffer *buffer = gst_harness_pull(harness);

@@ -139,8 +139,8 @@ TEST(Stats, FollowARun) {
                                 &level, "seed", G_TYPE_UINT64, &seed, "frames-pushed", G_TYPE_UINT64, &pushed,
                                 "gpu-bytes", G_TYPE_UINT64, &gpu, "gpu-peak-bytes", G_TYPE_UINT64, &peak,
                                 "pinned-bytes", G_TYPE_UINT64, &pinned, "load-seconds", G_TYPE_DOUBLE, &load,
-                                "denoise-seconds", G_TYPE_DOUBLE, &denoise, "pool-bytes", G_TYPE_UINT64, &pool,
-                                "first-frame-seconds", G_TYPE_DOUBLE, &first_frame, nullptr));
+                                "denoise-seconds", G_TYPE_DOUBLE, &denoise, "pool-bytes", G_TYPE_UINT64,
+                                &pool, "first-frame-seconds", G_TYPE_DOUBLE, &first_frame, nullptr));
   EXPECT_EQ(clip, 1);
   EXPECT_EQ(chunk, 2);
   EXPECT_EQ(step, 4);
