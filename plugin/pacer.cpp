@@ -2,6 +2,7 @@
 #include "pacer.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace wan {
 namespace {
@@ -9,9 +10,9 @@ namespace {
 // A frame may be sent so late before its time counts as missed: the threads of a busy machine are.
 constexpr GstClockTime kTolerance = 100 * GST_MSECOND;
 
-GstClockTime running_time(GstBaseSrc *src) {
-  const GstClockTime now = gst_element_get_current_running_time(GST_ELEMENT(src));
-  return GST_CLOCK_TIME_IS_VALID(now) ? now : 0;  // without a clock there is no pace
+GstClockTime running_time(GstClock *clock, GstClockTime base_time) {
+  const GstClockTime now = clock ? gst_clock_get_time(clock) : 0;  // without a clock there is no pace
+  return now > base_time ? now - base_time : 0;
 }
 
 }  // namespace
@@ -28,46 +29,43 @@ GstClockTime Pacer::time_of(guint64 frame) const {
 }
 
 GstFlowReturn Pacer::wait(GstBaseSrc *src, guint64 *missed) {
-  *missed = 0;
   if (const GstFlowReturn flow = gst_base_src_wait_playing(src); flow != GST_FLOW_OK) return flow;
-  const GstClockTime now = running_time(src);
-  // A flush may set the running time back.
-  if (!GST_CLOCK_TIME_IS_VALID(start_) || now + duration() + kTolerance < time()) {
+  GstClock *clock = gst_element_get_clock(GST_ELEMENT(src));
+  // Read once for both: a flush may set the running time back, and move the base time, at any moment.
+  const GstClockTime base_time = gst_element_get_base_time(GST_ELEMENT(src));
+  const GstClockTime now = running_time(clock, base_time);
+  if (!GST_CLOCK_TIME_IS_VALID(start_) || (now + duration() + kTolerance < time() && take_flush())) {
     start_ = now;
     frame_ = 0;
   }
-  if (now < time())
-    if (const GstFlowReturn flow = wait_for_clock(src); flow != GST_FLOW_OK) return flow;
-  *missed = leave_out(running_time(src));
-  return GST_FLOW_OK;
+  const bool waited = !clock || now >= time() || wait_until(clock, base_time + time());
+  // A pause meanwhile has moved the base time.
+  const GstFlowReturn flow = waited ? gst_base_src_wait_playing(src) : GST_FLOW_FLUSHING;
+  *missed = 0;
+  if (flow == GST_FLOW_OK)
+    *missed = leave_out(running_time(clock, gst_element_get_base_time(GST_ELEMENT(src))));
+  gst_clear_object(&clock);
+  return flow;
 }
 
-GstFlowReturn Pacer::wait_for_clock(GstBaseSrc *src) {
-  for (;;) {
-    GstClock *clock = gst_element_get_clock(GST_ELEMENT(src));
-    if (!clock) return GST_FLOW_OK;
-    const GstClockTime due = gst_element_get_base_time(GST_ELEMENT(src)) + time();
-    const GstClockID id = gst_clock_new_single_shot_id(clock, due);
-    gst_object_unref(clock);
-    const bool waited = wait_for_id(id);
-    gst_clock_id_unref(id);
-    if (waited) return GST_FLOW_OK;
-    const std::lock_guard lock(mutex_);
-    if (interrupted_) return GST_FLOW_FLUSHING;
-  }
+// Whether there was a flush, after which the running time may go back once.
+bool Pacer::take_flush() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(flushed_, false);
 }
 
 // False if it was interrupted.
-bool Pacer::wait_for_id(GstClockID id) {
+bool Pacer::wait_until(GstClock *clock, GstClockTime time) {
+  const GstClockID id = gst_clock_new_single_shot_id(clock, time);
   {
     const std::lock_guard lock(mutex_);
-    if (interrupted_) return false;
-    waiting_ = id;
+    if (!interrupted_) waiting_ = id;
   }
-  const GstClockReturn result = gst_clock_id_wait(id, nullptr);
+  if (waiting_) gst_clock_id_wait(id, nullptr);
   const std::lock_guard lock(mutex_);
   waiting_ = nullptr;
-  return result != GST_CLOCK_UNSCHEDULED;
+  gst_clock_id_unref(id);
+  return !interrupted_;
 }
 
 guint64 Pacer::leave_out(GstClockTime now) {
@@ -87,6 +85,7 @@ void Pacer::interrupt() {
 
 void Pacer::resume() {
   const std::lock_guard lock(mutex_);
+  flushed_ |= interrupted_;
   interrupted_ = false;
 }
 

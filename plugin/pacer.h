@@ -30,8 +30,8 @@ class Pacer {
 
  private:
   GstClockTime time_of(guint64 frame) const;
-  GstFlowReturn wait_for_clock(GstBaseSrc *src);
-  bool wait_for_id(GstClockID id);
+  bool wait_until(GstClock *clock, GstClockTime time);
+  bool take_flush();
   guint64 leave_out(GstClockTime now);
 
   GstClockTime start_ = GST_CLOCK_TIME_NONE;
@@ -40,7 +40,7 @@ class Pacer {
 
   std::mutex mutex_;  // guards all that follows
   GstClockID waiting_ = nullptr;
-  bool interrupted_ = false;
+  bool interrupted_ = false, flushed_ = false;
 };
 
 }  // namespace wan
