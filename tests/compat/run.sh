@@ -2,7 +2,7 @@
 # One build for many GStreamers: runs the plugin that was built here (Debian 12, GStreamer 1.22) in newer Debians, each in
 # a chroot of its own packages. As root, with the tests built: bash tests/compat/run.sh [BUILD [SUITE...]]
 #
-# The suites are trixie (GStreamer 1.26) and forky (1.28) unless said otherwise. A chroot takes 600 MB and stays, in
+# The suites are trixie (GStreamer 1.26) and forky (1.28) unless said otherwise. A chroot takes 1.2 GB and stays, in
 # WAN_CHROOTS or .deps/chroots. Needs Debian's debootstrap. Not part of the tests that Meson runs, which need no root.
 set -euo pipefail
 
@@ -41,7 +41,7 @@ if [ "${WAN_COMPAT_INSIDE:-}" ]; then
   tail -n +2 $log
   live=(wansrc is-live=true num-clips=-1 num-frames=9 steps=1 ! video/x-raw,width=64,height=48 ! videoconvert !
     x264enc tune=zerolatency ! h264parse ! matroskamux ! filesink location=/tmp/wan.mkv)
-  try "live pipeline" timeout -s INT 5 gst-launch-1.0 -e "${live[@]}"
+  try "live pipeline" timeout --foreground --preserve-status -s INT 5 gst-launch-1.0 -e "${live[@]}"
   try "its file" gst-launch-1.0 filesrc location=/tmp/wan.mkv ! matroskademux ! h264parse ! fakesink
   exit $exit_status
 fi
@@ -50,7 +50,8 @@ build=$(cd "${1:-$root/build}" && pwd)
 suites=("${@:2}")
 [ ${#suites[@]} -gt 0 ] || suites=(trixie forky)
 chroots=${WAN_CHROOTS:-$root/.deps/chroots}
-packages=(gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly)
+packages=(gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+  gstreamer1.0-plugins-ugly gstreamer1.0-x xvfb)
 
 # install SUITE: apt's settings are those of this machine, which may need a proxy.
 install() {

@@ -331,8 +331,16 @@ class Run {
     set_state(GST_STATE_PLAYING);
   }
 
+  // A flushed sink gets back to PLAYING later, in a thread of the pipeline. Events that are sent to elements
+  // before that may wait for it with a lock held for which it waits, whatever the source is.
+  void settle() {
+    if (gst_element_get_state(pipeline_, nullptr, nullptr, 30 * GST_SECOND) != GST_STATE_CHANGE_SUCCESS)
+      fail("not back in PLAYING");
+  }
+
   void flush() {
     last_action = "a flush";
+    settle();
     gst_element_send_event(src_, gst_event_new_flush_start());
     rest(dice_.roll(5));
     const bool reset = dice_.one_in(2);
@@ -368,12 +376,9 @@ class Run {
     watch_.feed();
   }
 
-  // Not before the sink, if it was flushed, has got back to PLAYING: until then the base class waits for a
-  // frame that the sink holds, and the sink for the pipeline that the event keeps locked.
   void end() {
     last_action = "EOS";
-    if (gst_element_get_state(pipeline_, nullptr, nullptr, 30 * GST_SECOND) != GST_STATE_CHANGE_SUCCESS)
-      fail("not back in PLAYING");
+    settle();
     gst_element_send_event(pipeline_, gst_event_new_eos());
     const Clock::time_point start = Clock::now();
     while (!check())
