@@ -379,21 +379,23 @@ std::vector<Arrival> arrivals_with_a_pause() {
         arrivals->list.push_back({GST_BUFFER_PTS(buffer), gst_element_get_current_running_time(sink)});
       }),
       &arrivals);
-  const auto play_for = [&pipeline](int milliseconds) {
+  const auto play_until = [&](size_t frames) {
     pipeline.set_state(GST_STATE_PLAYING);
-    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+    wait_until([&] {
+      const std::lock_guard lock(arrivals.mutex);
+      return arrivals.list.size() >= frames;
+    });
   };
-  play_for(400);
+  play_until(10);
   pipeline.set_state(GST_STATE_PAUSED);
   std::this_thread::sleep_for(std::chrono::milliseconds(600));
-  play_for(400);
+  play_until(20);
   pipeline.set_state(GST_STATE_NULL);
   return arrivals.list;
 }
 
 TEST(Pause, ResumesWithoutABurst) {
   const std::vector<Arrival> arrivals = arrivals_with_a_pause();
-  ASSERT_GT(arrivals.size(), 10u);
   for (size_t i = 1; i < arrivals.size(); ++i) {
     // A busy machine may miss frame times, but frames stay on their grid.
     EXPECT_GT(arrivals[i].pts, arrivals[i - 1].pts) << i;
