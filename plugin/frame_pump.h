@@ -123,7 +123,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   /** Waits for the next event: news before frames, and all frames before the end. Frames not before
    * `least_frames` of them wait in the queue (only a live source may ask for more than one), or no more come.
    */
-  PumpEvent pop(uint64_t least_frames = 1);
+  PumpEvent pop(uint64_t least_frames);
   /** The same without waiting: none if there is no event. */
   std::optional<PumpEvent> poll(uint64_t least_frames);
   void set_flushing(bool flushing);

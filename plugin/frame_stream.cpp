@@ -38,9 +38,7 @@ GstFlowReturn take(GstWanSrc *self, const Progress &progress) {
 }
 
 GstFlowReturn take(GstWanSrc *self, const Chunk &chunk) {
-  if (chunk.frames->first_frame == 0) {
-    queue_event(self, gst_event_new_tag(clip_tags(*chunk.clip)));
-  }
+  if (chunk.frames->first_frame == 0) queue_event(self, gst_event_new_tag(clip_tags(*chunk.clip)));
   self->run.chunk = chunk;
   self->run.chunk_next = 0;
   return GST_FLOW_OK;
@@ -206,7 +204,7 @@ void note_recovery(GstWanSrc *self) {
 
 // Frames to hold before any is taken.
 guint64 least_frames(GstWanSrc *self) {
-  if (!self->live.filling) return 1;
+  if (!is_live(self) || !self->live.filling) return 1;
   const ObjectLock lock(self);
   const GstVideoInfo &info = self->run.info;
   return std::max<guint64>(
@@ -225,7 +223,7 @@ GstFlowReturn poll_chunk(GstWanSrc *self) {
 }
 
 GstFlowReturn wait_for_chunk(GstWanSrc *self) {
-  const guint64 least = is_live(self) ? least_frames(self) : 1;
+  const guint64 least = least_frames(self);
   while (!self->run.chunk.frames)
     if (const GstFlowReturn flow = take(self, self->run.pump->pop(least)); flow != GST_FLOW_OK) return flow;
   return GST_FLOW_OK;

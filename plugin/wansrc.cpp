@@ -149,9 +149,9 @@ static GstFlowReturn gst_wan_src_create(GstPushSrc *src, GstBuffer **buffer) {
 
 // ---- starting and stopping
 
-static void warn_of_rounding(GstWanSrc *self) {
+static void warn_of_rounding(GstWanSrc *self, int wanted) {
   const WanDefaults &defaults = self->run.settings.defaults;
-  const int wanted = self->run.num_frames, rounded = round_frames(wanted, defaults);
+  const int rounded = round_frames(wanted, defaults);
   if (wanted == 0 || wanted == rounded) return;
   GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS,
                       ("num-frames=%d becomes %d: it must be 1 more than a multiple of %d.", wanted, rounded,
@@ -185,7 +185,6 @@ static void begin_run(GstWanSrc *self, const ModelChoice &choice, const WanDefau
   self->run.cuda = std::move(cuda);
   self->run.choice = choice;
   self->run.settings = run_settings(self, defaults, live);
-  self->run.num_frames = self->settings.clip.num_frames;
   self->live.filler = self->settings.filler;
   self->run.started = true;
 }
@@ -202,9 +201,11 @@ static void reset_air(GstWanSrc *self) {
 static gboolean gst_wan_src_start(GstBaseSrc *src) {
   GstWanSrc *self = GST_WAN_SRC(src);
   ModelChoice choice;
+  int num_frames = 0;
   {
     const ObjectLock lock(self);
     const Settings &settings = self->settings;
+    num_frames = settings.clip.num_frames;
     choice = {self->engine, model_directory(settings.model), settings.device, settings.dtype};
     self->run.choice = choice;
   }
@@ -217,7 +218,7 @@ static gboolean gst_wan_src_start(GstBaseSrc *src) {
   }
   reset_air(self);
   begin_run(self, choice, defaults);
-  warn_of_rounding(self);
+  warn_of_rounding(self, num_frames);
   return TRUE;
 }
 

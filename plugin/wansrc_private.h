@@ -26,7 +26,6 @@ struct Run {
   bool started = false;
   ModelChoice choice;
   RunSettings settings;
-  int num_frames = 0;  // as the property has it
   GstVideoInfo info = {};
   bool loading = false;
   Chunk chunk;         // being pushed; empty between chunks

@@ -98,6 +98,15 @@ class Live {
     gst_buffer_unref(buffer);
     return frame;
   }
+  // The next event of that type; null after a long time.
+  GstEvent *pull_event(GstEventType type) const {
+    GstEvent *event = nullptr;
+    do {
+      g_clear_pointer(&event, gst_event_unref);
+      event = gst_harness_pull_event(harness_);
+    } while (event && GST_EVENT_TYPE(event) != type);
+    return event;
+  }
   // Sets the clock to the next frame time, for which the element waits, and takes the frame.
   Frame next() const {
     EXPECT_TRUE(gst_harness_crank_single_clock_wait(harness_));
@@ -230,11 +239,7 @@ TEST(Underrun, CanBeGaps) {
   for (int i = 6; i < 9; ++i) {
     ASSERT_TRUE(live.waits());
     gst_harness_crank_single_clock_wait(live.harness());
-    GstEvent *event = nullptr;
-    do {
-      g_clear_pointer(&event, gst_event_unref);
-      event = gst_harness_pull_event(live.harness());
-    } while (event && GST_EVENT_TYPE(event) != GST_EVENT_GAP);
+    GstEvent *event = live.pull_event(GST_EVENT_GAP);
     ASSERT_NE(event, nullptr);
     GstClockTime time, duration;
     gst_event_parse_gap(event, &time, &duration);
@@ -425,11 +430,7 @@ TEST(Live, EndsWithEos) {
   while (live.queued() || !live.waits()) {
   }
   gst_harness_crank_single_clock_wait(live.harness());
-  GstEvent *event = nullptr;
-  do {
-    g_clear_pointer(&event, gst_event_unref);
-    event = gst_harness_pull_event(live.harness());
-  } while (event && GST_EVENT_TYPE(event) != GST_EVENT_EOS);
+  GstEvent *event = live.pull_event(GST_EVENT_EOS);
   EXPECT_NE(event, nullptr);
   g_clear_pointer(&event, gst_event_unref);
 }

@@ -24,25 +24,11 @@ import sys
 import tempfile
 import unittest
 
-from support import EXAMPLES, FPS, FRAMES, HEIGHT, WIDTH, SmallModel, size_and_frames, until
+from peers import free_port, listens, nginx_rtmp, until
+from support import EXAMPLES, FPS, FRAMES, HEIGHT, WIDTH, SmallModel, size_and_frames
 
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PORTS = {"1935": socket.SOCK_STREAM, "8888": socket.SOCK_DGRAM, "5004": socket.SOCK_DGRAM}
-NGINX = """
-load_module /usr/lib/nginx/modules/ngx_rtmp_module.so;
-daemon off;
-master_process off;
-pid {directory}/nginx.pid;
-error_log stderr error;
-events {{}}
-rtmp {{
-  access_log off;
-  server {{
-    listen 127.0.0.1:{port};
-    application live {{ live on; }}
-  }}
-}}
-"""
 TEXT = (EXAMPLES / "recipes.md").read_text()
 
 
@@ -54,17 +40,6 @@ class Recipe:
 
 
 BLOCKS = [Recipe(match) for match in BLOCK.finditer(TEXT)]
-
-
-def free_port(kind):
-    with socket.socket(socket.AF_INET, kind) as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
-
-
-def listens(port):
-    with socket.socket() as s:
-        return s.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Process:
@@ -150,7 +125,7 @@ class Recipes(unittest.TestCase):
         directory = tempfile.TemporaryDirectory(prefix="wan-recipe-")
         self.addCleanup(directory.cleanup)
         self.directory = pathlib.Path(directory.name)
-        self.ports = {port: free_port(kind) for port, kind in PORTS.items()}
+        self.ports = {port: str(free_port(kind)) for port, kind in PORTS.items()}
         for block in BLOCKS:
             if block.language == "srt":
                 (self.directory / next(iter(block.words))).write_text(block.script)
@@ -194,9 +169,7 @@ class Recipes(unittest.TestCase):
         return receiver
 
     def start_nginx(self):
-        config = self.directory / "nginx.conf"
-        config.write_text(NGINX.format(directory=self.directory, port=self.ports["1935"]))
-        nginx = Process(["/usr/sbin/nginx", "-p", self.directory, "-c", config, "-e", "stderr"], self.directory, "nginx")
+        nginx = Process(nginx_rtmp(self.directory, self.ports["1935"]), self.directory, "nginx")
         self.addCleanup(nginx.kill)
         until(lambda: listens(int(self.ports["1935"])))
 

@@ -1,26 +1,16 @@
-# What the tests of the examples share: a small model, and commands that are run.
+# What the tests of the examples share: a small model, and what a video is like.
 #
 # SPDX-License-Identifier: LGPL-2.1-or-later
 import json
 import os
 import pathlib
-import subprocess
 import tempfile
-import time
+
+from peers import ffprobe
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 WIDTH, HEIGHT, FRAMES, FPS = 64, 48, 9, 16  # of a clip, where a line leaves them open
-
-
-def until(condition, seconds=60):
-    """What `condition` returns, once it is true."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > end:
-            raise TimeoutError
-        time.sleep(0.05)
-    return value
 
 
 class SmallModel:
@@ -37,15 +27,6 @@ class SmallModel:
 
     def close(self):
         self._directory.cleanup()
-
-
-def ffprobe(*arguments, directory="."):
-    """What ffprobe prints: a list of values for each line. If it complains, that is raised."""
-    command = ["ffprobe", "-v", "error", "-of", "csv=p=0", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=directory)
-    if done.returncode or done.stderr:
-        raise RuntimeError(f"{command}: {done.stderr}")
-    return [line.strip(",").split(",") for line in done.stdout.split("\n") if line.strip(",")]
 
 
 def size_and_frames(file, directory):

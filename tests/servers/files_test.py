@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 
+import peers
 import support
 
 TOLERANCE = 0.002
@@ -53,7 +54,7 @@ class Files(support.TestCase):
         file, part = self.path("wan.mp4"), self.path("part.mp4")
         show = self.play(support.Show(
             f"{support.H264} ! mp4mux fragment-duration=1000 ! filesink buffer-mode=unbuffered location={file}"))
-        support.until(lambda: len(show.video) >= 5 * support.FPS)
+        peers.until(lambda: len(show.video) >= 5 * support.FPS)
         shutil.copy(file, part)
         complete = support.frames_of(part, "-v", "fatal")  # the last fragment need not be
         self.assertGreater(len(complete), 3 * support.FPS)

@@ -9,6 +9,7 @@ import threading
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+import peers
 import support
 
 TOLERANCE = 0.001
@@ -72,7 +73,7 @@ class Hls(support.TestCase):
         show = self.play(support.Show(
             f"{support.H264} ! hls.video hlssink2 name=hls target-duration=2 playlist-length=0 max-files=0 "
             f"location={self.path('%05d.ts')} playlist-location={self.path('live.m3u8')} {audio}"))
-        support.until(lambda: os.path.exists(self.path("live.m3u8")))
+        peers.until(lambda: os.path.exists(self.path("live.m3u8")))
         return show
 
     def finish(self, show):
@@ -105,7 +106,7 @@ class Hls(support.TestCase):
             self.assertEqual(seen[-1]["errors"], [])
             return seen[-1]["ended"]
 
-        support.until(ended)
+        peers.until(ended)
         print(f"{self.id()}: {seen[-1]['frames']} frames")
         self.assertGreater(seen[-1]["frames"], ENOUGH)
         shown = support.clips_in(state["luma"] for state in seen if state["frames"])

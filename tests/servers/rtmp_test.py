@@ -1,23 +1,9 @@
 # RTMP: nginx takes the stream and records it.
 #
 # SPDX-License-Identifier: LGPL-2.1-or-later
+import peers
 import support
 
-CONFIG = """
-load_module /usr/lib/nginx/modules/ngx_rtmp_module.so;
-daemon off;
-master_process off;
-pid {directory}/nginx.pid;
-error_log stderr error;
-events {{}}
-rtmp {{
-  access_log off;
-  server {{
-    listen 127.0.0.1:{port};
-    application live {{ live on; record all; record_path {directory}; }}
-  }}
-}}
-"""
 TOLERANCE = 0.002  # FLV counts milliseconds
 # flvmux moves what comes later than its latency behind what it has written already.
 MOVED = 1 / support.FPS
@@ -27,11 +13,9 @@ AAC = f"{support.SILENCE} ! voaacenc ! mux."
 class Rtmp(support.TestCase):
     def setUp(self):
         super().setUp()
-        self.port = support.free_port()
-        with open(self.path("nginx.conf"), "w") as file:
-            file.write(CONFIG.format(directory=self.directory, port=self.port))
-        self.nginx = self.start("/usr/sbin/nginx", "-p", self.directory, "-c", self.path("nginx.conf"), "-e", "stderr")
-        support.until(lambda: support.listens(self.port))
+        self.port = peers.free_port()
+        self.nginx = self.start(*peers.nginx_rtmp(self.directory, self.port, record=True))
+        peers.until(lambda: peers.listens(self.port))
 
     def record(self, audio="", properties=""):
         """What was sent, and nginx' recording of it."""

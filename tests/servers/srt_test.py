@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 import socket
 
+import peers
 import support
 
 TOLERANCE = 0.001
@@ -13,7 +14,7 @@ LINGER = 1  # srtsink drops on its way to NULL what its peer has not taken yet, 
 class Srt(support.TestCase):
     def receive(self, mode, audio="", properties=""):
         """What was sent, and what srt-live-transmit got."""
-        url = f"srt://127.0.0.1:{support.free_port(socket.SOCK_DGRAM)}?mode="
+        url = f"srt://127.0.0.1:{peers.free_port(socket.SOCK_DGRAM)}?mode="
         recording = self.path("wan.ts")
         with open(recording, "wb") as file:
             receiver = self.start("srt-live-transmit", "-q", "-a:no", url + mode, "file://con", stdout=file)

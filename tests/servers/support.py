@@ -8,7 +8,6 @@ import concurrent.futures
 import itertools
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import tempfile
@@ -17,6 +16,7 @@ import time
 import unittest
 
 import gi
+from peers import ffprobe
 
 gi.require_version("Gst", "1.0")
 from gi.repository import Gst  # noqa: E402
@@ -32,36 +32,6 @@ SOURCE = f"wansrc name=src is-live=true num-clips=2 num-frames={CLIP}"
 CAPS = f"video/x-raw,format=I420,width=64,height=48,framerate={FPS}/1"
 H264 = "x264enc tune=zerolatency key-int-max=32 ! h264parse"
 SILENCE = "audiotestsrc name=audio is-live=true wave=silence ! audio/x-raw,rate=48000,channels=2"
-
-
-def until(condition, seconds=60):
-    """What `condition` returns, once it is true."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > end:
-            raise TimeoutError
-        time.sleep(0.05)
-    return value
-
-
-def free_port(kind=socket.SOCK_STREAM):
-    with socket.socket(socket.AF_INET, kind) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def listens(port):
-    with socket.socket() as s:
-        return s.connect_ex(("127.0.0.1", port)) == 0
-
-
-def ffprobe(*arguments):
-    """What ffprobe prints: a list of values for each line. If it complains, that is raised."""
-    command = ["ffprobe", "-v", "error", "-of", "csv=p=0", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode or done.stderr:
-        raise RuntimeError(f"{command}: {done.stderr}")
-    return [line.strip(",").split(",") for line in done.stdout.split("\n") if line.strip(",")]
 
 
 def frames_of(file, *options):

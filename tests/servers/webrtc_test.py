@@ -5,6 +5,7 @@ import itertools
 
 import gi
 
+import peers
 import support
 from support import Gst
 
@@ -95,7 +96,7 @@ class WebRtc(support.TestCase):
         self.play(receiver)
         self.play(show)
         self.assertTrue(show.over.wait(90))
-        support.until(lambda: len(receiver.frames[codec]) == len(show.video))
+        peers.until(lambda: len(receiver.frames[codec]) == len(show.video))
         # The end of the show is not that of the connection: there is no EOS on the bus of a webrtcbin.
         for pipeline in show, receiver:
             self.assertIsNone(pipeline.wait_for(Gst.MessageType.EOS, 0))
