@@ -17,7 +17,7 @@ extern "C" {
 #endif
 
 /** Raised by every change of this header. */
-#define WAN_ENGINE_ABI 3
+#define WAN_ENGINE_ABI 4
 /** Name of the library's entry, a WanEngineEntry. */
 #define WAN_ENGINE_ENTRY "wan_engine"
 
@@ -36,6 +36,20 @@ typedef struct WanError {
 } WanError;
 
 typedef enum WanDtype { WAN_DTYPE_AUTO, WAN_DTYPE_FLOAT32, WAN_DTYPE_BFLOAT16 } WanDtype;
+
+/** Of the experts' large matrices; FP8 needs bfloat16 and a GPU with FP8 tensor cores. */
+typedef enum WanQuantization { WAN_QUANTIZATION_NONE, WAN_QUANTIZATION_FP8 } WanQuantization;
+
+/** Where the experts' weights are while a clip is made. On the CPU all stand for RESIDENT. */
+typedef enum WanMemoryMode {
+  WAN_MEMORY_AUTO,       /* the first of the others that fits the free memory of the GPU */
+  WAN_MEMORY_RESIDENT,   /* both experts on the GPU */
+  WAN_MEMORY_ONE_EXPERT, /* one on the GPU, the other in page-locked host memory until its steps come */
+  WAN_MEMORY_STREAM      /* in page-locked host memory; blocks come to the GPU while the one before computes */
+} WanMemoryMode;
+
+/** Steps at which the experts' change is small take the last one over (an approximation). */
+typedef enum WanCache { WAN_CACHE_NONE, WAN_CACHE_FIRST_BLOCK } WanCache;
 
 typedef enum WanScheduler { WAN_SCHEDULER_AUTO, WAN_SCHEDULER_UNIPC, WAN_SCHEDULER_EULER } WanScheduler;
 
@@ -107,10 +121,21 @@ typedef struct WanCallbacks {
   bool (*followed)(void *user);
 } WanCallbacks;
 
+/** A low-rank addition to the experts' weights, merged when they are loaded. */
+typedef struct WanLora {
+  const char *path;   /* a .safetensors file, with the names of PEFT, kohya, the original Wan or ComfyUI */
+  double strength;    /* for transformer, A14B's high-noise expert; 0: not for it */
+  double strength_2;  /* for transformer_2, the low-noise expert; 0: not for it */
+} WanLora;
+
 typedef struct WanLoadOptions {
   const char *model_dir; /* a Diffusers directory */
   const char *device;    /* "auto", "cpu", "cuda" or "cuda:N" */
   WanDtype dtype;        /* AUTO: bfloat16 on CUDA, float32 on the CPU */
+  WanQuantization quantization;
+  WanMemoryMode memory;
+  const WanLora *loras;
+  size_t num_loras;
 } WanLoadOptions;
 
 typedef struct WanGenerateOptions {
@@ -124,6 +149,11 @@ typedef struct WanGenerateOptions {
   double guidance_scale, guidance_scale_2;
   double flow_shift;
   WanScheduler scheduler;
+  const double *sigmas; /* noise levels of the steps before the shift, falling, in 0 to 1, in place of `steps`;
+                           NULL: the scheduler's own. For EULER. */
+  size_t num_sigmas;
+  WanCache cache;
+  double cache_threshold; /* relative change of the first block's output up to which a step is taken over */
   WanPixelLayout layout; /* width and height say the video's size */
 } WanGenerateOptions;
 
