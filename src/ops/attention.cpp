@@ -6,9 +6,21 @@
 
 #include <cmath>
 
+#include "device.h"
+
 namespace wan {
 
 namespace {
+
+/// Below, the kernel for Hopper is not worth its start.
+constexpr int64_t kFewKeys = 1024;
+
+/// Whether the kernel for Hopper takes queries, keys or values.
+bool takes_heads(const at::Tensor &x) {
+  return x.scalar_type() == at::kBFloat16 && x.size(3) == 128 && x.stride(3) == 1 && x.stride(2) == 128 &&
+         x.stride(1) % 8 == 0 && x.stride(0) % 8 == 0 &&
+         reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0;
+}
 
 constexpr int64_t kScoresBytes = int64_t{256} << 20;
 
@@ -27,7 +39,21 @@ at::Tensor weights(const at::Tensor &q, const at::Tensor &k) {
 
 // The CUDA module registers its kernel.
 TORCH_LIBRARY_FRAGMENT(wan, library) {
+  library.def("attention_sm90(Tensor q, Tensor k, Tensor v) -> Tensor");
   library.def("scaled_softmax(Tensor scores, float scale) -> Tensor");
+}
+
+at::Tensor attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v) {
+  if (k.size(1) > kFewKeys && compute_capability(q.device()) / 10 == 9 && takes_heads(q) && takes_heads(k) &&
+      takes_heads(v)) {
+    static const auto operation =
+        c10::Dispatcher::singleton()
+            .findSchemaOrThrow("wan::attention_sm90", "")
+            .typed<at::Tensor(const at::Tensor &, const at::Tensor &, const at::Tensor &)>();
+    return operation.call(q, k, v);
+  }
+  return at::scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+      .transpose(1, 2);
 }
 
 at::Tensor wide_head_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v) {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "device.h"
+#include "ops/attention.h"
 #include "ops/modulation.h"
 #include "ops/rotary_norm.h"
 
@@ -37,9 +38,7 @@ WanAttention::KeyValue WanAttention::key_value(const at::Tensor &x) const {
 }
 
 at::Tensor WanAttention::attend(const at::Tensor &query, const KeyValue &key_value) const {
-  const at::Tensor out = at::scaled_dot_product_attention(
-      query.transpose(1, 2), key_value.key.transpose(1, 2), key_value.value.transpose(1, 2));
-  return to_out_(out.transpose(1, 2).flatten(2).to(query.scalar_type()));
+  return to_out_(attention(query, key_value.key, key_value.value).flatten(2).to(query.scalar_type()));
 }
 
 at::Tensor WanAttention::self_attention(const at::Tensor &x, const RotaryEmbedding &rotary) const {

@@ -37,5 +37,6 @@ void print(const Report &report, bool as_json);
 // The subcommands. argv[0] is the subcommand's name.
 void generate(int argc, char **argv);
 void decode(int argc, char **argv);
+void transformer(int argc, char **argv);
 
 }  // namespace wan::bench

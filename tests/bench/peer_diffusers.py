@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Diffusers' figures beside wan-bench's: run both in one go on one machine.
 
-  a14b      one A14B forward (bfloat16) and one z16 decode (float32), 832x480, 81 frames, random weights, on CUDA
-  tiny      the embedded model, 160x96, 33 frames, 16 steps, float32 on the CPU
-  decode    the z16 decoder chunk by chunk to a file, random weights: on CUDA (bfloat16) sequential and asynchronous,
-            on the CPU (float32) sequential
-  quality   how far bfloat16 decodes, Diffusers' and ours, are from Diffusers' float32, random and embedded weights
+  transformer  one forward of A14B's denoiser (bfloat16), random weights, on CUDA
+  tiny         the embedded model, 160x96, 33 frames, 16 steps, float32 on the CPU
+  decode       the z16 decoder chunk by chunk to a file, random weights: on CUDA (bfloat16) sequential and asynchronous,
+               on the CPU (float32) sequential
+  quality      how far bfloat16 decodes, Diffusers' and ours, are from Diffusers' float32, random and embedded weights
 
 `peer_diffusers.py PART --help` lists the options. Needs torch 2.11.0 and diffusers 0.40.0 (tiny also transformers
 5.17.0). Each result is a line of JSON.
@@ -48,20 +48,26 @@ def timed(what, function, repeats):
     return out
 
 
-def a14b(_):
-    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+def transformer(options):
+    from diffusers import WanTransformer3DModel
+    width, height = map(int, options.size.split("x"))
     with torch.device("cuda"):
         torch.set_default_dtype(torch.bfloat16)
-        transformer = WanTransformer3DModel(num_layers=40).to(torch.bfloat16).eval()
-        latents, text = torch.randn(1, 16, 21, 60, 104), torch.randn(1, 512, 4096)
+        model = WanTransformer3DModel(num_layers=options.layers).to(torch.bfloat16).eval()
+        latents = torch.randn(1, 16, (options.frames - 1) // 4 + 1, height // 8, width // 8)
+        text = torch.randn(1, 512, 4096)
         torch.set_default_dtype(torch.float32)
         timestep = torch.tensor([900])
-        timed("Diffusers A14B forward, bfloat16", lambda: transformer(latents, timestep, text, return_dict=False), 3)
-        del transformer
-        torch.cuda.empty_cache()
-        vae = AutoencoderKLWan().eval()
-        z = torch.randn(1, 16, 21, 60, 104)
-        timed("Diffusers z16 decode to the host, float32", lambda: vae.decode(z, return_dict=False)[0].cpu(), 2)
+    seconds = []
+    for _ in range(options.repeat + 1):
+        synchronize()
+        start = time.perf_counter()
+        model(latents, timestep, text, return_dict=False)
+        synchronize()
+        seconds.append(round(time.perf_counter() - start, 4))
+    report(what="Diffusers transformer", size=options.size, frames=options.frames, layers=options.layers, dtype="bf16",
+           first_s=seconds[0], seconds=seconds[1:], seconds_p50=statistics.median(seconds[1:]),
+           peak_gpu_gb=torch.cuda.max_memory_allocated() / 1e9)
 
 
 def tiny(_):
@@ -267,8 +273,13 @@ def quality(options):
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(required=True, metavar="PART")
-    for name, function in (("a14b", a14b), ("tiny", tiny)):
-        parts.add_parser(name).set_defaults(run=function)
+    parts.add_parser("tiny").set_defaults(run=tiny)
+    part = parts.add_parser("transformer", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    part.set_defaults(run=transformer)
+    part.add_argument("--size", default="832x480")
+    part.add_argument("--frames", type=int, default=81)
+    part.add_argument("--layers", type=int, default=40)
+    part.add_argument("--repeat", type=int, default=3, help="measured forwards, after one to warm up")
     for name, function, latent_frames in (("decode", decode, 41), ("quality", quality, 5)):
         part = parts.add_parser(name, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         part.set_defaults(run=function)

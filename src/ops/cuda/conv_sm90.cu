@@ -12,6 +12,7 @@
 #include <algorithm>
 
 #include "ops/cuda/hopper.cuh"
+#include "ops/cuda/tensor_map.h"
 
 namespace wan::sm90 {
 
@@ -355,11 +356,13 @@ __device__ void consume(const Params &params, Shared<kN, kTaps> &shared) {
           const int row = (first + i) / kTaps, column = (first + i) % kTaps;
 #pragma unroll
           for (int k = 0; k < kRowBytes; k += 32) {  // 16 channels
-            const uint64_t b = operand_descriptor(weights + i * Layout::kTapBytes + k, 8 * kRowBytes);
+            const uint64_t b =
+                operand_descriptor(Swizzle::k64, weights + i * Layout::kTapBytes + k, 8 * kRowBytes);
 #pragma unroll
             for (int product = 0; product < kProducts; ++product) {
               const int offset = row * kPixelRow + (product * kProductWidth + column) * kRowBytes + k;
-              wgmma<kN>(d[product], operand_descriptor(pixels + offset, kPixelRow), b, accumulate);
+              wgmma<kN>(d[product], operand_descriptor(Swizzle::k64, pixels + offset, kPixelRow), b,
+                        accumulate);
             }
             accumulate = 1;
           }
@@ -413,31 +416,14 @@ __global__ void __launch_bounds__(kThreads, 1) conv_kernel(const __grid_constant
   }
 }
 
-using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
-
-EncodeTiled encode_tiled() {
-  static const EncodeTiled function = [] {
-    void *symbol = nullptr;
-    cudaDriverEntryPointQueryResult found;
-    cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &symbol, 12000, cudaEnableDefault, &found);
-    return reinterpret_cast<EncodeTiled>(symbol);
-  }();
-  return function;
-}
-
 /// A frame [height, width, channels], read in boxes of so many pixels and a block of channels.
 bool map_frame(const Conv &conv, const void *frame, cuuint32_t box_width, cuuint32_t box_height,
                CUtensorMap *map) {
   const auto channels = static_cast<cuuint64_t>(conv.in_channels),
              width = static_cast<cuuint64_t>(conv.width);
-  const cuuint64_t sizes[] = {channels, width, static_cast<cuuint64_t>(conv.height)};
-  const cuuint64_t strides[] = {channels * 2, width * channels * 2};
-  const cuuint32_t box[] = {kChannelBlock, box_width, box_height};
-  const cuuint32_t steps[] = {1, 1, 1};
-  return encode_tiled() && encode_tiled()(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void *>(frame),
-                                          sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                                          CU_TENSOR_MAP_SWIZZLE_64B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-                                          CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+  return make_tensor_map(
+      map, frame, ElementType::kBfloat16, {channels, width, static_cast<cuuint64_t>(conv.height)},
+      {channels * 2, width * channels * 2}, {kChannelBlock, box_width, box_height}, Swizzle::k64);
 }
 
 int multiprocessors() {

@@ -7,6 +7,9 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include <cmath>
+
+#include "ops/cuda/attention_sm90.h"
 #include "ops/cuda/conv_sm90.h"
 #include "ops/cuda/frames_to_pixels.h"
 #include "ops/cuda/modulation.h"
@@ -104,6 +107,31 @@ at::Tensor rotary_rms_norm_cuda(const at::Tensor &x, const at::Tensor &weight, c
   return out;
 }
 
+sm90::HeadRows head_rows(const at::Tensor &x) {
+  return {x.const_data_ptr(), x.stride(1), x.stride(0)};
+}
+
+/// What the kernel gives from q, into `out`, and keys of that shape.
+sm90::Attention attention_of(const at::Tensor &q, at::IntArrayRef keys, const at::Tensor &out) {
+  TORCH_CHECK(q.dim() == 4 && q.size(3) == sm90::kAttentionHeadDim && keys[0] == q.size(0) &&
+              keys[2] == q.size(2) && keys[3] == q.size(3));
+  return {static_cast<int>(q.size(0)),
+          static_cast<int>(q.size(1)),
+          static_cast<int>(keys[1]),
+          static_cast<int>(q.size(2)),
+          1.0f / std::sqrt(static_cast<float>(q.size(3))),
+          bfloat16_data(out)};
+}
+
+at::Tensor attention_sm90_cuda(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v) {
+  TORCH_CHECK(k.sizes() == v.sizes());
+  const c10::cuda::CUDAGuard guard(q.device());
+  at::Tensor out = at::empty(q.sizes(), q.options());
+  C10_CUDA_CHECK(sm90::launch_attention(attention_of(q, k.sizes(), out), head_rows(q), head_rows(k),
+                                        head_rows(v), c10::cuda::getCurrentCUDAStream()));
+  return out;
+}
+
 at::Tensor scaled_softmax_cuda(const at::Tensor &scores, double scale) {
   const int64_t columns = scores.size(-1);
   constexpr int64_t kStaticBytes = 1024;  // what the kernel has besides its row
@@ -184,6 +212,7 @@ TORCH_LIBRARY_FRAGMENT(wan, library) {
 }
 
 TORCH_LIBRARY_IMPL(wan, CUDA, library) {
+  library.impl("attention_sm90", attention_sm90_cuda);
   library.impl("gated_residual", gated_residual_cuda);
   library.impl("layer_norm", layer_norm_cuda);
   library.impl("rms_norm", rms_norm_cuda);

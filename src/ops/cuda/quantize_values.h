@@ -1,0 +1,23 @@
+// Values of attention in e4m3 as launch_attention_fp8() takes them.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace wan {
+
+/// [batch, tokens, heads, 128]; strides in elements.
+struct ValueRows {
+  const __nv_bfloat16 *data;
+  int tokens;
+  int64_t token_stride, batch_stride;
+};
+
+/// out: [batch, heads, 128, columns] e4m3; columns: tokens rounded up to a multiple of 16, the last ones zero.
+/// scale: [batch, heads, 128], of each channel.
+cudaError_t launch_quantize_values(const ValueRows &rows, int batch, int heads, int64_t columns, void *out,
+                                   float *scale, cudaStream_t stream);
+
+}  // namespace wan

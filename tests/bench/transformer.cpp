@@ -1,0 +1,158 @@
+// wan-bench transformer: one forward of A14B's denoiser with random weights, and where its time goes.
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+
+#include "common.h"
+#include "device.h"
+#include "random_weights.h"
+#include "trace.h"
+#include "transformer/wan_transformer_3d.h"
+
+namespace wan::bench {
+namespace {
+
+struct Options {
+  char *size = nullptr, *device = nullptr, *dtype = nullptr;
+  int frames = 81, layers = 40, repeat = 3;
+  gboolean ops = FALSE, json = FALSE;
+};
+
+Options parse(int argc, char **argv) {
+  Options options;
+  const GOptionEntry entries[] = {
+      {"size", 0, 0, G_OPTION_ARG_STRING, &options.size, "size of the video (832x480)", "WxH"},
+      {"frames", 0, 0, G_OPTION_ARG_INT, &options.frames, "number of frames (81)", "N"},
+      {"layers", 0, 0, G_OPTION_ARG_INT, &options.layers, "transformer blocks (40)", "N"},
+      {"device", 0, 0, G_OPTION_ARG_STRING, &options.device, "auto, cpu, cuda or cuda:N (auto)", "D"},
+      {"dtype", 0, 0, G_OPTION_ARG_STRING, &options.dtype, "fp32, bf16 or fp8 (bf16)", "T"},
+      {"repeat", 0, 0, G_OPTION_ARG_INT, &options.repeat, "forwards to time, after one to warm up (3)", "N"},
+      {"ops", 0, 0, G_OPTION_ARG_NONE, &options.ops, "list the GPU's kernels by their time", nullptr},
+      {"json", 0, 0, G_OPTION_ARG_NONE, &options.json, "print JSON", nullptr},
+      {}};
+  parse_options("A forward of the denoiser, A14B's with random weights", entries, argc, argv);
+  return options;
+}
+
+/// Of the published architecture: products of matrices and attention.
+double forward_operations(const TransformerConfig &config, int64_t tokens) {
+  const auto n = static_cast<double>(tokens), d = static_cast<double>(config.inner_dim());
+  const double self = 8 * n * d * d + 4 * n * n * d, cross = 4 * n * d * d + 4 * n * 512 * d;
+  const double feed_forward = 4 * n * d * static_cast<double>(config.ffn_dim);
+  return static_cast<double>(config.num_layers) * (self + cross + feed_forward);
+}
+
+/// What a kernel is for, by its name.
+std::string operation_of(const std::string &kernel) {
+  static const std::pair<const char *, const char *> names[] = {
+      {"attention_kernel", "attention"},
+      {"sdpa", "attention"},
+      {"flash", "attention"},
+      {"fmha", "attention"},
+      {"channel_max", "quantization"},
+      {"transpose_kernel", "quantization"},
+      {"quantize", "quantization"},
+      {"scale_kernel", "quantization"},
+      {"layer_norm", "norms, gates, RoPE, GELU"},
+      {"rms_norm", "norms, gates, RoPE, GELU"},
+      {"RMSNorm", "norms, gates, RoPE, GELU"},
+      {"gated_residual", "norms, gates, RoPE, GELU"},
+      {"Gelu", "norms, gates, RoPE, GELU"},
+      {"gelu", "norms, gates, RoPE, GELU"},
+      {"elementwise", "norms, gates, RoPE, GELU"},
+      {"gemm", "matrix products"},
+      {"cutlass", "matrix products"},
+      {"nvjet", "matrix products"},
+      {"xmma", "matrix products"},
+  };
+  for (const auto &[part, operation] : names)
+    if (kernel.find(part) != std::string::npos) return operation;
+  return "other";
+}
+
+Report operation_table(const Timeline &timeline) {
+  Timeline named = timeline;
+  for (Interval &interval : named) interval.name = operation_of(interval.name);
+  return kernel_table(named);
+}
+
+/// A forward's input, made once.
+struct Denoiser {
+  Denoiser(const Options &options, at::Device device)
+      : size(parse_size(options.size ? options.size : "832x480")),
+        config(a14b_config(options.layers).transformer),
+        weights(random_components(device)->open("transformer")),
+        transformer(config, Weights(*weights, parse_dtype(options.dtype ? options.dtype : "bf16"),
+                                    WanTransformer3DModel::kKeepInFp32)),
+        latents(
+            at::randn({1, config.in_channels, (options.frames - 1) / 4 + 1, size.height / 8, size.width / 8})
+                .to(device)),
+        text(transformer.encode_text(at::randn({1, 512, config.text_dim}).to(device))),
+        rotary(transformer.rotary(latents.size(2), latents.size(3), latents.size(4))) {}
+
+  double forward() const {
+    synchronize(latents.device());
+    const Clock::time_point start = Clock::now();
+    transformer(latents, /*timestep=*/900, text, rotary, RunContext({}));
+    synchronize(latents.device());
+    return seconds_since(start);
+  }
+  double operations() const {
+    return forward_operations(config, latents.size(2) * (latents.size(3) / config.patch_height) *
+                                          (latents.size(4) / config.patch_width));
+  }
+
+  const Size size;
+  const TransformerConfig config;
+  const std::unique_ptr<WeightSource> weights;
+  const WanTransformer3DModel transformer;
+  const at::Tensor latents;
+  const WanTransformer3DModel::TextContext text;
+  const RotaryEmbedding rotary;
+};
+
+Report run(const Options &options) {
+  const c10::InferenceMode inference;
+  if (options.repeat < 1) throw invalid("--repeat must be above 0");
+  const at::Device device = parse_device(options.device ? options.device : "auto");
+  const Denoiser denoiser(options, device);
+  const double first = denoiser.forward();
+  std::vector<double> seconds;
+  for (int i = 0; i < options.repeat; ++i) seconds.push_back(denoiser.forward());
+  std::vector<double> sorted = seconds;
+  std::sort(sorted.begin(), sorted.end());
+  const double median = sorted[sorted.size() / 2];
+  Report report = {{"what", "transformer"},
+                   {"device", device.str()},
+                   {"size", std::to_string(denoiser.size.width) + "x" + std::to_string(denoiser.size.height)},
+                   {"frames", options.frames},
+                   {"layers", options.layers},
+                   {"dtype", options.dtype ? options.dtype : "bf16"},
+                   {"first_s", first},
+                   {"seconds", seconds},
+                   {"seconds_p50", median},
+                   {"tflop", denoiser.operations() / 1e12},
+                   {"tflop_per_s", denoiser.operations() / 1e12 / median},
+                   {"peak_gpu_gb", static_cast<double>(memory_in_use(device).gpu_peak_bytes) / 1e9}};
+  if (options.ops) {
+    Trace trace(device, /*chunks=*/false);
+    denoiser.forward();
+    const Timeline timeline = trace.finish();
+    const Coverage busy = coverage(timeline, {Lane::kKernel});
+    report["busy"] = busy.share;
+    report["longest_gap_us"] = busy.longest_gap_us;
+    report["operations"] = operation_table(timeline);
+    report["kernels"] = kernel_table(timeline);
+  }
+  return report;
+}
+
+}  // namespace
+
+void transformer(int argc, char **argv) {
+  const Options options = parse(argc, argv);
+  print(run(options), options.json);
+}
+
+}  // namespace wan::bench

@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""The table of A14B's forward in docs/performance.md: ours and Diffusers', one after the other on one GPU.
+
+Writes OUT/transformer.md and OUT/transformer.json. Needs what peer_diffusers.py transformer needs.
+"""
+import argparse
+import json
+import os
+import sys
+
+from decode import HERE, run
+
+COLUMNS = ("size", "denoiser", "seconds", "× Diffusers", "TFLOP/s", "GPU busy", "peak GPU memory")
+
+
+def run_ours(options, size, dtype):
+    return run([options.wan_bench, "transformer", "--json", "--ops", "--size", size, "--dtype", dtype,
+                "--frames", str(options.frames), "--layers", str(options.layers), "--repeat", str(options.repeat)])
+
+
+def run_diffusers(options, size):
+    return run([sys.executable, os.path.join(HERE, "peer_diffusers.py"), "transformer", "--size", size,
+                "--frames", str(options.frames), "--layers", str(options.layers), "--repeat", str(options.repeat)])
+
+
+def row(result, results):
+    of_size = [r for r in results if r["size"] == result["size"]]
+    peer = next((r["seconds_p50"] for r in of_size if r["what"] == "Diffusers transformer"), None)
+    tflop = next(r["tflop"] for r in of_size if "tflop" in r)
+    seconds = result["seconds_p50"]
+    name = ("Diffusers " if result["what"] == "Diffusers transformer" else "ours ") + result["dtype"]
+    return (result["size"], name, f"{seconds:.3f}", f"{peer / seconds:.2f}" if peer else "not run",
+            f"{tflop / seconds:.0f}", f"{100 * result['busy']:.1f} %" if "busy" in result else "not traced",
+            f"{result['peak_gpu_gb']:.1f} GB")
+
+
+def operations(results):
+    """A table of milliseconds: an operation a row, a run a column."""
+    runs = [r for r in results if "operations" in r]
+    names = list(dict.fromkeys(o["name"] for r in runs for o in r["operations"]))
+    lines = [("ms", *(f"{r['dtype']} {r['size']}" for r in runs)), ("---",) * (1 + len(runs))]
+    for name in names:
+        ms = [next((o["ms"] for o in r["operations"] if o["name"] == name), 0) for r in runs]
+        lines.append((name, *(f"{m:.1f}" for m in ms)))
+    return lines
+
+
+def table(lines):
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--wan-bench", default="build/tests/bench/wan-bench")
+    parser.add_argument("--sizes", nargs="+", default=["832x480", "1280x720"])
+    parser.add_argument("--dtypes", nargs="+", default=["bf16", "fp8"])
+    parser.add_argument("--frames", type=int, default=81)
+    parser.add_argument("--layers", type=int, default=40)
+    parser.add_argument("--repeat", type=int, default=3, help="measured forwards of each")
+    parser.add_argument("--no-diffusers", action="store_true")
+    parser.add_argument("--out", default=".", help="an existing directory")
+    return parser.parse_args()
+
+
+def main():
+    options = parse()
+    results = []
+    for size in options.sizes:
+        for dtype in options.dtypes:
+            results += run_ours(options, size, dtype)
+        if not options.no_diffusers:
+            results += run_diffusers(options, size)
+    text = table([COLUMNS, ("---",) * len(COLUMNS)] + [row(r, results) for r in results])
+    text += "\n" + table(operations(results))
+    with open(os.path.join(options.out, "transformer.json"), "w") as file:
+        json.dump(results, file, indent=1)
+    with open(os.path.join(options.out, "transformer.md"), "w") as file:
+        file.write(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
