@@ -12,12 +12,18 @@ namespace wan {
 
 namespace {
 
-/// Below, the kernel for Hopper is not worth its start.
+/// Below, the kernels for Hopper are not worth their start.
 constexpr int64_t kFewKeys = 1024;
 
-/// Whether the kernel for Hopper takes queries, keys or values.
+constexpr int64_t kHeadDim = 128;
+
+/// Whether the kernels for Hopper are worth it.
+bool is_for_sm90(at::Device device, int64_t num_keys, int64_t head_dim) {
+  return num_keys > kFewKeys && head_dim == kHeadDim && compute_capability(device) / 10 == 9;
+}
+
 bool takes_heads(const at::Tensor &x) {
-  return x.scalar_type() == at::kBFloat16 && x.size(3) == 128 && x.stride(3) == 1 && x.stride(2) == 128 &&
+  return x.scalar_type() == at::kBFloat16 && x.stride(3) == 1 && x.stride(2) == kHeadDim &&
          x.stride(1) % 8 == 0 && x.stride(0) % 8 == 0 &&
          reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0;
 }
@@ -40,12 +46,12 @@ at::Tensor weights(const at::Tensor &q, const at::Tensor &k) {
 // The CUDA module registers its kernel.
 TORCH_LIBRARY_FRAGMENT(wan, library) {
   library.def("attention_sm90(Tensor q, Tensor k, Tensor v) -> Tensor");
+  library.def("fp8_attention_sm90(Tensor q, Tensor k, Tensor v, Tensor? v_bias) -> Tensor");
   library.def("scaled_softmax(Tensor scores, float scale) -> Tensor");
 }
 
 at::Tensor attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v) {
-  if (k.size(1) > kFewKeys && compute_capability(q.device()) / 10 == 9 && takes_heads(q) && takes_heads(k) &&
-      takes_heads(v)) {
+  if (is_for_sm90(q.device(), k.size(1), k.size(3)) && takes_heads(q) && takes_heads(k) && takes_heads(v)) {
     static const auto operation =
         c10::Dispatcher::singleton()
             .findSchemaOrThrow("wan::attention_sm90", "")
@@ -54,6 +60,20 @@ at::Tensor attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor 
   }
   return at::scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
       .transpose(1, 2);
+}
+
+bool has_fp8_attention(at::Device device, int64_t num_keys, int64_t head_dim) {
+  return is_for_sm90(device, num_keys, head_dim);
+}
+
+at::Tensor fp8_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
+                         const at::Tensor &v_bias) {
+  static const auto operation =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("wan::fp8_attention_sm90", "")
+          .typed<at::Tensor(const at::Tensor &, const at::Tensor &, const at::Tensor &,
+                            const std::optional<at::Tensor> &)>();
+  return operation.call(q, k, v, v_bias.defined() ? std::optional(v_bias) : std::nullopt);
 }
 
 at::Tensor wide_head_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v) {

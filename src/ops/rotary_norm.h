@@ -1,14 +1,18 @@
-// How queries and keys of self-attention are made from their projections.
+// How queries and keys of attention are made from their projections.
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include "ops/linear.h"
 
 namespace wan {
 
-/// RMS norm over all heads together, in float32 and rounded to x's dtype; then adjacent pairs of channels are
-/// turned, in float32 again and rounded once. x: [B, L, D]; weight: [D], of x's dtype; cos, sin: [L, 1,
-/// head_dim / 2], float32. Returns [B, L, heads, head_dim].
-at::Tensor rotary_rms_norm(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &cos,
-                           const at::Tensor &sin, double eps);
+/// RMS norm over all heads together, in float32 and rounded to x's dtype. x: [B, L, D]; weight: [D], of x's
+/// dtype. Returns [B, L, D].
+at::Tensor heads_rms_norm(const Product &x, const at::Tensor &weight, double eps);
+
+/// The same, and then adjacent pairs of channels are turned, in float32 again and rounded once: to x's dtype,
+/// or to e4m3, whose range needs no scale for what a norm gives. cos, sin: [L, 1, head_dim / 2], float32.
+/// Returns [B, L, heads, head_dim].
+at::Tensor rotary_rms_norm(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
+                           const at::Tensor &sin, double eps, bool quantizes = false);
 
 }  // namespace wan

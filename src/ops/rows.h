@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 
 #include "ops/row_limits.h"
 
@@ -15,9 +16,20 @@ inline bool is_aligned(const at::Tensor &x) {
 }
 
 /// x: [B, L, D].
-inline bool takes_rows(const at::Tensor &x) {
+inline bool takes_rows(const at::Tensor &x, int64_t max_channels = kMaxRowChannels) {
   return x.is_cuda() && x.dim() == 3 && x.scalar_type() == at::kBFloat16 && x.is_contiguous() &&
-         is_aligned(x) && x.size(-1) % kRowVector == 0 && x.size(-1) <= kMaxRowChannels;
+         is_aligned(x) && x.size(-1) % kRowVector == 0 && x.size(-1) <= max_channels;
+}
+
+/// A row that is added to all of x, [D], or undefined.
+inline bool takes_bias(const at::Tensor &bias, const at::Tensor &x) {
+  return !bias.defined() || (bias.device() == x.device() && bias.scalar_type() == x.scalar_type() &&
+                             bias.is_contiguous() && is_aligned(bias));
+}
+
+/// As the dispatcher takes a tensor that may be undefined.
+inline std::optional<at::Tensor> optional(const at::Tensor &tensor) {
+  return tensor.defined() ? std::optional(tensor) : std::nullopt;
 }
 
 /// A factor or an addend, one row for all of x or for each of its batch: [1 or B, 1, D], float32.

@@ -11,17 +11,29 @@
 
 namespace wan {
 
-at::Tensor Linear::operator()(const at::Tensor &x) const {
-  return at::linear(x, weight, bias);
+Linear::Linear(const Weights &weights, int64_t in, int64_t out, WanQuantization quantization)
+    : Linear(weights("bias", {out}), quantization == WAN_QUANTIZATION_FP8
+                                         ? quantize_weight(weights("weight", {out, in}))
+                                         : QuantizedWeight{weights("weight", {out, in}), {}}) {}
+
+Product Linear::product(const Activations &x) const {
+  if (quantized()) return {quantized_product(x, weight_, scale_), bias_};
+  return {at::linear(x.values, weight_, bias_), {}};
 }
 
-WanAttention::WanAttention(const TransformerConfig &config, const Weights &weights)
+Activations Linear::gelu(const Activations &x, const Linear &next) const {
+  if (quantized()) return quantize_rows(product(x), /*applies_gelu=*/true);
+  return next.input(gelu_linear(x.values, weight_, bias_));
+}
+
+WanAttention::WanAttention(const TransformerConfig &config, const Weights &weights,
+                           WanQuantization quantization)
     : num_heads_(config.num_attention_heads),
       eps_(config.eps),
-      to_q_(weights / "to_q", config.inner_dim(), config.inner_dim()),
-      to_k_(weights / "to_k", config.inner_dim(), config.inner_dim()),
-      to_v_(weights / "to_v", config.inner_dim(), config.inner_dim()),
-      to_out_(weights / "to_out" / 0, config.inner_dim(), config.inner_dim()),
+      to_q_(weights / "to_q", config.inner_dim(), config.inner_dim(), quantization),
+      to_k_(weights / "to_k", config.inner_dim(), config.inner_dim(), quantization),
+      to_v_(weights / "to_v", config.inner_dim(), config.inner_dim(), quantization),
+      to_out_(weights / "to_out" / 0, config.inner_dim(), config.inner_dim(), quantization),
       norm_q_(weights("norm_q.weight", {config.inner_dim()})),
       norm_k_(weights("norm_k.weight", {config.inner_dim()})) {}
 
@@ -29,38 +41,42 @@ at::Tensor WanAttention::heads(const at::Tensor &x) const {
   return x.unflatten(-1, {num_heads_, -1});
 }
 
-at::Tensor WanAttention::query(const at::Tensor &x) const {
-  return heads(at::rms_norm(to_q_(x), norm_q_.sizes(), norm_q_, eps_));
-}
-
 WanAttention::KeyValue WanAttention::key_value(const at::Tensor &x) const {
-  return {heads(at::rms_norm(to_k_(x), norm_k_.sizes(), norm_k_, eps_)), heads(to_v_(x))};
+  const Activations input = to_k_.input(x);
+  return {heads(heads_rms_norm(to_k_.product(input), norm_k_, eps_)), heads(to_v_.product(input).sum())};
 }
 
-at::Tensor WanAttention::attend(const at::Tensor &query, const KeyValue &key_value) const {
-  return to_out_(attention(query, key_value.key, key_value.value).flatten(2).to(query.scalar_type()));
+Product WanAttention::project(const at::Tensor &attended) const {
+  return to_out_.product(to_out_.input(attended.flatten(2)));
 }
 
-at::Tensor WanAttention::self_attention(const at::Tensor &x, const RotaryEmbedding &rotary) const {
+Product WanAttention::self_attention(const Activations &x, const RotaryEmbedding &rotary) const {
+  const bool fp8 =
+      quantized() && has_fp8_attention(x.values.device(), x.values.size(1), x.values.size(2) / num_heads_);
   const auto rotated = [&](const Linear &projection, const at::Tensor &norm) {
-    return rotary_rms_norm(projection(x), norm, rotary.cos, rotary.sin, eps_);
+    return rotary_rms_norm(projection.product(x), norm, rotary.cos, rotary.sin, eps_, fp8);
   };
-  return attend(rotated(to_q_, norm_q_), {rotated(to_k_, norm_k_), heads(to_v_(x))});
+  const at::Tensor query = rotated(to_q_, norm_q_), key = rotated(to_k_, norm_k_);
+  const Product value = to_v_.product(x);
+  return project(fp8 ? fp8_attention(query, key, heads(value.values), value.bias)
+                     : attention(query, key, heads(value.sum())));
 }
 
-at::Tensor WanAttention::cross_attention(const at::Tensor &x, const KeyValue &text) const {
-  return attend(query(x), text);
+Product WanAttention::cross_attention(const Activations &x, const KeyValue &text) const {
+  const at::Tensor query = heads(heads_rms_norm(to_q_.product(x), norm_q_, eps_));
+  return project(attention(query, text.key, text.value));
 }
 
-WanTransformerBlock::WanTransformerBlock(const TransformerConfig &config, const Weights &weights)
+WanTransformerBlock::WanTransformerBlock(const TransformerConfig &config, const Weights &weights,
+                                         WanQuantization quantization)
     : eps_(config.eps),
       scale_shift_table_(weights("scale_shift_table", {1, 6, config.inner_dim()})),
-      attn1_(config, weights / "attn1"),
-      attn2_(config, weights / "attn2"),
+      attn1_(config, weights / "attn1", quantization),
+      attn2_(config, weights / "attn2", quantization),
       norm2_weight_(weights("norm2.weight", {config.inner_dim()})),
       norm2_bias_(weights("norm2.bias", {config.inner_dim()})),
-      ffn_in_(weights / "ffn.net.0.proj", config.inner_dim(), config.ffn_dim),
-      ffn_out_(weights / "ffn.net.2", config.ffn_dim, config.inner_dim()) {}
+      ffn_in_(weights / "ffn.net.0.proj", config.inner_dim(), config.ffn_dim, quantization),
+      ffn_out_(weights / "ffn.net.2", config.ffn_dim, config.inner_dim(), quantization) {}
 
 at::Tensor WanTransformerBlock::operator()(const at::Tensor &x, const WanAttention::KeyValue &text,
                                            const at::Tensor &timestep, const RotaryEmbedding &rotary) const {
@@ -69,21 +85,22 @@ at::Tensor WanTransformerBlock::operator()(const at::Tensor &x, const WanAttenti
   const at::Tensor &gate_attention = modulation[2], &shift_ffn = modulation[3];
   const at::Tensor &scale_ffn = modulation[4], &gate_ffn = modulation[5];
 
-  at::Tensor normed = modulated_norm(x, shift_attention, scale_attention, eps_);
-  at::Tensor y = gated_residual(x, attn1_.self_attention(normed, rotary), gate_attention);
+  const bool quantizes = attn1_.quantized();
+  const Activations attention_input = modulated_norm(x, shift_attention, scale_attention, eps_, quantizes);
+  at::Tensor y = gated_residual(x, attn1_.self_attention(attention_input, rotary), gate_attention);
 
-  normed = affine_norm(y, norm2_weight_, norm2_bias_, eps_);
-  y = y + attn2_.cross_attention(normed, text);
+  y = residual(y, attn2_.cross_attention(affine_norm(y, norm2_weight_, norm2_bias_, eps_, quantizes), text));
 
-  normed = modulated_norm(y, shift_ffn, scale_ffn, eps_);
-  at::Tensor hidden = ffn_in_(normed);
-  return gated_residual(y, ffn_out_(at::gelu_(hidden, "tanh")), gate_ffn);
+  const Activations hidden =
+      ffn_in_.gelu(modulated_norm(y, shift_ffn, scale_ffn, eps_, quantizes), /*next=*/ffn_out_);
+  return gated_residual(y, ffn_out_.product(hidden), gate_ffn);
 }
 
 const std::set<std::string> WanTransformer3DModel::kKeepInFp32 = {"time_embedder", "scale_shift_table",
                                                                   "norm1", "norm2", "norm3"};
 
-WanTransformer3DModel::WanTransformer3DModel(const TransformerConfig &config, const Weights &weights)
+WanTransformer3DModel::WanTransformer3DModel(const TransformerConfig &config, const Weights &weights,
+                                             WanQuantization quantization)
     : config_(config),
       dtype_(weights.dtype()),
       patch_weight_(weights("patch_embedding.weight", {config.inner_dim(), config.in_channels, 1,
@@ -99,7 +116,8 @@ WanTransformer3DModel::WanTransformer3DModel(const TransformerConfig &config, co
       scale_shift_table_(weights("scale_shift_table", {1, 2, config.inner_dim()})),
       proj_out_(weights / "proj_out", config.inner_dim(),
                 config.out_channels * config.patch_height * config.patch_width) {
-  for (int64_t i = 0; i < config.num_layers; ++i) blocks_.emplace_back(config, weights / "blocks" / i);
+  for (int64_t i = 0; i < config.num_layers; ++i)
+    blocks_.emplace_back(config, weights / "blocks" / i, quantization);
 }
 
 WanTransformer3DModel::TextContext WanTransformer3DModel::encode_text(const at::Tensor &text) const {
@@ -165,7 +183,7 @@ at::Tensor WanTransformer3DModel::operator()(const at::Tensor &latents, double t
     window.advance();
   }
   const std::vector<at::Tensor> head = (scale_shift_table_ + time.unsqueeze(1)).chunk(2, 1);
-  x = proj_out_(modulated_norm(x, /*shift=*/head[0], /*scale=*/head[1], config_.eps));
+  x = proj_out_(modulated_norm(x, /*shift=*/head[0], /*scale=*/head[1], config_.eps).values);
   return unpatchify(x, latents.sizes());
 }
 

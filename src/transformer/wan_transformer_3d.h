@@ -9,35 +9,54 @@
 
 #include "checkpoint/config.h"
 #include "checkpoint/weights.h"
+#include "ops/linear.h"
 #include "run_context.h"
 #include "transformer/rope.h"
 
 namespace wan {
 
-struct Linear {
-  Linear(const Weights &weights, int64_t in, int64_t out)
-      : weight(weights("weight", {out, in})), bias(weights("bias", {out})) {}
-  at::Tensor operator()(const at::Tensor &x) const;
+/// A matrix and a bias. Quantized, the matrix is in e4m3 with a scale for each output channel.
+class Linear {
+ public:
+  Linear(const Weights &weights, int64_t in, int64_t out,
+         WanQuantization quantization = WAN_QUANTIZATION_NONE);
 
-  const at::Tensor weight, bias;
+  at::Tensor operator()(const at::Tensor &x) const { return product(input(x)).sum(); }
+  /// The steps of it, where a kernel before or after takes over a part: what product() takes of x, and the
+  /// product.
+  Activations input(const at::Tensor &x) const { return quantized() ? quantize_rows(x) : Activations(x); }
+  Product product(const Activations &x) const;
+  /// gelu(product), as an input of `next`.
+  Activations gelu(const Activations &x, const Linear &next) const;
+
+  bool quantized() const { return scale_.defined(); }
+
+ private:
+  Linear(at::Tensor bias, QuantizedWeight weight)
+      : weight_(std::move(weight.weight)), bias_(std::move(bias)), scale_(std::move(weight.scale)) {}
+
+  const at::Tensor weight_, bias_;
+  const at::Tensor scale_;  // [out] float32, undefined unless quantized
 };
 
 /// Multi-head attention with RMS-normalised queries and keys (diffusers WanAttention and WanAttnProcessor).
 class WanAttention {
  public:
-  WanAttention(const TransformerConfig &config, const Weights &weights);
+  WanAttention(const TransformerConfig &config, const Weights &weights, WanQuantization quantization);
 
   /// Keys and values, [B, L, heads, head_dim].
   struct KeyValue {
     at::Tensor key, value;
   };
   KeyValue key_value(const at::Tensor &x) const;
-  at::Tensor self_attention(const at::Tensor &x, const RotaryEmbedding &rotary) const;
-  at::Tensor cross_attention(const at::Tensor &x, const KeyValue &text) const;
+  Product self_attention(const Activations &x, const RotaryEmbedding &rotary) const;
+  Product cross_attention(const Activations &x, const KeyValue &text) const;
+
+  bool quantized() const { return to_q_.quantized(); }
 
  private:
-  at::Tensor query(const at::Tensor &x) const;
-  at::Tensor attend(const at::Tensor &query, const KeyValue &key_value) const;
+  /// attended: [B, L, heads, head_dim].
+  Product project(const at::Tensor &attended) const;
   at::Tensor heads(const at::Tensor &x) const;
 
   const int64_t num_heads_;
@@ -50,7 +69,7 @@ class WanAttention {
 /// WanTransformerBlock).
 class WanTransformerBlock {
  public:
-  WanTransformerBlock(const TransformerConfig &config, const Weights &weights);
+  WanTransformerBlock(const TransformerConfig &config, const Weights &weights, WanQuantization quantization);
 
   /// x: [B, L, D]; timestep: [B, 6, D]; text: this block's keys and values of the prompt.
   at::Tensor operator()(const at::Tensor &x, const WanAttention::KeyValue &text, const at::Tensor &timestep,
@@ -70,7 +89,9 @@ class WanTransformer3DModel {
   /// Diffusers' _keep_in_fp32_modules.
   static const std::set<std::string> kKeepInFp32;
 
-  WanTransformer3DModel(const TransformerConfig &config, const Weights &weights);
+  /// quantization: of the blocks.
+  WanTransformer3DModel(const TransformerConfig &config, const Weights &weights,
+                        WanQuantization quantization = WAN_QUANTIZATION_NONE);
 
   /// What the denoiser keeps of a prompt for a whole run: each block's keys and values.
   using TextContext = std::vector<WanAttention::KeyValue>;

@@ -77,14 +77,26 @@ Report operation_table(const Timeline &timeline) {
   return kernel_table(named);
 }
 
+/// Which numbers the model has, and which its blocks multiply.
+struct Precision {
+  at::ScalarType dtype;
+  WanQuantization quantization;
+};
+
+Precision parse_precision(const std::string &name) {
+  if (name == "fp8") return {at::kBFloat16, WAN_QUANTIZATION_FP8};
+  return {parse_dtype(name), WAN_QUANTIZATION_NONE};
+}
+
 /// A forward's input, made once.
 struct Denoiser {
   Denoiser(const Options &options, at::Device device)
       : size(parse_size(options.size ? options.size : "832x480")),
         config(a14b_config(options.layers).transformer),
+        precision(parse_precision(options.dtype ? options.dtype : "bf16")),
         weights(random_components(device)->open("transformer")),
-        transformer(config, Weights(*weights, parse_dtype(options.dtype ? options.dtype : "bf16"),
-                                    WanTransformer3DModel::kKeepInFp32)),
+        transformer(config, Weights(*weights, precision.dtype, WanTransformer3DModel::kKeepInFp32),
+                    precision.quantization),
         latents(
             at::randn({1, config.in_channels, (options.frames - 1) / 4 + 1, size.height / 8, size.width / 8})
                 .to(device)),
@@ -105,6 +117,7 @@ struct Denoiser {
 
   const Size size;
   const TransformerConfig config;
+  const Precision precision;
   const std::unique_ptr<WeightSource> weights;
   const WanTransformer3DModel transformer;
   const at::Tensor latents;

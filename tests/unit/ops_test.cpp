@@ -7,11 +7,13 @@
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <iostream>
 #include <optional>
 #include <random>
 
 #include "common/tiny_model.h"
+#include "device.h"
 #include "ops/attention.h"
 #include "ops/modulation.h"
 #include "ops/rms_norm.h"
@@ -239,6 +241,112 @@ TEST_P(Ops, WideHeadAttention) {
   }
 }
 
+/// A few queries stand for all.
+at::Tensor plain_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, int64_t step) {
+  const auto heads_first = [](const at::Tensor &x) { return exact(x).transpose(1, 2); };
+  const at::Tensor queries = heads_first(q.slice(1, 0, q.size(1), step));
+  const at::Tensor scores = at::matmul(queries, heads_first(k).transpose(2, 3)) / std::sqrt(q.size(3));
+  return at::matmul(at::softmax(scores, -1), heads_first(v)).transpose(1, 2);
+}
+
+/// With few keys and many, which another kernel takes; with whole tiles of them and a rest; heads of all
+/// queries, keys and values side by side, as one projection would give them.
+TEST_P(Ops, Attention) {
+  for (const auto &[queries, keys, heads, head_dim] : {std::array<int64_t, 4>{1, 1, 1, 128},
+                                                       {130, 512, 3, 128},
+                                                       {300, 1056, 2, 128},
+                                                       {257, 1025, 2, 128},
+                                                       {40, 3000, 2, 128},
+                                                       {64, 1500, 2, 64}})
+    for (const int64_t batch : {1, 2}) {
+      const at::Tensor q = random({batch, queries, heads, head_dim});
+      const std::vector<at::Tensor> kv = random({batch, keys, 2 * heads, head_dim}).chunk(2, 2);
+      const at::Tensor out = attention(q, kv[0], kv[1]);
+      constexpr int64_t kStep = 13;
+      expect_near(out.slice(1, 0, queries, kStep).contiguous(), plain_attention(q, kv[0], kv[1], kStep),
+                  std::to_string(queries) + " queries, " + std::to_string(keys) + " keys");
+    }
+}
+
+double relative_error(const at::Tensor &out, const at::Tensor &reference) {
+  return ((exact(out) - exact(reference)).norm() / exact(reference).norm()).item<double>();
+}
+
+at::Tensor dequantized(const Activations &x) {
+  return exact(x.values) * exact(x.scale).view({x.values.size(0), x.values.size(1), 1});
+}
+
+TEST_P(Ops, QuantizeRows) {
+  for (const bool gelu : {false, true})
+    for (const auto &[tokens, channels] :
+         {std::pair<int64_t, int64_t>{1, 8}, {3, 5}, {33, 256}, {7, 5120}, {5, 13824}, {2, 14344}}) {
+      const std::string what = std::to_string(channels) + (gelu ? " channels, GELU" : " channels");
+      const at::Tensor x = random({2, tokens, channels}), bias = random({channels});
+      at::Tensor expected = x + bias;
+      if (gelu) expected = at::gelu(expected, "tanh");
+      const Activations out = quantize_rows({x, bias}, gelu);
+      EXPECT_EQ(out.values.scalar_type(), at::kFloat8_e4m3fn);
+      EXPECT_EQ(out.scale.sizes(), (std::vector<int64_t>{2 * tokens, 1}));
+      // Half of the last of three places, and the smallest numbers' distance; the GPU's GELU may be rounded
+      // otherwise.
+      const at::Tensor bound = exact(expected).abs() / 16 + exact(expected).abs().amax(-1, true) / 448 / 512;
+      EXPECT_TRUE(((dequantized(out) - exact(expected)).abs() <= bound * 1.08).all().item<bool>()) << what;
+      EXPECT_EQ(exact(out.values).abs().amax(-1).min().item<double>(), 448) << what;
+    }
+}
+
+TEST_P(Ops, QuantizeRowsOfZeros) {
+  const Activations out = quantize_rows(at::zeros({1, 2, 256}, at::dtype(GetParam()).device(test_device())));
+  EXPECT_EQ(dequantized(out).abs().max().item<double>(), 0);
+}
+
+/// FP8 is for some GPUs only.
+class Fp8 : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (compute_capability(test_device()) < 89) GTEST_SKIP() << "needs a GPU with FP8";
+  }
+  const c10::InferenceMode inference_;
+};
+
+at::Tensor random_bfloat16(at::IntArrayRef shape) {
+  return test::random(shape, at::kBFloat16);
+}
+
+TEST_F(Fp8, Product) {
+  const at::Tensor x = random_bfloat16({2, 33, 256}), weight = random_bfloat16({512, 256});
+  const Activations rows = quantize_rows(x);
+  const QuantizedWeight quantized = quantize_weight(weight);
+  const at::Tensor product = quantized_product(rows, quantized.weight, quantized.scale);
+  const at::Tensor matrix = exact(quantized.weight) * exact(quantized.scale).unsqueeze(-1);
+  EXPECT_LT(relative_error(product, at::matmul(dequantized(rows), matrix.t())), 5e-3);
+  EXPECT_LT(relative_error(product, at::matmul(exact(x), exact(weight).t())), 5e-2);
+}
+
+TEST_F(Fp8, NormsQuantizeAsRowsDo) {
+  const at::Tensor x = random_bfloat16({2, 33, 256});
+  const at::Tensor scale = test::random({1, 1, 256}, at::kFloat),
+                   shift = test::random({1, 1, 256}, at::kFloat);
+  const Activations quantized = modulated_norm(x, shift, scale, 1e-6, /*quantizes=*/true);
+  const Activations expected = quantize_rows(modulated_norm(x, shift, scale, 1e-6).values);
+  EXPECT_TRUE(at::equal(exact(quantized.values), exact(expected.values)));
+  EXPECT_TRUE(at::equal(quantized.scale, expected.scale));
+}
+
+/// Values whose mean is not zero show whether the sums of many keys keep their bits.
+TEST_F(Fp8, Attention) {
+  if (!has_fp8_attention(test_device(), 3000, 128)) GTEST_SKIP() << "needs a Hopper GPU";
+  for (const auto &[queries, keys] : {std::pair<int64_t, int64_t>{300, 1056}, {1000, 1111}, {257, 30000}})
+    for (const double mean : {0.0, 1.0}) {
+      const at::Tensor q = random_bfloat16({2, queries, 3, 128}), k = random_bfloat16({2, keys, 3, 128});
+      const at::Tensor v = random_bfloat16({2, keys, 3, 128}), bias = random_bfloat16({3 * 128}) + mean;
+      const at::Tensor out = fp8_attention(q.to(at::kFloat8_e4m3fn), k.to(at::kFloat8_e4m3fn), v, bias);
+      const at::Tensor plain = plain_attention(q, k, v + bias.view({3, 128}), 13);
+      EXPECT_LT(relative_error(out.slice(1, 0, queries, 13), plain), mean == 0 ? 0.06 : 0.02)
+          << keys << " keys";
+    }
+}
+
 constexpr double kEps = 1e-6;
 
 struct Tokens {
@@ -282,9 +390,10 @@ TEST_P(Ops, ModulatedNorm) {
     for (const bool for_each : {false, true}) {
       const at::Tensor x = random_tokens(size, GetParam());
       const std::vector<at::Tensor> rows = random_rows(size, for_each);
-      const at::Tensor out = modulated_norm(x, rows[0], rows[2], kEps);
+      const at::Tensor out = modulated_norm(x, rows[0], rows[2], kEps).values;
       expect_near(out, plain_layer_norm(x) * (1 + exact(rows[2])) + exact(rows[0]), describe(size));
-      expect_same_roundings(out, modulated_norm(x.cpu(), rows[0].cpu(), rows[2].cpu(), kEps), describe(size));
+      expect_same_roundings(out, modulated_norm(x.cpu(), rows[0].cpu(), rows[2].cpu(), kEps).values,
+                            describe(size));
     }
 }
 
@@ -293,16 +402,16 @@ TEST_P(Ops, AffineNorm) {
     const at::Tensor x = random_tokens(size, GetParam());
     const at::Tensor weight = test::random({size.channels}, at::kFloat);
     const at::Tensor bias = test::random({size.channels}, at::kFloat);
-    const at::Tensor out = affine_norm(x, weight, bias, kEps);
+    const at::Tensor out = affine_norm(x, weight, bias, kEps).values;
     expect_near(out, plain_layer_norm(x) * exact(weight) + exact(bias), describe(size));
-    expect_same_roundings(out, affine_norm(x.cpu(), weight.cpu(), bias.cpu(), kEps), describe(size));
+    expect_same_roundings(out, affine_norm(x.cpu(), weight.cpu(), bias.cpu(), kEps).values, describe(size));
   }
 }
 
 TEST_P(Ops, NormOfEqualValuesIsTheShift) {
   const at::Tensor x = at::full({1, 2, 72}, 3.0, at::dtype(GetParam()).device(test_device()));
   const at::Tensor shift = test::random({1, 1, 72}, at::kFloat), scale = test::random({1, 1, 72}, at::kFloat);
-  EXPECT_TRUE(at::equal(modulated_norm(x, shift, scale, kEps), shift.to(GetParam()).expand_as(x)));
+  EXPECT_TRUE(at::equal(modulated_norm(x, shift, scale, kEps).values, shift.to(GetParam()).expand_as(x)));
 }
 
 TEST_P(Ops, GatedResidual) {
@@ -317,11 +426,38 @@ TEST_P(Ops, GatedResidual) {
     }
 }
 
+TEST_P(Ops, ResidualOfAProductWithoutItsBias) {
+  for (const Tokens &size : kTokens) {
+    const at::Tensor x = random_tokens(size, GetParam()), branch = random_tokens(size, GetParam());
+    const at::Tensor bias = random({size.channels}), gate = random_rows(size, true)[1];
+    const at::Tensor sum = exact(branch) + exact(bias);
+    const double scale = (exact(x).abs() + sum.abs() * (1 + exact(gate).abs())).norm().item<double>();
+    expect_near(residual(x, {branch, bias}), exact(x) + sum, describe(size), scale);
+    expect_near(gated_residual(x, {branch, bias}, gate), exact(x) + sum * exact(gate), describe(size), scale);
+  }
+}
+
+TEST_P(Ops, HeadsRmsNorm) {
+  for (const Tokens &size : kTokens) {
+    const at::Tensor x = random_tokens(size, GetParam()), weight = random({size.channels});
+    const at::Tensor bias = random({size.channels});
+    const at::Tensor sum = exact(x + bias);  // rounded, as by an addition of its own
+    const at::Tensor normed = sum * at::rsqrt(sum.square().mean({-1}, true) + kEps) * exact(weight);
+    expect_near(heads_rms_norm({x, bias}, weight, kEps), normed, describe(size));
+  }
+}
+
+TEST_P(Ops, GeluLinear) {
+  const at::Tensor x = random({2, 33, 256}), weight = random({512, 256}) / 16, bias = random({512});
+  const at::Tensor product = at::matmul(exact(x), exact(weight).t()) + exact(bias);
+  expect_near(gelu_linear(x, weight.to(GetParam()), bias), at::gelu(product, "tanh"), "GELU");
+}
+
 TEST_P(Ops, TokensThatAreNotContiguous) {
   const at::Tensor x = random_tokens({2, 72, 40}, GetParam()).transpose(1, 2);
   const std::vector<at::Tensor> rows = random_rows({2, 40, 72}, true);
-  EXPECT_TRUE(at::allclose(exact(modulated_norm(x, rows[0], rows[2], kEps)),
-                           exact(modulated_norm(x.contiguous(), rows[0], rows[2], kEps)), 1e-2, 1e-2));
+  EXPECT_TRUE(at::allclose(exact(modulated_norm(x, rows[0], rows[2], kEps).values),
+                           exact(modulated_norm(x.contiguous(), rows[0], rows[2], kEps).values), 1e-2, 1e-2));
   EXPECT_TRUE(
       at::equal(gated_residual(x, x, rows[1]), gated_residual(x.contiguous(), x.contiguous(), rows[1])));
 }

@@ -15,7 +15,7 @@ __device__ const float *row_of(const RowFactor &factor, int64_t tokens) {
 template <int kVectors, bool kModulates>
 __global__ void __launch_bounds__(kRowThreads)
     layer_norm_kernel(const NarrowVector *x, Rows rows, RowFactor scale_rows, RowFactor shift_rows, float eps,
-                      NarrowVector *out) {
+                      void *out, float *out_scale) {
   const float *const scales = row_of(scale_rows, rows.tokens), *const shifts =
                                                                    row_of(shift_rows, rows.tokens);
   const int count = rows.channels / kRowVector;
@@ -34,22 +34,28 @@ __global__ void __launch_bounds__(kRowThreads)
       wide.values[c] = kModulates ? __fadd_rn(__fmul_rn(normed, scale.values[c] + 1.0f), shift.values[c])
                                   : fmaf(normed, scale.values[c], shift.values[c]);
     }
-    out[start + vector] = round_to_narrow(wide);
+    row.vectors[i] = round_to_narrow(wide);
   });
+  row.write(out, out_scale);
 }
 
+/// bias and gate may be null.
 __global__ void __launch_bounds__(kRowThreads)
-    gated_residual_kernel(const NarrowVector *x, const NarrowVector *branch, Rows rows, RowFactor gate_rows,
-                          NarrowVector *out) {
-  const float *const gates = row_of(gate_rows, rows.tokens);
+    gated_residual_kernel(const NarrowVector *x, const NarrowVector *branch, const NarrowVector *bias,
+                          Rows rows, RowFactor gate_rows, NarrowVector *out) {
+  const float *const gates = gate_rows.data ? row_of(gate_rows, rows.tokens) : nullptr;
   const int count = rows.channels / kRowVector;
   const int64_t start = static_cast<int64_t>(blockIdx.x) * count;
   for (int vector = static_cast<int>(threadIdx.x); vector < count; vector += kRowThreads) {
     WideVector sum = widen(x[start + vector]);
-    const WideVector addend = widen(branch[start + vector]), gate = load_wide(gates + vector * kRowVector);
+    WideVector addend = widen(branch[start + vector]), gate{};
+    if (bias) addend = sum_of(addend, widen(bias[vector]));
+    if (gates) gate = load_wide(gates + vector * kRowVector);
 #pragma unroll
-    for (int c = 0; c < kRowVector; ++c)
-      sum.values[c] = __fadd_rn(sum.values[c], __fmul_rn(addend.values[c], gate.values[c]));
+    for (int c = 0; c < kRowVector; ++c) {
+      if (gates) addend.values[c] = __fmul_rn(addend.values[c], gate.values[c]);
+      sum.values[c] = __fadd_rn(sum.values[c], addend.values[c]);
+    }
     out[start + vector] = round_to_narrow(sum);
   }
 }
@@ -61,22 +67,22 @@ unsigned blocks(const Rows &rows) {
 }  // namespace
 
 cudaError_t launch_layer_norm(const __nv_bfloat16 *x, const Rows &rows, const RowFactor &scale,
-                              const RowFactor &shift, bool modulates, float eps, __nv_bfloat16 *out,
+                              const RowFactor &shift, bool modulates, float eps, void *out, float *out_scale,
                               cudaStream_t stream) {
   const auto *const from = reinterpret_cast<const NarrowVector *>(x);
-  auto *const to = reinterpret_cast<NarrowVector *>(out);
   return for_row_size(rows.channels, [&](auto vectors) {
     constexpr int kVectors = decltype(vectors)::value;
     const auto kernel = modulates ? layer_norm_kernel<kVectors, true> : layer_norm_kernel<kVectors, false>;
-    kernel<<<blocks(rows), kRowThreads, 0, stream>>>(from, rows, scale, shift, eps, to);
+    kernel<<<blocks(rows), kRowThreads, 0, stream>>>(from, rows, scale, shift, eps, out, out_scale);
   });
 }
 
-cudaError_t launch_gated_residual(const __nv_bfloat16 *x, const __nv_bfloat16 *branch, const Rows &rows,
-                                  const RowFactor &gate, __nv_bfloat16 *out, cudaStream_t stream) {
+cudaError_t launch_gated_residual(const __nv_bfloat16 *x, const __nv_bfloat16 *branch,
+                                  const __nv_bfloat16 *bias, const Rows &rows, const RowFactor &gate,
+                                  __nv_bfloat16 *out, cudaStream_t stream) {
   gated_residual_kernel<<<blocks(rows), kRowThreads, 0, stream>>>(
-      reinterpret_cast<const NarrowVector *>(x), reinterpret_cast<const NarrowVector *>(branch), rows, gate,
-      reinterpret_cast<NarrowVector *>(out));
+      reinterpret_cast<const NarrowVector *>(x), reinterpret_cast<const NarrowVector *>(branch),
+      reinterpret_cast<const NarrowVector *>(bias), rows, gate, reinterpret_cast<NarrowVector *>(out));
   return cudaGetLastError();
 }
 

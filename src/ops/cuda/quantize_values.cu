@@ -4,12 +4,13 @@
 
 #include <cuda_fp8.h>
 
+#include "ops/row_limits.h"
+
 namespace wan {
 
 namespace {
 
 constexpr int kHeadDim = 128, kTileKeys = 64, kThreads = 256;
-constexpr float kLargestE4m3 = 448;
 
 /// Where the first of a tile's values lies, and how many tokens it has.
 struct Tile {
@@ -17,6 +18,11 @@ struct Tile {
       : first(static_cast<int>(blockIdx.x) * kTileKeys),
         count(min(kTileKeys, rows.tokens - first)),
         data(rows.data + blockIdx.z * rows.batch_stride + first * rows.token_stride + blockIdx.y * kHeadDim) {
+  }
+
+  __device__ float value(const ValueRows &rows, int token, int channel) const {
+    const float bias = rows.bias ? __bfloat162float(rows.bias[blockIdx.y * kHeadDim + channel]) : 0.0f;
+    return __bfloat162float(data[token * rows.token_stride + channel]) + bias;
   }
 
   const int first, count;
@@ -28,14 +34,14 @@ __global__ void __launch_bounds__(kHeadDim) channel_max_kernel(ValueRows rows, i
   const Tile tile(rows);
   float max = 0;
   for (int token = 0; token < tile.count; ++token)
-    max = fmaxf(max, fabsf(__bfloat162float(tile.data[token * rows.token_stride + threadIdx.x])));
+    max = fmaxf(max, fabsf(tile.value(rows, token, static_cast<int>(threadIdx.x))));
   const int64_t head = blockIdx.z * gridDim.y + blockIdx.y;
   atomicMax(largest + head * kHeadDim + threadIdx.x, __float_as_int(max));
 }
 
 __global__ void scale_kernel(float *scale, int count) {
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (i < count) scale[i] = fmaxf(scale[i], 1e-12f) / kLargestE4m3;
+  if (i < count) scale[i] = fmaxf(scale[i], kLeastRowMax) / kLargestE4m3;
 }
 
 /// Which of 16 keys stands in a column: the order in which a thread of the attention kernel has their
@@ -55,8 +61,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int column = static_cast<int>(threadIdx.x) / kHeadDim; column < kTileKeys;
        column += kThreads / kHeadDim) {
     const int token = column / 16 * 16 + key_of_column(column % 16);
-    const float value =
-        token < tile.count ? __bfloat162float(tile.data[token * rows.token_stride + channel]) : 0.0f;
+    const float value = token < tile.count ? tile.value(rows, token, channel) : 0.0f;
     turned[channel][column] = __nv_cvt_float_to_fp8(value * factor, __NV_SATFINITE, __NV_E4M3);
   }
   __syncthreads();

@@ -8,15 +8,15 @@
 
 namespace wan {
 
-/// [batch, tokens, heads, 128]; strides in elements.
+/// [batch, tokens, heads, 128], to which a bias [heads, 128] is added unless it is null; strides in elements.
 struct ValueRows {
-  const __nv_bfloat16 *data;
+  const __nv_bfloat16 *data, *bias;
   int tokens;
   int64_t token_stride, batch_stride;
 };
 
-/// out: [batch, heads, 128, columns] e4m3; columns: tokens rounded up to a multiple of 16, the last ones zero.
-/// scale: [batch, heads, 128], of each channel.
+/// out: [batch, heads, 128, columns] e4m3; columns: tokens rounded up to a multiple of 16, the last ones
+/// zero. scale: [batch, heads, 128], of each channel.
 cudaError_t launch_quantize_values(const ValueRows &rows, int batch, int heads, int64_t columns, void *out,
                                    float *scale, cudaStream_t stream);
 

@@ -13,6 +13,8 @@
 #include "ops/cuda/conv_sm90.h"
 #include "ops/cuda/frames_to_pixels.h"
 #include "ops/cuda/modulation.h"
+#include "ops/cuda/quantize_rows.h"
+#include "ops/cuda/quantize_values.h"
 #include "ops/cuda/rms_norm_silu.h"
 #include "ops/cuda/rotary_norm.h"
 #include "ops/cuda/scaled_softmax.h"
@@ -72,39 +74,73 @@ RowFactor factor_of(const at::Tensor &factor, const at::Tensor &x) {
   return {factor.const_data_ptr<float>(), factor.size(0) == 1 ? 0 : factor.stride(0)};
 }
 
-at::Tensor layer_norm_cuda(const at::Tensor &x, const at::Tensor &scale, const at::Tensor &shift,
-                           bool modulates, double eps) {
-  const c10::cuda::CUDAGuard guard(x.device());
-  at::Tensor out = at::empty_like(x);
-  C10_CUDA_CHECK(launch_layer_norm(bfloat16_data(x), rows_of(x), factor_of(scale, x), factor_of(shift, x),
-                                   modulates, static_cast<float>(eps), bfloat16_data(out),
-                                   c10::cuda::getCurrentCUDAStream()));
-  return out;
+const __nv_bfloat16 *optional_row(const std::optional<at::Tensor> &row, const at::Tensor &x) {
+  if (!row) return nullptr;
+  check(*row, at::kBFloat16, {x.size(-1)});
+  return bfloat16_data(*row);
 }
 
-at::Tensor gated_residual_cuda(const at::Tensor &x, const at::Tensor &branch, const at::Tensor &gate) {
+/// For rows of x in e4m3.
+std::tuple<at::Tensor, at::Tensor> empty_quantized(const at::Tensor &x) {
+  return {at::empty(x.sizes(), x.options().dtype(at::kFloat8_e4m3fn)),
+          at::empty({x.numel() / x.size(-1), 1}, x.options().dtype(at::kFloat))};
+}
+
+std::tuple<at::Tensor, at::Tensor> layer_norm_cuda(const at::Tensor &x, const at::Tensor &scale,
+                                                   const at::Tensor &shift, bool modulates, double eps,
+                                                   bool quantizes) {
+  const c10::cuda::CUDAGuard guard(x.device());
+  auto [out, out_scale] = quantizes ? empty_quantized(x) : std::tuple(at::empty_like(x), at::Tensor());
+  C10_CUDA_CHECK(launch_layer_norm(bfloat16_data(x), rows_of(x), factor_of(scale, x), factor_of(shift, x),
+                                   modulates, static_cast<float>(eps), out.data_ptr(),
+                                   quantizes ? out_scale.mutable_data_ptr<float>() : nullptr,
+                                   c10::cuda::getCurrentCUDAStream()));
+  return {out, out_scale};
+}
+
+at::Tensor gated_residual_cuda(const at::Tensor &x, const at::Tensor &branch,
+                               const std::optional<at::Tensor> &bias, const std::optional<at::Tensor> &gate) {
   check(branch, at::kBFloat16, x.sizes());
   const c10::cuda::CUDAGuard guard(x.device());
   at::Tensor out = at::empty_like(x);
-  C10_CUDA_CHECK(launch_gated_residual(bfloat16_data(x), bfloat16_data(branch), rows_of(x),
-                                       factor_of(gate, x), bfloat16_data(out),
-                                       c10::cuda::getCurrentCUDAStream()));
+  C10_CUDA_CHECK(launch_gated_residual(bfloat16_data(x), bfloat16_data(branch), optional_row(bias, x),
+                                       rows_of(x), gate ? factor_of(*gate, x) : RowFactor{},
+                                       bfloat16_data(out), c10::cuda::getCurrentCUDAStream()));
   return out;
 }
 
-at::Tensor rotary_rms_norm_cuda(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &cos,
-                                const at::Tensor &sin, double eps) {
-  const int64_t head_channels = 2 * cos.size(-1);
+at::Tensor heads_rms_norm_cuda(const at::Tensor &x, const std::optional<at::Tensor> &bias,
+                               const at::Tensor &weight, const std::optional<at::Tensor> &cos,
+                               const std::optional<at::Tensor> &sin, double eps, bool quantizes) {
   check(weight, at::kBFloat16, {x.size(-1)});
-  check(cos, at::kFloat, {x.size(1), 1, head_channels / 2});
-  check(sin, at::kFloat, cos.sizes());
+  RotaryTables tables{};
+  std::vector<int64_t> shape = x.sizes().vec();
+  if (cos && sin) {
+    check(*cos, at::kFloat, {x.size(1), 1, cos->size(-1)});
+    check(*sin, at::kFloat, cos->sizes());
+    tables = {cos->const_data_ptr<float>(), sin->const_data_ptr<float>(),
+              static_cast<int>(2 * cos->size(-1))};
+    shape = {x.size(0), x.size(1), x.size(2) / tables.head_channels, tables.head_channels};
+  }
+  TORCH_CHECK(tables.cos || !quantizes);
   const c10::cuda::CUDAGuard guard(x.device());
-  at::Tensor out = at::empty({x.size(0), x.size(1), x.size(2) / head_channels, head_channels}, x.options());
-  C10_CUDA_CHECK(launch_rotary_rms_norm(bfloat16_data(x), rows_of(x), bfloat16_data(weight),
-                                        static_cast<int>(head_channels), cos.const_data_ptr<float>(),
-                                        sin.const_data_ptr<float>(), static_cast<float>(eps),
-                                        bfloat16_data(out), c10::cuda::getCurrentCUDAStream()));
+  at::Tensor out = at::empty(shape, x.options().dtype(quantizes ? at::kFloat8_e4m3fn : at::kBFloat16));
+  C10_CUDA_CHECK(launch_rms_norm(bfloat16_data(x), optional_row(bias, x), rows_of(x), bfloat16_data(weight),
+                                 tables, static_cast<float>(eps), quantizes, out.data_ptr(),
+                                 c10::cuda::getCurrentCUDAStream()));
   return out;
+}
+
+std::tuple<at::Tensor, at::Tensor> quantize_rows_cuda(const at::Tensor &x,
+                                                      const std::optional<at::Tensor> &bias,
+                                                      bool applies_gelu) {
+  TORCH_CHECK(takes_rows(x, kMaxWideRowChannels));
+  const c10::cuda::CUDAGuard guard(x.device());
+  auto [out, scale] = empty_quantized(x);
+  C10_CUDA_CHECK(launch_quantize_rows(bfloat16_data(x), optional_row(bias, x), scale.numel(),
+                                      static_cast<int>(x.size(-1)), applies_gelu, out.data_ptr(),
+                                      scale.mutable_data_ptr<float>(), c10::cuda::getCurrentCUDAStream()));
+  return {out, scale};
 }
 
 sm90::HeadRows head_rows(const at::Tensor &x) {
@@ -129,6 +165,28 @@ at::Tensor attention_sm90_cuda(const at::Tensor &q, const at::Tensor &k, const a
   at::Tensor out = at::empty(q.sizes(), q.options());
   C10_CUDA_CHECK(sm90::launch_attention(attention_of(q, k.sizes(), out), head_rows(q), head_rows(k),
                                         head_rows(v), c10::cuda::getCurrentCUDAStream()));
+  return out;
+}
+
+at::Tensor fp8_attention_sm90_cuda(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
+                                   const std::optional<at::Tensor> &v_bias) {
+  check(q, at::kFloat8_e4m3fn, q.sizes());
+  check(k, at::kFloat8_e4m3fn, v.sizes());
+  check(v, at::kBFloat16, v.sizes());
+  const int64_t batch = v.size(0), tokens = v.size(1), heads = v.size(2), head_dim = v.size(3);
+  const int64_t columns = (tokens + 15) / 16 * 16;
+  const c10::cuda::CUDAGuard guard(q.device());
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  at::Tensor out = at::empty(q.sizes(), v.options());
+  at::Tensor values = at::empty({batch, heads, head_dim, columns}, q.options());
+  at::Tensor scale = at::empty({batch, heads, head_dim}, q.options().dtype(at::kFloat));
+  const ValueRows rows = {bfloat16_data(v), optional_row(v_bias, v.flatten(2)), static_cast<int>(tokens),
+                          v.stride(1), v.stride(0)};
+  C10_CUDA_CHECK(launch_quantize_values(rows, static_cast<int>(batch), static_cast<int>(heads), columns,
+                                        values.data_ptr(), scale.mutable_data_ptr<float>(), stream));
+  C10_CUDA_CHECK(sm90::launch_attention_fp8(attention_of(q, k.sizes(), out), head_rows(q), head_rows(k),
+                                            {values.data_ptr(), scale.const_data_ptr<float>(), columns},
+                                            stream));
   return out;
 }
 
@@ -213,10 +271,12 @@ TORCH_LIBRARY_FRAGMENT(wan, library) {
 
 TORCH_LIBRARY_IMPL(wan, CUDA, library) {
   library.impl("attention_sm90", attention_sm90_cuda);
+  library.impl("fp8_attention_sm90", fp8_attention_sm90_cuda);
   library.impl("gated_residual", gated_residual_cuda);
+  library.impl("heads_rms_norm", heads_rms_norm_cuda);
   library.impl("layer_norm", layer_norm_cuda);
+  library.impl("quantize_rows", quantize_rows_cuda);
   library.impl("rms_norm", rms_norm_cuda);
-  library.impl("rotary_rms_norm", rotary_rms_norm_cuda);
   library.impl("scaled_softmax", scaled_softmax_cuda);
   library.impl("conv_sm90", conv_sm90_cuda);
   library.impl("frames_to_pixels", frames_to_pixels_cuda);

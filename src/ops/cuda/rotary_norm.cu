@@ -27,33 +27,45 @@ __device__ WideVector rotate(const WideVector &x, const float4 &cos, const float
 }
 
 /// A float4 of the tables belongs to a vector of channels.
-template <int kVectors>
+template <int kVectors, bool kRotates, bool kQuantizes>
 __global__ void __launch_bounds__(kRowThreads)
-    rotary_rms_norm_kernel(const NarrowVector *x, Rows rows, const NarrowVector *weight, int head_vectors,
-                           const float4 *cos, const float4 *sin, float eps, NarrowVector *out) {
+    rms_norm_kernel(const NarrowVector *x, const NarrowVector *bias, Rows rows, const NarrowVector *weight,
+                    RotaryTables tables, float eps, void *out) {
   const int count = rows.channels / kRowVector;
   const int64_t start = static_cast<int64_t>(blockIdx.x) * count;
+  const int head_vectors = tables.head_channels / kRowVector;
   const int64_t angles = blockIdx.x % rows.tokens * head_vectors;
   Row<kVectors> row(x + start, count);
+  if (bias) row.add(bias);
   const float factor = rsqrtf(row.mean([](float value) { return value * value; }) + eps);
   row.for_each([&](int i, int vector) {
-    const WideVector normed = normalize(widen(row.vectors[i]), widen(weight[vector]), factor);
-    const int64_t angle = angles + vector % head_vectors;
-    out[start + vector] = round_to_narrow(rotate(normed, cos[angle], sin[angle]));
+    WideVector normed = normalize(widen(row.vectors[i]), widen(weight[vector]), factor);
+    if constexpr (kRotates) {
+      const int64_t angle = angles + vector % head_vectors;
+      normed = rotate(normed, reinterpret_cast<const float4 *>(tables.cos)[angle],
+                      reinterpret_cast<const float4 *>(tables.sin)[angle]);
+    }
+    if constexpr (kQuantizes)
+      static_cast<QuantizedVector *>(out)[start + vector] = quantize(normed, 1);
+    else
+      static_cast<NarrowVector *>(out)[start + vector] = round_to_narrow(normed);
   });
 }
 
 }  // namespace
 
-cudaError_t launch_rotary_rms_norm(const __nv_bfloat16 *x, const Rows &rows, const __nv_bfloat16 *weight,
-                                   int head_channels, const float *cos, const float *sin, float eps,
-                                   __nv_bfloat16 *out, cudaStream_t stream) {
+cudaError_t launch_rms_norm(const __nv_bfloat16 *x, const __nv_bfloat16 *bias, const Rows &rows,
+                            const __nv_bfloat16 *weight, const RotaryTables &tables, float eps,
+                            bool quantizes, void *out, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(rows.batch * rows.tokens);
   return for_row_size(rows.channels, [&](auto vectors) {
-    rotary_rms_norm_kernel<decltype(vectors)::value><<<blocks, kRowThreads, 0, stream>>>(
-        reinterpret_cast<const NarrowVector *>(x), rows, reinterpret_cast<const NarrowVector *>(weight),
-        head_channels / kRowVector, reinterpret_cast<const float4 *>(cos),
-        reinterpret_cast<const float4 *>(sin), eps, reinterpret_cast<NarrowVector *>(out));
+    constexpr int kVectors = decltype(vectors)::value;
+    const auto kernel = !tables.cos ? rms_norm_kernel<kVectors, false, false>
+                        : quantizes ? rms_norm_kernel<kVectors, true, true>
+                                    : rms_norm_kernel<kVectors, true, false>;
+    kernel<<<blocks, kRowThreads, 0, stream>>>(
+        reinterpret_cast<const NarrowVector *>(x), reinterpret_cast<const NarrowVector *>(bias), rows,
+        reinterpret_cast<const NarrowVector *>(weight), tables, eps, out);
   });
 }
 

@@ -4,10 +4,16 @@
 
 namespace wan {
 
-/// out = x / RMS(x) * weight, rounded, its pairs of channels turned. weight: [channels]; cos, sin: [tokens,
-/// head_channels / 2]. The channels of a head are a multiple of kRowVector.
-cudaError_t launch_rotary_rms_norm(const __nv_bfloat16 *x, const Rows &rows, const __nv_bfloat16 *weight,
-                                   int head_channels, const float *cos, const float *sin, float eps,
-                                   __nv_bfloat16 *out, cudaStream_t stream);
+/// [tokens, head_channels / 2] each; cos null: no rotation.
+struct RotaryTables {
+  const float *cos, *sin;
+  int head_channels;
+};
+
+/// out = rotate(RMS_norm(x + bias) * weight): bfloat16, or e4m3 without a scale where it rotates and
+/// quantizes. bias: a row, or null.
+cudaError_t launch_rms_norm(const __nv_bfloat16 *x, const __nv_bfloat16 *bias, const Rows &rows,
+                            const __nv_bfloat16 *weight, const RotaryTables &tables, float eps,
+                            bool quantizes, void *out, cudaStream_t stream);
 
 }  // namespace wan

@@ -1,5 +1,7 @@
-// A row of activations in the registers of a block of kRowThreads threads.
+// A row of activations in the registers of a block of threads.
 #pragma once
+
+#include <cuda_fp8.h>
 
 #include <type_traits>
 
@@ -40,23 +42,45 @@ __device__ inline WideVector load_wide(const float *from) {
   return {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 }
 
-/// The sum over the block, for all of its threads.
-__device__ inline float block_sum(float value) {
-  constexpr int kWarps = kRowThreads / 32;
-  __shared__ float partial[kWarps];
+__device__ inline WideVector sum_of(WideVector a, const WideVector &b) {
 #pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(~0u, value, distance);
-  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
-  __syncthreads();
-  float sum = 0;
-#pragma unroll
-  for (int warp = 0; warp < kWarps; ++warp) sum += partial[warp];
-  __syncthreads();  // the next sum writes there
-  return sum;
+  for (int c = 0; c < kRowVector; ++c) a.values[c] += b.values[c];
+  return a;
 }
 
-/// A thread's part: every kRowThreads-th vector, of `count` in the row.
-template <int kVectors>
+/// What `combine` makes of the values of all threads of the block.
+template <int kThreads, typename Combine>
+__device__ inline float block_reduce(float value, Combine combine) {
+  constexpr int kWarps = kThreads / 32;
+  __shared__ float partial[kWarps];
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2)
+    value = combine(value, __shfl_xor_sync(~0u, value, distance));
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = partial[0];
+#pragma unroll
+  for (int warp = 1; warp < kWarps; ++warp) value = combine(value, partial[warp]);
+  __syncthreads();  // the next one writes there
+  return value;
+}
+
+/// Eight numbers of e4m3.
+struct alignas(8) QuantizedVector {
+  __nv_fp8x2_storage_t pairs[kRowVector / 2];
+};
+
+__device__ inline QuantizedVector quantize(const WideVector &wide, float factor) {
+  QuantizedVector quantized;
+#pragma unroll
+  for (int pair = 0; pair < kRowVector / 2; ++pair)
+    quantized.pairs[pair] = __nv_cvt_float2_to_fp8x2(
+        {wide.values[2 * pair] * factor, wide.values[2 * pair + 1] * factor}, __NV_SATFINITE, __NV_E4M3);
+  return quantized;
+}
+
+/// A thread's part: every kThreads-th vector, of `count` in the row.
+template <int kVectors, int kThreads = kRowThreads>
 struct Row {
   NarrowVector vectors[kVectors];
   int count;
@@ -69,7 +93,7 @@ struct Row {
   __device__ void for_each(Function function) {
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
-      const int vector = static_cast<int>(threadIdx.x) + i * kRowThreads;
+      const int vector = static_cast<int>(threadIdx.x) + i * kThreads;
       if (vector < count) function(i, vector);
     }
   }
@@ -83,7 +107,35 @@ struct Row {
 #pragma unroll
       for (int c = 0; c < kRowVector; ++c) sum += function(wide.values[c]);
     });
-    return block_sum(sum) / static_cast<float>(count * kRowVector);
+    sum = block_reduce<kThreads>(sum, [](float a, float b) { return a + b; });
+    return sum / static_cast<float>(count * kRowVector);
+  }
+
+  __device__ void add(const NarrowVector *addend) {
+    for_each([&](int i, int vector) {
+      vectors[i] = round_to_narrow(sum_of(widen(vectors[i]), widen(addend[vector])));
+    });
+  }
+
+  /// In e4m3, with a scale for the row; or as it is, where scale is null.
+  __device__ void write(void *out, float *scale) {
+    const int64_t row = blockIdx.x, start = row * count;
+    if (!scale) {
+      for_each([&](int i, int vector) { static_cast<NarrowVector *>(out)[start + vector] = vectors[i]; });
+      return;
+    }
+    float largest = 0;
+    for_each([&](int i, int) {
+      const WideVector wide = widen(vectors[i]);
+#pragma unroll
+      for (int c = 0; c < kRowVector; ++c) largest = fmaxf(largest, fabsf(wide.values[c]));
+    });
+    largest = block_reduce<kThreads>(largest, [](float a, float b) { return fmaxf(a, b); });
+    const float factor = kLargestE4m3 / fmaxf(largest, kLeastRowMax);
+    for_each([&](int i, int vector) {
+      static_cast<QuantizedVector *>(out)[start + vector] = quantize(widen(vectors[i]), factor);
+    });
+    if (threadIdx.x == 0) scale[row] = fmaxf(largest, kLeastRowMax) / kLargestE4m3;
   }
 };
 
