@@ -46,6 +46,7 @@ double forward_operations(const TransformerConfig &config, int64_t tokens) {
 /// What a kernel is for, by its name.
 std::string operation_of(const std::string &kernel) {
   static const std::pair<const char *, const char *> names[] = {
+      {"nvjet", "matrix products"},
       {"attention_kernel", "attention"},
       {"sdpa", "attention"},
       {"flash", "attention"},
@@ -63,7 +64,6 @@ std::string operation_of(const std::string &kernel) {
       {"elementwise", "norms, gates, RoPE, GELU"},
       {"gemm", "matrix products"},
       {"cutlass", "matrix products"},
-      {"nvjet", "matrix products"},
       {"xmma", "matrix products"},
   };
   for (const auto &[part, operation] : names)

@@ -38,7 +38,7 @@ struct Format<__nv_fp8_e4m3> {
   static constexpr int kKeys = 192;
   /// The tensor cores add products of e4m3 to sums of some 13 bits, so that many small ones would be lost.
   /// After so many tiles the sums go to float32 in shared memory.
-  static constexpr int kTilesInRegisters = 8;
+  static constexpr int kTilesInRegisters = 4;
   /// Weights of up to 1 times 2^8, the largest power that e4m3 (448) holds: so that small ones stay normal.
   static constexpr float kExponentBias = 8;
 };

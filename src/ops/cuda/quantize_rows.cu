@@ -6,10 +6,10 @@ namespace wan {
 
 namespace {
 
-/// GELU by tanh, as ATen computes it.
+/// GELU by tanh: x (1 + tanh(u)) / 2 = x / (1 + exp(-2 u)).
 __device__ float gelu(float x) {
   constexpr float kBeta = 0.7978845608f, kKappa = 0.044715f;  // sqrt(2 / pi)
-  return 0.5f * x * (1 + tanhf(kBeta * (x + kKappa * x * x * x)));
+  return __fdividef(x, 1 + __expf(-2 * kBeta * (x + kKappa * x * x * x)));
 }
 
 template <int kVectors, int kThreads, bool kGelu>
