@@ -11,6 +11,7 @@ ClipSettings overlay(ClipSettings over, const ClipSettings &under) {
   if (over.negative_prompt.empty()) over.negative_prompt = under.negative_prompt;
   if (over.seed < 0) over.seed = under.seed;
   if (over.num_frames == 0) over.num_frames = under.num_frames;
+  if (over.steps == 0 && over.sigmas.empty()) over.sigmas = under.sigmas;
   if (over.steps == 0) over.steps = under.steps;
   if (over.flow_shift < 0) over.flow_shift = under.flow_shift;
   if (over.scheduler == WAN_SCHEDULER_AUTO) over.scheduler = under.scheduler;
@@ -26,7 +27,8 @@ ClipSettings complete(const ClipSettings &settings, const WanDefaults &defaults)
                             defaults.guidance_scale,
                             defaults.guidance_scale_2,
                             defaults.flow_shift,
-                            defaults.scheduler};
+                            defaults.scheduler,
+                            {}};
   ClipSettings clip = overlay(settings, own);
   clip.num_frames = round_frames(clip.num_frames, defaults);
   return clip;

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "wan/engine.h"
 
@@ -18,10 +19,11 @@ struct ClipSettings {
   int num_frames = 0, steps = 0;
   double guidance_scale = -1, guidance_scale_2 = -1, flow_shift = -1;
   WanScheduler scheduler = WAN_SCHEDULER_AUTO;
+  std::vector<double> sigmas;  // in place of steps
 };
 
-/** `over`, and where that is open, `under`. A guidance scale alone counts for both experts, as in Diffusers.
- */
+/** `over`, and where that is open, `under`. A guidance scale alone counts for both experts, as in Diffusers;
+ * steps stand over sigmas beneath them. */
 ClipSettings overlay(ClipSettings over, const ClipSettings &under);
 
 /** Nothing is open but prompts and the seed. The number of frames is rounded to one that the checkpoint can

@@ -202,6 +202,8 @@ WanStatus FramePump::generate(std::shared_ptr<const Clip> clip, WanError *error)
   options.guidance_scale_2 = settings.guidance_scale_2;
   options.flow_shift = settings.flow_shift;
   options.scheduler = settings.scheduler;
+  options.sigmas = settings.sigmas.empty() ? nullptr : settings.sigmas.data();
+  options.num_sigmas = settings.sigmas.size();
   options.layout = run_.layout;
   const WanCallbacks callbacks = this->callbacks();
   WanStatus status = choice_.engine->generate(model_.get(), &options, &callbacks, error);

@@ -16,6 +16,12 @@ std::string number(double value) {
   return g_ascii_formatd(text.data(), text.size(), "%g", value);  // the same in every locale
 }
 
+std::string list(const std::vector<double> &values) {
+  std::string text;
+  for (const double value : values) text.append(text.empty() ? "<" : ",").append(number(value));
+  return text.append(">");
+}
+
 // The settings as wansrc's own properties, so that a launch line can take them over.
 std::string settings_text(const Clip &clip) {
   const ClipSettings &settings = clip.settings;
@@ -24,6 +30,7 @@ std::string settings_text(const Clip &clip) {
       " steps=" + std::to_string(settings.steps) + " guidance-scale=" + number(settings.guidance_scale) +
       " guidance-scale-2=" + number(settings.guidance_scale_2) +
       " flow-shift=" + number(settings.flow_shift) + " scheduler=" + scheduler_nick(settings.scheduler);
+  if (!settings.sigmas.empty()) text += " sigmas=\"" + list(settings.sigmas) + "\"";
   if (!settings.negative_prompt.empty()) text += " negative-prompt=\"" + settings.negative_prompt + "\"";
   return text;
 }

@@ -588,7 +588,8 @@ static void install_signals(GType type) {
    * @self: the source
    * @prompt: (nullable): what the clip shows; the property prompt if it is empty
    * @settings: (nullable): fields named and typed as the properties seed, negative-prompt, num-frames, steps,
-   *   guidance-scale, guidance-scale-2, flow-shift and scheduler; the properties count for those left out
+   *   guidance-scale, guidance-scale-2, flow-shift, scheduler and sigmas; the properties count for those left
+   *   out
    *
    * Queues a clip, to be made before those of the property prompt.
    *

@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "device.h"
-#include "scheduler/scheduler.h"
 #include "vae/tiled_decode.h"
 
 namespace wan {
@@ -58,6 +57,11 @@ class CheckpointComponents : public ComponentSource {
 /// Of the frames that are denoised, those that are decoded.
 int32_t decoded_frames(const WanGenerateOptions &options) {
   return options.used_frames ? options.used_frames : options.num_frames;
+}
+
+/// As Diffusers decides it: by the first scale, for both experts.
+bool is_guided(const WanGenerateOptions &options) {
+  return options.guidance_scale > 1;
 }
 
 std::string describe_size(const WanGenerateOptions &options) {
@@ -138,7 +142,7 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   require(options.fade_frames >= 0 && options.fade_frames <= decoded / 2,
           "A crossfade of " + std::to_string(options.fade_frames) + " frames does not fit a clip of " +
               std::to_string(decoded) + ": it may have 0 to " + std::to_string(decoded / 2));
-  require(options.steps > 0 && options.steps <= config_.scheduler.num_train_timesteps,
+  require(options.sigmas || (options.steps > 0 && options.steps <= config_.scheduler.num_train_timesteps),
           "steps=" + std::to_string(options.steps) + " is not in 1 to " +
               std::to_string(config_.scheduler.num_train_timesteps));
   require(options.flow_shift > 0 && std::isfinite(options.flow_shift), "flow-shift must be above 0");
@@ -186,28 +190,30 @@ at::Tensor WanPipeline::embed(PromptEmbedding &cached, const std::string &prompt
   return cached.embedding;
 }
 
-at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, const at::Tensor &prompt,
-                                const at::Tensor &negative, const RunContext &context) const {
+at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, Scheduler &scheduler,
+                                const at::Tensor &prompt, const at::Tensor &negative,
+                                const RunContext &context) const {
   const auto [frames, height, width] = latent_size(options);
   // From a CPU generator, so that a seed gives the same video on every device.
   const at::Generator generator = at::detail::createCPUGenerator(options.seed);
   at::Tensor latents =
       at::randn({1, config_.vae.z_dim, frames, height, width}, generator, at::dtype(at::kFloat)).to(device_);
 
-  const auto scheduler =
-      make_scheduler(config_.scheduler, options.scheduler, options.steps, options.flow_shift);
   const double boundary =
       config_.boundary_ratio.value_or(0) * static_cast<double>(config_.scheduler.num_train_timesteps);
-  const StageProgress progress(context, WAN_STAGE_DENOISE, options.steps);
+  const auto steps = static_cast<int32_t>(scheduler.timesteps().size());
+  const StageProgress progress(context, WAN_STAGE_DENOISE, steps);
   const RotaryEmbedding rotary = transformer_->rotary(frames, height, width);
-  const bool guided = options.guidance_scale > 1;  // decided by the first scale for the whole run
 
   const WanTransformer3DModel *expert = nullptr;
   WanTransformer3DModel::TextContext text, negative_text;
-  for (int32_t step = 0; step < options.steps; ++step) {
-    const double timestep = scheduler->timesteps()[static_cast<size_t>(step)];
+  for (int32_t step = 0; step < steps; ++step) {
+    const double timestep = scheduler.timesteps()[static_cast<size_t>(step)];
     const bool high_noise = !transformer_2_ || timestep >= boundary;
     const WanTransformer3DModel *wanted = high_noise ? transformer_.get() : transformer_2_.get();
+    // With a scale of 1 the unguided prediction would cancel out.
+    const double scale = high_noise ? options.guidance_scale : options.guidance_scale_2;
+    const bool guided = is_guided(options) && scale != 1;
     if (wanted != expert) {
       expert = wanted;
       text = expert->encode_text(prompt);
@@ -216,10 +222,9 @@ at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, const at::Ten
     at::Tensor velocity = (*expert)(latents, timestep, text, rotary, context);
     if (guided) {
       const at::Tensor unconditional = (*expert)(latents, timestep, negative_text, rotary, context);
-      const double scale = high_noise ? options.guidance_scale : options.guidance_scale_2;
       velocity = unconditional + (velocity - unconditional) * scale;
     }
-    latents = scheduler->step(velocity, latents);
+    latents = scheduler.step(velocity, latents);
     synchronize(device_);
     progress.report(step + 1);
   }
@@ -269,7 +274,8 @@ void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &
   Crossfade fade(options.fade_frames, decoded_frames(options), std::exchange(tail_, {}),
                  [&context] { return context.is_followed(); });
   check(options);
-  const bool guided = options.guidance_scale > 1;
+  const auto scheduler = make_scheduler(config_.scheduler, options);
+  const bool guided = is_guided(options);
   const StageProgress progress(context, WAN_STAGE_TEXT, guided ? 2 : 1);
   const at::Tensor prompt = embed(prompt_, options.prompt, context);
   progress.report(1);
@@ -282,7 +288,7 @@ void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &
   // Made before denoising, so that the first chunk waits for no allocation.
   FrameRing ring(options.layout, config_.vae.temporal_scale(),
                  options.on_device ? FrameMemory::kDevice : FrameMemory::kHost, frame_pool_, context);
-  const at::Tensor latents = denoise(options, prompt, negative, context);
+  const at::Tensor latents = denoise(options, *scheduler, prompt, negative, context);
   decode(latents, decoded_frames(options), fade, ring, context);
   tail_ = fade.tail();
 }

@@ -13,6 +13,7 @@
 #include "pipeline/crossfade.h"
 #include "pipeline/frame_ring.h"
 #include "run_context.h"
+#include "scheduler/scheduler.h"
 #include "text/prompt_clean.h"
 #include "text/tokenizer.h"
 #include "text/umt5_encoder.h"
@@ -63,8 +64,8 @@ class WanPipeline {
   LatentSize latent_size(const WanGenerateOptions &options) const;
   void check(const WanGenerateOptions &options) const;
   at::Tensor embed(PromptEmbedding &cached, const std::string &prompt, const RunContext &context);
-  at::Tensor denoise(const WanGenerateOptions &options, const at::Tensor &prompt, const at::Tensor &negative,
-                     const RunContext &context) const;
+  at::Tensor denoise(const WanGenerateOptions &options, Scheduler &scheduler, const at::Tensor &prompt,
+                     const at::Tensor &negative, const RunContext &context) const;
   /// Whether a clip does not fit the free memory unless it is decoded in tiles.
   bool needs_tiles(int64_t height, int64_t width) const;
   /// The first so many frames of a clip. latents: [1, z_dim, T, H, W]. In tiles, the first frame comes when

@@ -149,8 +149,8 @@ typedef struct WanGenerateOptions {
   double guidance_scale, guidance_scale_2;
   double flow_shift;
   WanScheduler scheduler;
-  const double *sigmas; /* noise levels of the steps before the shift, falling, in 0 to 1, in place of `steps`;
-                           NULL: the scheduler's own. For EULER. */
+  const double *sigmas; /* noise level of each step before the shift, above 0, up to 1 and falling, in place
+                           of `steps`; a timestep divided by 1000 is one; NULL: the scheduler's own */
   size_t num_sigmas;
   WanCache cache;
   double cache_threshold; /* relative change of the first block's output up to which a step is taken over */
