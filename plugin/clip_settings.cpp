@@ -15,6 +15,8 @@ ClipSettings overlay(ClipSettings over, const ClipSettings &under) {
   if (over.steps == 0) over.steps = under.steps;
   if (over.flow_shift < 0) over.flow_shift = under.flow_shift;
   if (over.scheduler == WAN_SCHEDULER_AUTO) over.scheduler = under.scheduler;
+  if (!over.cache) over.cache = under.cache;
+  if (!over.cache_threshold) over.cache_threshold = under.cache_threshold;
   return over;
 }
 
@@ -28,7 +30,9 @@ ClipSettings complete(const ClipSettings &settings, const WanDefaults &defaults)
                             defaults.guidance_scale_2,
                             defaults.flow_shift,
                             defaults.scheduler,
-                            {}};
+                            {},
+                            WAN_CACHE_NONE,
+                            kCacheThreshold};
   ClipSettings clip = overlay(settings, own);
   clip.num_frames = round_frames(clip.num_frames, defaults);
   return clip;

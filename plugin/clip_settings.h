@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,12 @@ struct ClipSettings {
   double guidance_scale = -1, guidance_scale_2 = -1, flow_shift = -1;
   WanScheduler scheduler = WAN_SCHEDULER_AUTO;
   std::vector<double> sigmas;  // in place of steps
+  std::optional<WanCache> cache;
+  std::optional<double> cache_threshold;
 };
+
+/** A compromise measured with the embedded model: docs/parity.md. */
+constexpr double kCacheThreshold = 0.1;
 
 /** `over`, and where that is open, `under`. A guidance scale alone counts for both experts, as in Diffusers;
  * steps stand over sigmas beneath them. */

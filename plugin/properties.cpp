@@ -81,6 +81,12 @@ bool set_clip_property(ClipSettings *clip, guint id, const GValue *value) {
     case PROP_SIGMAS:
       clip->sigmas = get_sigmas(value);
       break;
+    case PROP_CACHE:
+      clip->cache = WanCache(g_value_get_enum(value));
+      break;
+    case PROP_CACHE_THRESHOLD:
+      clip->cache_threshold = g_value_get_double(value);
+      break;
     default:
       return false;
   }
@@ -118,6 +124,12 @@ bool get_clip_property(const ClipSettings &clip, guint id, GValue *value) {
       break;
     case PROP_SIGMAS:
       set_sigmas(value, clip.sigmas);
+      break;
+    case PROP_CACHE:
+      g_value_set_enum(value, clip.cache.value_or(WAN_CACHE_NONE));
+      break;
+    case PROP_CACHE_THRESHOLD:
+      g_value_set_double(value, clip.cache_threshold.value_or(kCacheThreshold));
       break;
     default:
       return false;
@@ -212,6 +224,16 @@ void install_clip_properties(GObjectClass *klass) {
               "Noise level of each step before the shift, falling, in place of steps, from the next clip on; "
               "a list of timesteps divided by 1000 is one (empty: as the scheduler spaces them)",
               g_param_spec_double("sigma", "Sigma", "Noise level, above 0", 0, 1, 1, kStatic), kPlaying));
+  install(PROP_CACHE,
+          g_param_spec_enum("cache", "Cache",
+                            "What steps may take over from steps before, from the next clip on: an "
+                            "approximation that makes another video, see docs/parity.md",
+                            cache_type(), WAN_CACHE_NONE, kPlaying));
+  install(PROP_CACHE_THRESHOLD,
+          g_param_spec_double("cache-threshold", "Cache threshold",
+                              "Relative change of the first block's part up to which cache=first-block takes "
+                              "the others' over, from the next clip on; more is faster and less exact",
+                              0, G_MAXDOUBLE, kCacheThreshold, kPlaying));
 }
 
 void install_live_properties(GObjectClass *klass) {
@@ -285,7 +307,8 @@ void install_properties(GObjectClass *klass) {
                              "Structure wan-stats: the clip being made and on air, seconds by stage, queue, "
                              "frames, underruns, memory",
                              GST_TYPE_STRUCTURE, GParamFlags(G_PARAM_READABLE | G_PARAM_STATIC_STRINGS)));
-  for (const GType type : {scheduler_type(), dtype_type(), underrun_type(), filler_type(), transition_type()})
+  for (const GType type :
+       {scheduler_type(), cache_type(), dtype_type(), underrun_type(), filler_type(), transition_type()})
     gst_type_mark_as_plugin_api(type, GstPluginAPIFlags(0));
 }
 

@@ -69,6 +69,26 @@ std::string describe_size(const WanGenerateOptions &options) {
          std::to_string(options.num_frames) + " frames";
 }
 
+/// An expert, and what it keeps of one prompt from step to step.
+class Predictor {
+ public:
+  Predictor(const WanTransformer3DModel &expert, const at::Tensor &prompt, const WanGenerateOptions &options)
+      : expert_(expert), text_(expert.encode_text(prompt)) {
+    if (options.cache == WAN_CACHE_FIRST_BLOCK) cache_ = std::make_unique<StepCache>(options.cache_threshold);
+  }
+  at::Tensor operator()(const at::Tensor &latents, double timestep, const RotaryEmbedding &rotary,
+                        const RunContext &context) {
+    return expert_(latents, timestep, text_, rotary, context, cache_.get());
+  }
+  /// Whether the last prediction was made with the cache.
+  bool skipped() const { return cache_ && cache_->skipped(); }
+
+ private:
+  const WanTransformer3DModel &expert_;
+  const WanTransformer3DModel::TextContext text_;
+  std::unique_ptr<StepCache> cache_;
+};
+
 void require_memory(const WanGenerateOptions &options, uint64_t needed, at::Device device) {
   const uint64_t free = free_memory(device);
   if (needed > free)
@@ -148,6 +168,8 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   require(options.flow_shift > 0 && std::isfinite(options.flow_shift), "flow-shift must be above 0");
   require(std::isfinite(options.guidance_scale) && std::isfinite(options.guidance_scale_2),
           "guidance-scale must be a number");
+  require(options.cache == WAN_CACHE_NONE || options.cache_threshold >= 0,
+          "cache-threshold must be 0 or above");
 
   const auto [frames, height, width] = latent_size(options);
   transformer_->check_size(frames, height, width);
@@ -155,9 +177,10 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   const uint64_t tokens = static_cast<uint64_t>(frames * (height / transformer.patch_height)) *
                           static_cast<uint64_t>(width / transformer.patch_width);
   // The residual stream and what a block makes of it: about ten tensors of float32, and the feed-forward's
-  // inside.
+  // inside. A cache holds three tensors more, of each of two predictions.
+  const int64_t cached = options.cache == WAN_CACHE_NONE ? 0 : 6 * transformer.inner_dim();
   const uint64_t per_token =
-      static_cast<uint64_t>(10 * transformer.inner_dim() + 2 * transformer.ffn_dim) * 4;
+      static_cast<uint64_t>(10 * transformer.inner_dim() + 2 * transformer.ffn_dim + cached) * 4;
   require_memory(options, tokens * per_token, device_);
   if (!needs_tiles(height, width)) return;
   require_memory(options, tiled_decode_bytes(*vae_, height, width), device_);
@@ -206,7 +229,8 @@ at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, Scheduler &sc
   const RotaryEmbedding rotary = transformer_->rotary(frames, height, width);
 
   const WanTransformer3DModel *expert = nullptr;
-  WanTransformer3DModel::TextContext text, negative_text;
+  std::optional<Predictor> predict, predict_negative;
+  int32_t cached = 0;
   for (int32_t step = 0; step < steps; ++step) {
     const double timestep = scheduler.timesteps()[static_cast<size_t>(step)];
     const bool high_noise = !transformer_2_ || timestep >= boundary;
@@ -216,17 +240,20 @@ at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, Scheduler &sc
     const bool guided = is_guided(options) && scale != 1;
     if (wanted != expert) {
       expert = wanted;
-      text = expert->encode_text(prompt);
-      if (guided) negative_text = expert->encode_text(negative);
+      predict.emplace(*expert, prompt, options);
+      predict_negative.reset();
+      if (guided) predict_negative.emplace(*expert, negative, options);
     }
-    at::Tensor velocity = (*expert)(latents, timestep, text, rotary, context);
+    at::Tensor velocity = (*predict)(latents, timestep, rotary, context);
+    cached += predict->skipped();
     if (guided) {
-      const at::Tensor unconditional = (*expert)(latents, timestep, negative_text, rotary, context);
+      const at::Tensor unconditional = (*predict_negative)(latents, timestep, rotary, context);
+      cached += predict_negative->skipped();
       velocity = unconditional + (velocity - unconditional) * scale;
     }
     latents = scheduler.step(velocity, latents);
     synchronize(device_);
-    progress.report(step + 1);
+    progress.report(step + 1, cached);
   }
   return latents;
 }

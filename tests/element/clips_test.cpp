@@ -136,18 +136,18 @@ TEST(Enqueue, TakesSettings) {
   EXPECT_THAT(comments[1], HasSubstr("negative-prompt=\"ugly\""));
 }
 
-TEST(Enqueue, TakesSigmas) {
-  Pipeline pipeline(kClip + "sigmas=<1,0.5> ! fakesink");
-  EXPECT_TRUE(enqueue(pipeline, "a", "settings, sigmas=<1, 0.25>"));
-  EXPECT_TRUE(enqueue(pipeline, "b", "settings, steps=(int)3"));
+TEST(Enqueue, TakesSigmasAndCache) {
+  Pipeline pipeline(kClip + "sigmas=<1,0.5> cache=first-block ! fakesink");
+  EXPECT_TRUE(enqueue(pipeline, "a", "settings, sigmas=<1, 0.25>, cache-threshold=0.5"));
+  EXPECT_TRUE(enqueue(pipeline, "b", "settings, steps=(int)3, cache=none"));
   EXPECT_TRUE(enqueue(pipeline, "c"));
   pipeline.run();
   const std::vector<std::string> comments = clip_comments(pipeline);
   ASSERT_EQ(comments.size(), 3u);
-  EXPECT_THAT(comments[0], EndsWith("sigmas=\"<1,0.25>\""));
+  EXPECT_THAT(comments[0], EndsWith("sigmas=\"<1,0.25>\" cache=first-block cache-threshold=0.5"));
   EXPECT_THAT(comments[1], HasSubstr("steps=3"));
   EXPECT_THAT(comments[1], EndsWith("scheduler=euler")) << "steps stand over the element's sigmas";
-  EXPECT_THAT(comments[2], EndsWith("sigmas=\"<1,0.5>\""));
+  EXPECT_THAT(comments[2], EndsWith("sigmas=\"<1,0.5>\" cache=first-block cache-threshold=0.1"));
 }
 
 TEST(Enqueue, RefusesWhatCannotBe) {
@@ -157,6 +157,7 @@ TEST(Enqueue, RefusesWhatCannotBe) {
                                          {"settings, model=(string)other", "model is no setting"},
                                          {"settings, sigmas=<1, 1.5>", "sigmas="},
                                          {"settings, sigmas=<1, (string)half>", "sigmas="},
+                                         {"settings, cache=(string)all", "cache="},
                                          {"settings, scheduler=(string)magic", "scheduler="}}) {
     Pipeline pipeline(kClip + "! fakesink");
     EXPECT_FALSE(enqueue(pipeline, "a", settings));
@@ -361,19 +362,20 @@ Ptr<GstElement> from_uri(const char *uri, std::string *message = nullptr) {
 TEST(Uri, SetsPromptAndProperties) {
   const Ptr<GstElement> source = from_uri(
       "wan://a%20red circle%3F?seed=5&steps=3&num-clips=-1&is-live=true&scheduler=euler&prompts=<a,b>&"
-      "sigmas=<1,0.5>");
+      "sigmas=<1,0.5>&cache=first-block");
   ASSERT_NE(source, nullptr);
   gchar *prompt = nullptr, *uri = gst_uri_handler_get_uri(GST_URI_HANDLER(source.get()));
   gint64 seed = 0;
-  int steps = 0, clips = 0, scheduler = 0;
+  int steps = 0, clips = 0, scheduler = 0, cache = 0;
   gboolean live = FALSE;
   g_object_get(source.get(), "prompt", &prompt, "seed", &seed, "steps", &steps, "num-clips", &clips,
-               "is-live", &live, "scheduler", &scheduler, nullptr);
+               "is-live", &live, "scheduler", &scheduler, "cache", &cache, nullptr);
   EXPECT_STREQ(prompt, "a red circle?");
   EXPECT_EQ(seed, 5);
   EXPECT_EQ(steps, 3);
   EXPECT_EQ(clips, -1);
   EXPECT_EQ(scheduler, 2);
+  EXPECT_EQ(cache, 1);
   EXPECT_TRUE(live);
   EXPECT_THAT(uri, HasSubstr("wan://a%20red"));
   g_free(prompt);

@@ -58,6 +58,8 @@ TEST(Properties, Defaults) {
     EXPECT_EQ(get<gdouble>(source.get(), name), -1) << name;
   EXPECT_EQ(get<guint>(source.get(), "queue-size"), 4u);
   EXPECT_TRUE(sigmas(source.get()).empty());
+  EXPECT_EQ(get<gint>(source.get(), "cache"), 0);
+  EXPECT_EQ(get<gdouble>(source.get(), "cache-threshold"), 0.1);
 }
 
 TEST(Properties, RoundTrip) {
@@ -73,7 +75,9 @@ TEST(Properties, RoundTrip) {
   EXPECT_EQ(get<gint>(source.get(), "scheduler"), 2);
   EXPECT_EQ(get<gint>(source.get(), "dtype"), 2);
   gst_util_set_object_arg(G_OBJECT(source.get()), "sigmas", "<1, 0.75, 0.5>");
+  gst_util_set_object_arg(G_OBJECT(source.get()), "cache", "first-block");
   EXPECT_EQ(sigmas(source.get()), (std::vector{1.0, 0.75, 0.5}));
+  EXPECT_EQ(get<gint>(source.get(), "cache"), 1);
   gst_util_set_object_arg(G_OBJECT(source.get()), "sigmas", "<>");
   EXPECT_TRUE(sigmas(source.get()).empty());
 }
@@ -137,10 +141,20 @@ TEST(Properties, GivenOnesCount) {
       "negative-prompt=\"blurry\"");
 }
 
-TEST(Properties, SigmasCount) {
-  EXPECT_EQ(comment_of("seed=7 sigmas=<1,0.75,0.5,0.25>"),
+TEST(Properties, SigmasAndCacheCount) {
+  EXPECT_EQ(comment_of("seed=7 sigmas=<1,0.75,0.5,0.25> cache=first-block cache-threshold=0.2"),
             "seed=7 num-frames=9 steps=4 guidance-scale=5 guidance-scale-2=3 flow-shift=2 scheduler=euler "
-            "sigmas=\"<1,0.75,0.5,0.25>\"");
+            "sigmas=\"<1,0.75,0.5,0.25>\" cache=first-block cache-threshold=0.2");
+}
+
+TEST(Stats, TellWhatTheCacheShortened) {
+  for (const auto &[cache, expected] : {std::pair{"none", 0}, {"first-block", 4}}) {
+    Pipeline pipeline(stub_source("") + "cache=" + cache + " ! fakesink");
+    pipeline.run();
+    gint cached = -1;
+    gst_structure_get_int(pipeline.stats().get(), "cached-forwards", &cached);
+    EXPECT_EQ(cached, expected) << cache;
+  }
 }
 
 TEST(Stats, FollowARun) {

@@ -27,10 +27,10 @@ class Parity : public testing::Test {
                                             WanTransformer3DModel::kKeepInFp32);
   }
   static at::Tensor predict(const WanTransformer3DModel &model, const at::Tensor &latents, double timestep,
-                            const at::Tensor &embedding) {
+                            const at::Tensor &embedding, StepCache *cache = nullptr) {
     const auto rotary = model.rotary(latents.size(2), latents.size(3), latents.size(4));
     return model(latents.to(test_device()), timestep, model.encode_text(embedding.to(test_device())), rotary,
-                 quiet());
+                 quiet(), cache);
   }
 
   void expect_parity(const at::Tensor &out, const at::Tensor &reference, const std::string &what,
@@ -187,6 +187,39 @@ TEST_F(Parity, DenoisingLoopOfGolden) {
     expect_parity(latents, golden_["latents." + std::to_string(step)], "step " + std::to_string(step),
                   kLoopTolerance);
   }
+}
+
+// Decisions compare a change with the threshold, and the reference's changes are at least 1 % from it.
+TEST_F(Parity, FirstBlockCacheSkipsWhereDiffusersDoes) {
+  const auto high = transformer("transformer"), low = transformer("transformer_2");
+  const at::Tensor changes = reference_["cache.changes"];
+  const double threshold = reference_["cache.threshold"].item<double>();
+  WanGenerateOptions options{};
+  options.steps = static_cast<int32_t>(changes.size(0));
+  options.flow_shift = tiny_config().scheduler.flow_shift;
+  const auto scheduler = make_scheduler(tiny_config().scheduler, options);
+  at::Tensor latents = reference_["cache.latents"].to(test_device());
+  const WanTransformer3DModel *last = nullptr;
+  std::vector<StepCache> caches;
+  int skipped = 0;
+  for (int step = 0; step < options.steps; ++step) {
+    const double timestep = scheduler->timesteps()[static_cast<size_t>(step)];
+    const auto &expert = timestep >= 875 ? high : low;
+    if (std::exchange(last, &expert) != &expert) caches.assign(2, StepCache(threshold));
+    const auto predicted = [&](int which, const at::Tensor &embedding) {
+      StepCache &cache = caches[static_cast<size_t>(which)];
+      const at::Tensor out = predict(expert, latents, timestep, embedding, &cache);
+      const double change = changes[step][which].item<double>();
+      EXPECT_EQ(cache.skipped(), change >= 0 && change <= threshold) << "step " << step << ", " << which;
+      skipped += cache.skipped();
+      return out;
+    };
+    const at::Tensor conditional = predicted(0, reference_["expert.embedding"]);
+    const at::Tensor unconditional = predicted(1, golden_["negative_prompt_embeds"]);
+    latents = scheduler->step(unconditional + (conditional - unconditional) * 2.5, latents);
+  }
+  EXPECT_GT(skipped, 0);
+  expect_parity(latents, reference_["cache.out"], "latents", kLoopTolerance);
 }
 
 TEST_F(Parity, VaeDecodesChunkByChunk) {

@@ -192,6 +192,11 @@ TEST_F(Generation, BadValuesAreNamed) {
   EXPECT_THAT(refusal([](auto &o) { o.steps = 0; }), HasSubstr("steps=0"));
   EXPECT_THAT(refusal([](auto &o) { o.steps = 1001; }), HasSubstr("steps=1001"));
   EXPECT_THAT(refusal([](auto &o) { o.flow_shift = 0; }), HasSubstr("flow-shift"));
+  EXPECT_THAT(refusal([](auto &o) {
+                o.cache = WAN_CACHE_FIRST_BLOCK;
+                o.cache_threshold = -0.5;
+              }),
+              HasSubstr("cache-threshold"));
   EXPECT_THAT(refusal([](auto &o) { o.guidance_scale = NAN; }), HasSubstr("guidance-scale"));
   EXPECT_THAT(refusal([](auto &o) { o.prompt = "\xff\xfe"; }), HasSubstr("UTF-8"));
   EXPECT_THAT(refusal([](auto &o) { o.layout = packed_layout(WAN_PIXEL_RGB, 32768, 16); }),
@@ -270,6 +275,27 @@ TEST_F(Generation, AGuidanceScaleOf1IsThatOfThePromptAlone) {
   const at::Tensor skipped = generate_clip(model_, options);
   options.guidance_scale_2 = 1 + 1e-7;  // the unguided prediction is made, and has no weight
   EXPECT_GT(psnr(generate_clip(model_, options), skipped), 60);
+}
+
+TEST_F(Generation, ACacheShortensForwardsUpToItsThreshold) {
+  WanGenerateOptions options = small_clip();
+  options.steps = 8;
+  const at::Tensor whole = generate_clip(model_, options);
+  int32_t cached = 0;
+  Listener listener;
+  listener.progress = [&](const WanProgress &progress) { cached = std::max(cached, progress.cached); };
+  options.cache = WAN_CACHE_FIRST_BLOCK;
+  options.cache_threshold = 0;
+  EXPECT_TRUE(at::equal(generate_clip(model_, options, listener), whole));
+  EXPECT_EQ(cached, 0);
+  options.cache_threshold = 0.3;
+  const at::Tensor close = generate_clip(model_, options, listener);
+  EXPECT_GT(cached, 0);
+  EXPECT_FALSE(at::equal(close, whole));
+  EXPECT_TRUE(at::equal(generate_clip(model_, options), close)) << "nothing is kept from clip to clip";
+  options.cache_threshold = 1e9;
+  generate_clip(model_, options, listener);
+  EXPECT_EQ(cached, 2 * (options.steps - 2)) << "each expert computes its first forwards whole";
 }
 
 /// Clips of 13 frames, RGB, that fade over 3: what each is without a fade, and with one.
