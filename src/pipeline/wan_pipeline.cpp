@@ -215,7 +215,7 @@ at::Tensor WanPipeline::embed(PromptEmbedding &cached, const std::string &prompt
 
 at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, Scheduler &scheduler,
                                 const at::Tensor &prompt, const at::Tensor &negative,
-                                const RunContext &context) const {
+                                const RunContext &context, const StepListener &step_done) const {
   const auto [frames, height, width] = latent_size(options);
   // From a CPU generator, so that a seed gives the same video on every device.
   const at::Generator generator = at::detail::createCPUGenerator(options.seed);
@@ -229,7 +229,7 @@ at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, Scheduler &sc
   const RotaryEmbedding rotary = transformer_->rotary(frames, height, width);
 
   const WanTransformer3DModel *expert = nullptr;
-  std::optional<Predictor> predict, predict_negative;
+  std::unique_ptr<Predictor> predict, predict_negative;
   int32_t cached = 0;
   for (int32_t step = 0; step < steps; ++step) {
     const double timestep = scheduler.timesteps()[static_cast<size_t>(step)];
@@ -240,9 +240,10 @@ at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, Scheduler &sc
     const bool guided = is_guided(options) && scale != 1;
     if (wanted != expert) {
       expert = wanted;
-      predict.emplace(*expert, prompt, options);
+      predict.reset();  // both, so that the new ones find their memory
       predict_negative.reset();
-      if (guided) predict_negative.emplace(*expert, negative, options);
+      predict = std::make_unique<Predictor>(*expert, prompt, options);
+      if (guided) predict_negative = std::make_unique<Predictor>(*expert, negative, options);
     }
     at::Tensor velocity = (*predict)(latents, timestep, rotary, context);
     cached += predict->skipped();
@@ -254,6 +255,7 @@ at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, Scheduler &sc
     latents = scheduler.step(velocity, latents);
     synchronize(device_);
     progress.report(step + 1, cached);
+    if (step_done) step_done(latents);
   }
   return latents;
 }
@@ -295,7 +297,8 @@ void WanPipeline::decode(const at::Tensor &latents, int64_t frames, Crossfade &f
   progress.report(steps);  // not before: its seconds are those of the whole decode
 }
 
-void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &context) {
+void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &context,
+                           const StepListener &step_done) {
   const c10::DeviceGuard guard(device_);
   // Gone unless this clip ends well and is followed by another.
   Crossfade fade(options.fade_frames, decoded_frames(options), std::exchange(tail_, {}),
@@ -315,7 +318,7 @@ void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &
   // Made before denoising, so that the first chunk waits for no allocation.
   FrameRing ring(options.layout, config_.vae.temporal_scale(),
                  options.on_device ? FrameMemory::kDevice : FrameMemory::kHost, frame_pool_, context);
-  const at::Tensor latents = denoise(options, *scheduler, prompt, negative, context);
+  const at::Tensor latents = denoise(options, *scheduler, prompt, negative, context, step_done);
   decode(latents, decoded_frames(options), fade, ring, context);
   tail_ = fade.tail();
 }

@@ -147,7 +147,7 @@ TEST(Enqueue, TakesSigmasAndCache) {
   EXPECT_THAT(comments[0], EndsWith("sigmas=\"<1,0.25>\" cache=first-block cache-threshold=0.5"));
   EXPECT_THAT(comments[1], HasSubstr("steps=3"));
   EXPECT_THAT(comments[1], EndsWith("scheduler=euler")) << "steps stand over the element's sigmas";
-  EXPECT_THAT(comments[2], EndsWith("sigmas=\"<1,0.5>\" cache=first-block cache-threshold=0.1"));
+  EXPECT_THAT(comments[2], EndsWith("sigmas=\"<1,0.5>\" cache=first-block cache-threshold=0.05"));
 }
 
 TEST(Enqueue, RefusesWhatCannotBe) {

@@ -59,7 +59,7 @@ TEST(Properties, Defaults) {
   EXPECT_EQ(get<guint>(source.get(), "queue-size"), 4u);
   EXPECT_TRUE(sigmas(source.get()).empty());
   EXPECT_EQ(get<gint>(source.get(), "cache"), 0);
-  EXPECT_EQ(get<gdouble>(source.get(), "cache-threshold"), 0.1);
+  EXPECT_EQ(get<gdouble>(source.get(), "cache-threshold"), 0.05);
 }
 
 TEST(Properties, RoundTrip) {
