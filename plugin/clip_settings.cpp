@@ -11,9 +11,12 @@ ClipSettings overlay(ClipSettings over, const ClipSettings &under) {
   if (over.negative_prompt.empty()) over.negative_prompt = under.negative_prompt;
   if (over.seed < 0) over.seed = under.seed;
   if (over.num_frames == 0) over.num_frames = under.num_frames;
+  if (over.steps == 0 && over.sigmas.empty()) over.sigmas = under.sigmas;
   if (over.steps == 0) over.steps = under.steps;
   if (over.flow_shift < 0) over.flow_shift = under.flow_shift;
   if (over.scheduler == WAN_SCHEDULER_AUTO) over.scheduler = under.scheduler;
+  if (!over.cache) over.cache = under.cache;
+  if (!over.cache_threshold) over.cache_threshold = under.cache_threshold;
   return over;
 }
 
@@ -26,7 +29,10 @@ ClipSettings complete(const ClipSettings &settings, const WanDefaults &defaults)
                             defaults.guidance_scale,
                             defaults.guidance_scale_2,
                             defaults.flow_shift,
-                            defaults.scheduler};
+                            defaults.scheduler,
+                            {},
+                            WAN_CACHE_NONE,
+                            kCacheThreshold};
   ClipSettings clip = overlay(settings, own);
   clip.num_frames = round_frames(clip.num_frames, defaults);
   return clip;

@@ -5,7 +5,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "wan/engine.h"
 
@@ -18,10 +20,16 @@ struct ClipSettings {
   int num_frames = 0, steps = 0;
   double guidance_scale = -1, guidance_scale_2 = -1, flow_shift = -1;
   WanScheduler scheduler = WAN_SCHEDULER_AUTO;
+  std::vector<double> sigmas;  // in place of steps
+  std::optional<WanCache> cache;
+  std::optional<double> cache_threshold;
 };
 
-/** `over`, and where that is open, `under`. A guidance scale alone counts for both experts, as in Diffusers.
- */
+/** Diffusers' default; what it costs is in docs/parity.md. */
+constexpr double kCacheThreshold = 0.05;
+
+/** `over`, and where that is open, `under`. A guidance scale alone counts for both experts, as in Diffusers;
+ * steps stand over sigmas beneath them. */
 ClipSettings overlay(ClipSettings over, const ClipSettings &under);
 
 /** Nothing is open but prompts and the seed. The number of frames is rounded to one that the checkpoint can

@@ -19,6 +19,16 @@ GType scheduler_type() {
   return type;
 }
 
+GType cache_type() {
+  static const GEnumValue values[] = {
+      {WAN_CACHE_NONE, "Every step is computed whole", "none"},
+      {WAN_CACHE_FIRST_BLOCK, "The change by all blocks but the first is used again", "first-block"},
+      {0, nullptr, nullptr},
+  };
+  static const GType type = g_enum_register_static("GstWanCache", values);
+  return type;
+}
+
 GType dtype_type() {
   static const GEnumValue values[] = {
       {WAN_DTYPE_AUTO, "bfloat16 on a GPU, float32 on the CPU", "auto"},

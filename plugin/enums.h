@@ -17,6 +17,7 @@ enum class Filler { Black, Fade };
 enum class Transition { Cut, Crossfade };
 
 GType scheduler_type();
+GType cache_type();
 GType dtype_type();
 GType underrun_type();
 GType filler_type();

@@ -202,6 +202,10 @@ WanStatus FramePump::generate(std::shared_ptr<const Clip> clip, WanError *error)
   options.guidance_scale_2 = settings.guidance_scale_2;
   options.flow_shift = settings.flow_shift;
   options.scheduler = settings.scheduler;
+  options.sigmas = settings.sigmas.empty() ? nullptr : settings.sigmas.data();
+  options.num_sigmas = settings.sigmas.size();
+  options.cache = *settings.cache;
+  options.cache_threshold = *settings.cache_threshold;
   options.layout = run_.layout;
   const WanCallbacks callbacks = this->callbacks();
   WanStatus status = choice_.engine->generate(model_.get(), &options, &callbacks, error);
@@ -335,6 +339,7 @@ void FramePump::report(const WanProgress &progress) {
   news_.emplace_back(Progress{clip_, progress});
   stats_.progress = progress;
   stats_.seconds[progress.stage] = progress.seconds;
+  if (progress.stage == WAN_STAGE_DENOISE) stats_.cached_forwards = progress.cached;
   stats_.memory = memory;
   changed_.notify_all();
 }

@@ -92,7 +92,8 @@ struct PumpStats {
   uint64_t seed = 0;
   size_t queue_level = 0, queued_clips = 0;
   double queue_seconds = 0;
-  double fps = 0;  // frames that could be made in a second, text to pixels; of the newest whole clip
+  int cached_forwards = 0;  // of the newest clip
+  double fps = 0;           // frames that could be made in a second, text to pixels; of the newest whole clip
   bool running = false;
   WanMemory memory = {};
 };

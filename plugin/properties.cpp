@@ -33,6 +33,22 @@ void set_prompts(GValue *value, const std::vector<ClipSettings> &clips) {
   }
 }
 
+std::vector<double> get_sigmas(const GValue *value) {
+  std::vector<double> sigmas(gst_value_array_get_size(value));
+  for (size_t i = 0; i < sigmas.size(); ++i)
+    sigmas[i] = g_value_get_double(gst_value_array_get_value(value, guint(i)));
+  return sigmas;
+}
+
+void set_sigmas(GValue *value, const std::vector<double> &sigmas) {
+  for (const double sigma : sigmas) {
+    GValue item = G_VALUE_INIT;
+    g_value_init(&item, G_TYPE_DOUBLE);
+    g_value_set_double(&item, sigma);
+    gst_value_array_append_and_take_value(value, &item);
+  }
+}
+
 bool set_clip_property(ClipSettings *clip, guint id, const GValue *value) {
   switch (id) {
     case PROP_PROMPT:
@@ -61,6 +77,15 @@ bool set_clip_property(ClipSettings *clip, guint id, const GValue *value) {
       break;
     case PROP_SCHEDULER:
       clip->scheduler = WanScheduler(g_value_get_enum(value));
+      break;
+    case PROP_SIGMAS:
+      clip->sigmas = get_sigmas(value);
+      break;
+    case PROP_CACHE:
+      clip->cache = WanCache(g_value_get_enum(value));
+      break;
+    case PROP_CACHE_THRESHOLD:
+      clip->cache_threshold = g_value_get_double(value);
       break;
     default:
       return false;
@@ -97,8 +122,28 @@ bool get_clip_property(const ClipSettings &clip, guint id, GValue *value) {
     case PROP_SCHEDULER:
       g_value_set_enum(value, clip.scheduler);
       break;
+    case PROP_SIGMAS:
+      set_sigmas(value, clip.sigmas);
+      break;
+    case PROP_CACHE:
+      g_value_set_enum(value, clip.cache.value_or(WAN_CACHE_NONE));
+      break;
+    case PROP_CACHE_THRESHOLD:
+      g_value_set_double(value, clip.cache_threshold.value_or(kCacheThreshold));
+      break;
     default:
       return false;
+  }
+  return true;
+}
+
+bool convert(const GValue *from, GParamSpec *pspec, GValue *to);
+
+bool convert_array(const GValue *from, GParamSpec *element, GValue *to) {
+  for (guint i = 0; i < gst_value_array_get_size(from); ++i) {
+    GValue item = G_VALUE_INIT;
+    if (!convert(gst_value_array_get_value(from, i), element, &item)) return false;
+    gst_value_array_append_and_take_value(to, &item);
   }
   return true;
 }
@@ -107,9 +152,13 @@ bool get_clip_property(const ClipSettings &clip, guint id, GValue *value) {
 // range.
 bool convert(const GValue *from, GParamSpec *pspec, GValue *to) {
   g_value_init(to, pspec->value_type);
-  const bool converted = G_VALUE_HOLDS_STRING(from) && pspec->value_type != G_TYPE_STRING
-                             ? gst_value_deserialize(to, g_value_get_string(from))
-                             : g_value_transform(from, to);
+  bool converted = false;
+  if (GST_VALUE_HOLDS_ARRAY(from) && GST_IS_PARAM_SPEC_ARRAY_LIST(pspec))
+    converted = convert_array(from, GST_PARAM_SPEC_ARRAY_LIST(pspec)->element_spec, to);
+  else if (G_VALUE_HOLDS_STRING(from) && pspec->value_type != G_TYPE_STRING)
+    converted = gst_value_deserialize_with_pspec(to, g_value_get_string(from), pspec);
+  else
+    converted = g_value_transform(from, to);
   if (converted && !g_param_value_validate(pspec, to)) return true;
   g_value_unset(to);
   return false;
@@ -169,6 +218,22 @@ void install_clip_properties(GObjectClass *klass) {
   install(PROP_SCHEDULER,
           g_param_spec_enum("scheduler", "Scheduler", "Denoising scheduler, from the next clip on",
                             scheduler_type(), clip.scheduler, kPlaying));
+  install(PROP_SIGMAS,
+          gst_param_spec_array(
+              "sigmas", "Sigmas",
+              "Noise level of each step before the shift, falling, in place of steps, from the next clip on; "
+              "a list of timesteps divided by 1000 is one (empty: as the scheduler spaces them)",
+              g_param_spec_double("sigma", "Sigma", "Noise level, above 0", 0, 1, 1, kStatic), kPlaying));
+  install(PROP_CACHE,
+          g_param_spec_enum("cache", "Cache",
+                            "What steps may take over from steps before, from the next clip on: an "
+                            "approximation that makes another video, see docs/parity.md",
+                            cache_type(), WAN_CACHE_NONE, kPlaying));
+  install(PROP_CACHE_THRESHOLD,
+          g_param_spec_double("cache-threshold", "Cache threshold",
+                              "Relative change of the first block's part up to which cache=first-block takes "
+                              "the others' over, from the next clip on; more is faster and less exact",
+                              0, G_MAXDOUBLE, kCacheThreshold, kPlaying));
 }
 
 void install_live_properties(GObjectClass *klass) {
@@ -242,7 +307,8 @@ void install_properties(GObjectClass *klass) {
                              "Structure wan-stats: the clip being made and on air, seconds by stage, queue, "
                              "frames, underruns, memory",
                              GST_TYPE_STRUCTURE, GParamFlags(G_PARAM_READABLE | G_PARAM_STATIC_STRINGS)));
-  for (const GType type : {scheduler_type(), dtype_type(), underrun_type(), filler_type(), transition_type()})
+  for (const GType type :
+       {scheduler_type(), cache_type(), dtype_type(), underrun_type(), filler_type(), transition_type()})
     gst_type_mark_as_plugin_api(type, GstPluginAPIFlags(0));
 }
 

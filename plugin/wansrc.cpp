@@ -53,7 +53,7 @@
  * live, since applications wait in PAUSED for them;
  * - element messages "wan-progress" while a clip is made (and, live, while the model is loaded): clip (int),
  * seed (guint64), stage (string: load, text, denoise or decode), step and steps (int: done and in all),
- * seconds (double, since the stage began);
+ * seconds (double, since the stage began), cached-forwards (int: see #GstWanSrc:cache);
  * - element messages "wan-clip" when the first frame of a clip is sent: clip, seed, prompt (string), pts
  * (guint64);
  * - live: element messages "wan-underrun" when frames begin to be missing and when they are there again:
@@ -588,7 +588,8 @@ static void install_signals(GType type) {
    * @self: the source
    * @prompt: (nullable): what the clip shows; the property prompt if it is empty
    * @settings: (nullable): fields named and typed as the properties seed, negative-prompt, num-frames, steps,
-   *   guidance-scale, guidance-scale-2, flow-shift and scheduler; the properties count for those left out
+   *   guidance-scale, guidance-scale-2, flow-shift, scheduler, sigmas, cache and cache-threshold; the
+   *   properties count for those left out
    *
    * Queues a clip, to be made before those of the property prompt.
    *

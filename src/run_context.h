@@ -31,11 +31,11 @@ class StageProgress {
     report(0);
   }
 
-  void report(int32_t step) const {
+  void report(int32_t step, int32_t cached = 0) const {
     const WanCallbacks &callbacks = context_.callbacks();
     if (!callbacks.progress) return;
     const std::chrono::duration<double> elapsed = Clock::now() - start_;
-    const WanProgress progress = {stage_, step, steps_, elapsed.count()};
+    const WanProgress progress = {stage_, step, steps_, elapsed.count(), cached};
     callbacks.progress(callbacks.user, &progress);
   }
 

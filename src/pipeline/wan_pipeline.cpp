@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "device.h"
-#include "scheduler/scheduler.h"
 #include "vae/tiled_decode.h"
 
 namespace wan {
@@ -60,10 +59,35 @@ int32_t decoded_frames(const WanGenerateOptions &options) {
   return options.used_frames ? options.used_frames : options.num_frames;
 }
 
+/// As Diffusers decides it: by the first scale, for both experts.
+bool is_guided(const WanGenerateOptions &options) {
+  return options.guidance_scale > 1;
+}
+
 std::string describe_size(const WanGenerateOptions &options) {
   return std::to_string(options.layout.width) + "x" + std::to_string(options.layout.height) + " with " +
          std::to_string(options.num_frames) + " frames";
 }
+
+/// An expert, and what it keeps of one prompt from step to step.
+class Predictor {
+ public:
+  Predictor(const WanTransformer3DModel &expert, const at::Tensor &prompt, const WanGenerateOptions &options)
+      : expert_(expert), text_(expert.encode_text(prompt)) {
+    if (options.cache == WAN_CACHE_FIRST_BLOCK) cache_ = std::make_unique<StepCache>(options.cache_threshold);
+  }
+  at::Tensor operator()(const at::Tensor &latents, double timestep, const RotaryEmbedding &rotary,
+                        const RunContext &context) {
+    return expert_(latents, timestep, text_, rotary, context, cache_.get());
+  }
+  /// Whether the last prediction was made with the cache.
+  bool skipped() const { return cache_ && cache_->skipped(); }
+
+ private:
+  const WanTransformer3DModel &expert_;
+  const WanTransformer3DModel::TextContext text_;
+  std::unique_ptr<StepCache> cache_;
+};
 
 void require_memory(const WanGenerateOptions &options, uint64_t needed, at::Device device) {
   const uint64_t free = free_memory(device);
@@ -138,12 +162,14 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   require(options.fade_frames >= 0 && options.fade_frames <= decoded / 2,
           "A crossfade of " + std::to_string(options.fade_frames) + " frames does not fit a clip of " +
               std::to_string(decoded) + ": it may have 0 to " + std::to_string(decoded / 2));
-  require(options.steps > 0 && options.steps <= config_.scheduler.num_train_timesteps,
+  require(options.sigmas || (options.steps > 0 && options.steps <= config_.scheduler.num_train_timesteps),
           "steps=" + std::to_string(options.steps) + " is not in 1 to " +
               std::to_string(config_.scheduler.num_train_timesteps));
   require(options.flow_shift > 0 && std::isfinite(options.flow_shift), "flow-shift must be above 0");
   require(std::isfinite(options.guidance_scale) && std::isfinite(options.guidance_scale_2),
           "guidance-scale must be a number");
+  require(options.cache == WAN_CACHE_NONE || options.cache_threshold >= 0,
+          "cache-threshold must be 0 or above");
 
   const auto [frames, height, width] = latent_size(options);
   transformer_->check_size(frames, height, width);
@@ -151,9 +177,10 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   const uint64_t tokens = static_cast<uint64_t>(frames * (height / transformer.patch_height)) *
                           static_cast<uint64_t>(width / transformer.patch_width);
   // The residual stream and what a block makes of it: about ten tensors of float32, and the feed-forward's
-  // inside.
+  // inside. A cache holds three tensors more, of each of two predictions.
+  const int64_t cached = options.cache == WAN_CACHE_NONE ? 0 : 6 * transformer.inner_dim();
   const uint64_t per_token =
-      static_cast<uint64_t>(10 * transformer.inner_dim() + 2 * transformer.ffn_dim) * 4;
+      static_cast<uint64_t>(10 * transformer.inner_dim() + 2 * transformer.ffn_dim + cached) * 4;
   require_memory(options, tokens * per_token, device_);
   if (!needs_tiles(height, width)) return;
   require_memory(options, tiled_decode_bytes(*vae_, height, width), device_);
@@ -186,42 +213,49 @@ at::Tensor WanPipeline::embed(PromptEmbedding &cached, const std::string &prompt
   return cached.embedding;
 }
 
-at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, const at::Tensor &prompt,
-                                const at::Tensor &negative, const RunContext &context) const {
+at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, Scheduler &scheduler,
+                                const at::Tensor &prompt, const at::Tensor &negative,
+                                const RunContext &context, const StepListener &step_done) const {
   const auto [frames, height, width] = latent_size(options);
   // From a CPU generator, so that a seed gives the same video on every device.
   const at::Generator generator = at::detail::createCPUGenerator(options.seed);
   at::Tensor latents =
       at::randn({1, config_.vae.z_dim, frames, height, width}, generator, at::dtype(at::kFloat)).to(device_);
 
-  const auto scheduler =
-      make_scheduler(config_.scheduler, options.scheduler, options.steps, options.flow_shift);
   const double boundary =
       config_.boundary_ratio.value_or(0) * static_cast<double>(config_.scheduler.num_train_timesteps);
-  const StageProgress progress(context, WAN_STAGE_DENOISE, options.steps);
+  const auto steps = static_cast<int32_t>(scheduler.timesteps().size());
+  const StageProgress progress(context, WAN_STAGE_DENOISE, steps);
   const RotaryEmbedding rotary = transformer_->rotary(frames, height, width);
-  const bool guided = options.guidance_scale > 1;  // decided by the first scale for the whole run
 
   const WanTransformer3DModel *expert = nullptr;
-  WanTransformer3DModel::TextContext text, negative_text;
-  for (int32_t step = 0; step < options.steps; ++step) {
-    const double timestep = scheduler->timesteps()[static_cast<size_t>(step)];
+  std::unique_ptr<Predictor> predict, predict_negative;
+  int32_t cached = 0;
+  for (int32_t step = 0; step < steps; ++step) {
+    const double timestep = scheduler.timesteps()[static_cast<size_t>(step)];
     const bool high_noise = !transformer_2_ || timestep >= boundary;
     const WanTransformer3DModel *wanted = high_noise ? transformer_.get() : transformer_2_.get();
+    // With a scale of 1 the unguided prediction would cancel out.
+    const double scale = high_noise ? options.guidance_scale : options.guidance_scale_2;
+    const bool guided = is_guided(options) && scale != 1;
     if (wanted != expert) {
       expert = wanted;
-      text = expert->encode_text(prompt);
-      if (guided) negative_text = expert->encode_text(negative);
+      predict.reset();  // both, so that the new ones find their memory
+      predict_negative.reset();
+      predict = std::make_unique<Predictor>(*expert, prompt, options);
+      if (guided) predict_negative = std::make_unique<Predictor>(*expert, negative, options);
     }
-    at::Tensor velocity = (*expert)(latents, timestep, text, rotary, context);
+    at::Tensor velocity = (*predict)(latents, timestep, rotary, context);
+    cached += predict->skipped();
     if (guided) {
-      const at::Tensor unconditional = (*expert)(latents, timestep, negative_text, rotary, context);
-      const double scale = high_noise ? options.guidance_scale : options.guidance_scale_2;
+      const at::Tensor unconditional = (*predict_negative)(latents, timestep, rotary, context);
+      cached += predict_negative->skipped();
       velocity = unconditional + (velocity - unconditional) * scale;
     }
-    latents = scheduler->step(velocity, latents);
+    latents = scheduler.step(velocity, latents);
     synchronize(device_);
-    progress.report(step + 1);
+    progress.report(step + 1, cached);
+    if (step_done) step_done(latents);
   }
   return latents;
 }
@@ -263,13 +297,15 @@ void WanPipeline::decode(const at::Tensor &latents, int64_t frames, Crossfade &f
   progress.report(steps);  // not before: its seconds are those of the whole decode
 }
 
-void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &context) {
+void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &context,
+                           const StepListener &step_done) {
   const c10::DeviceGuard guard(device_);
   // Gone unless this clip ends well and is followed by another.
   Crossfade fade(options.fade_frames, decoded_frames(options), std::exchange(tail_, {}),
                  [&context] { return context.is_followed(); });
   check(options);
-  const bool guided = options.guidance_scale > 1;
+  const auto scheduler = make_scheduler(config_.scheduler, options);
+  const bool guided = is_guided(options);
   const StageProgress progress(context, WAN_STAGE_TEXT, guided ? 2 : 1);
   const at::Tensor prompt = embed(prompt_, options.prompt, context);
   progress.report(1);
@@ -282,7 +318,7 @@ void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &
   // Made before denoising, so that the first chunk waits for no allocation.
   FrameRing ring(options.layout, config_.vae.temporal_scale(),
                  options.on_device ? FrameMemory::kDevice : FrameMemory::kHost, frame_pool_, context);
-  const at::Tensor latents = denoise(options, prompt, negative, context);
+  const at::Tensor latents = denoise(options, *scheduler, prompt, negative, context, step_done);
   decode(latents, decoded_frames(options), fade, ring, context);
   tail_ = fade.tail();
 }

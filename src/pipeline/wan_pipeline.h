@@ -13,6 +13,7 @@
 #include "pipeline/crossfade.h"
 #include "pipeline/frame_ring.h"
 #include "run_context.h"
+#include "scheduler/scheduler.h"
 #include "text/prompt_clean.h"
 #include "text/tokenizer.h"
 #include "text/umt5_encoder.h"
@@ -39,8 +40,12 @@ class WanPipeline {
   WanPipeline(const CheckpointConfig &config, std::unique_ptr<ComponentSource> source, Tokenizer tokenizer,
               at::Device device, at::ScalarType dtype);
 
+  /// Hears the latents after each denoising step, [1, z_dim, T, H, W].
+  using StepListener = std::function<void(const at::Tensor &latents)>;
+
   /// Throws wan::Error.
-  void generate(const WanGenerateOptions &options, const RunContext &context);
+  void generate(const WanGenerateOptions &options, const RunContext &context,
+                const StepListener &step_done = {});
 
   at::Device device() const { return device_; }
   /// Of the pool that decoded frames lie in. Callable from any thread.
@@ -63,8 +68,9 @@ class WanPipeline {
   LatentSize latent_size(const WanGenerateOptions &options) const;
   void check(const WanGenerateOptions &options) const;
   at::Tensor embed(PromptEmbedding &cached, const std::string &prompt, const RunContext &context);
-  at::Tensor denoise(const WanGenerateOptions &options, const at::Tensor &prompt, const at::Tensor &negative,
-                     const RunContext &context) const;
+  at::Tensor denoise(const WanGenerateOptions &options, Scheduler &scheduler, const at::Tensor &prompt,
+                     const at::Tensor &negative, const RunContext &context,
+                     const StepListener &step_done) const;
   /// Whether a clip does not fit the free memory unless it is decoded in tiles.
   bool needs_tiles(int64_t height, int64_t width) const;
   /// The first so many frames of a clip. latents: [1, z_dim, T, H, W]. In tiles, the first frame comes when

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "checkpoint/config.h"
@@ -24,6 +25,8 @@ class Scheduler {
   virtual at::Tensor step(const at::Tensor &model_output, const at::Tensor &sample) = 0;
 
  protected:
+  /// Noise level `sigma`, shifted towards high noise.
+  static double shifted(double sigma, double shift);
   /// factor * model_output in the model's dtype. With a tensor for a factor, as in Diffusers: LibTorch rounds
   /// bfloat16 products with a number in another place.
   static at::Tensor scaled(const at::Tensor &model_output, float factor);
@@ -37,8 +40,11 @@ class Scheduler {
 /// flow-matching sigmas: diffusers UniPCMultistepScheduler as Wan configures it (from Diffusers 0.37 on).
 class UniPCMultistepScheduler : public Scheduler {
  public:
-  UniPCMultistepScheduler(int steps, double flow_shift, int64_t num_train_timesteps);
+  /// sigmas: before the shift, a step each.
+  UniPCMultistepScheduler(std::span<const double> sigmas, double flow_shift, int64_t num_train_timesteps);
   at::Tensor step(const at::Tensor &model_output, const at::Tensor &sample) override;
+  /// The noise levels before the shift that stand for a number of steps.
+  static std::vector<double> default_sigmas(int steps, int64_t num_train_timesteps);
 
  private:
   at::Tensor correct(const at::Tensor &x0) const;
@@ -52,12 +58,15 @@ class UniPCMultistepScheduler : public Scheduler {
 /// Euler steps along the flow: diffusers FlowMatchEulerDiscreteScheduler with a static shift.
 class FlowMatchEulerDiscreteScheduler : public Scheduler {
  public:
-  FlowMatchEulerDiscreteScheduler(int steps, double shift, int64_t num_train_timesteps);
+  /// sigmas: before the shift, a step each.
+  FlowMatchEulerDiscreteScheduler(std::span<const double> sigmas, double shift, int64_t num_train_timesteps);
   at::Tensor step(const at::Tensor &model_output, const at::Tensor &sample) override;
+  /// The noise levels before the shift that stand for a number of steps.
+  static std::vector<double> default_sigmas(int steps, double shift, int64_t num_train_timesteps);
 };
 
-/// `scheduler` may be AUTO: the checkpoint's.
-std::unique_ptr<Scheduler> make_scheduler(const SchedulerConfig &config, WanScheduler scheduler, int steps,
-                                          double flow_shift);
+/// The options' scheduler (AUTO: the checkpoint's) for their sigmas or steps. Throws wan::Error (WAN_INVALID)
+/// where those cannot be.
+std::unique_ptr<Scheduler> make_scheduler(const SchedulerConfig &config, const WanGenerateOptions &options);
 
 }  // namespace wan

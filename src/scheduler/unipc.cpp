@@ -37,16 +37,22 @@ struct Step {
 
 }  // namespace
 
-UniPCMultistepScheduler::UniPCMultistepScheduler(int steps, double flow_shift, int64_t num_train_timesteps) {
-  const double train_steps = static_cast<double>(num_train_timesteps);
-  for (int i = 0; i < steps; ++i) {
-    const double linear = 1.0 - i * (1.0 - 1.0 / train_steps) / steps;
-    double sigma = flow_shift * linear / (1.0 + (flow_shift - 1.0) * linear);
-    if (i == 0 && std::abs(sigma - 1.0) < 1e-6) sigma -= 1e-6;  // lambda(1) would be infinite
-    timesteps_.push_back(std::trunc(sigma * train_steps));
+UniPCMultistepScheduler::UniPCMultistepScheduler(std::span<const double> sigmas, double flow_shift,
+                                                 int64_t num_train_timesteps) {
+  for (const double linear : sigmas) {
+    double sigma = shifted(linear, flow_shift);
+    if (sigmas_.empty() && std::abs(sigma - 1.0) < 1e-6) sigma -= 1e-6;  // lambda(1) would be infinite
+    timesteps_.push_back(std::trunc(sigma * static_cast<double>(num_train_timesteps)));
     sigmas_.push_back(static_cast<float>(sigma));
   }
   sigmas_.push_back(0.0f);
+}
+
+std::vector<double> UniPCMultistepScheduler::default_sigmas(int steps, int64_t num_train_timesteps) {
+  std::vector<double> sigmas;
+  for (int i = 0; i < steps; ++i)
+    sigmas.push_back(1.0 - i * (1.0 - 1.0 / static_cast<double>(num_train_timesteps)) / steps);
+  return sigmas;
 }
 
 /// Uses the new prediction to improve the sample that the last prediction led to (UniC).

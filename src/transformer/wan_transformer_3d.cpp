@@ -172,16 +172,19 @@ at::Tensor WanTransformer3DModel::time_embedding(double timestep) const {
 
 at::Tensor WanTransformer3DModel::operator()(const at::Tensor &latents, double timestep,
                                              const TextContext &text, const RotaryEmbedding &rotary,
-                                             const RunContext &context) const {
+                                             const RunContext &context, StepCache *cache) const {
   const at::Tensor time = time_embedding(timestep);
   const at::Tensor modulation = time_proj_(at::silu(time)).unflatten(1, {6, -1});
   at::Tensor x = patchify(latents);
+  const at::Tensor tokens = cache ? x : at::Tensor();
   LaunchWindow window(x.device());
   for (size_t i = 0; i < blocks_.size(); ++i) {
     context.check();
     x = blocks_[i](x, text[i], modulation, rotary);
     window.advance();
+    if (i == 0 && cache && cache->skips_rest(tokens, x)) break;
   }
+  if (cache) x = cache->finish(x);
   const std::vector<at::Tensor> head = (scale_shift_table_ + time.unsqueeze(1)).chunk(2, 1);
   x = proj_out_(modulated_norm(x, /*shift=*/head[0], /*scale=*/head[1], config_.eps).values);
   return unpatchify(x, latents.sizes());

@@ -12,6 +12,7 @@
 #include "ops/linear.h"
 #include "run_context.h"
 #include "transformer/rope.h"
+#include "transformer/step_cache.h"
 
 namespace wan {
 
@@ -99,9 +100,11 @@ class WanTransformer3DModel {
   TextContext encode_text(const at::Tensor &text) const;
 
   /// latents: [B, in_channels, T, H, W]; timestep in [0, 1000]; rotary: tables for (T, H / patch, W / patch).
-  /// Returns the predicted velocity, [B, out_channels, T, H, W] in the weights' dtype.
+  /// Returns the predicted velocity, [B, out_channels, T, H, W] in the weights' dtype. With a cache, blocks
+  /// may be left out.
   at::Tensor operator()(const at::Tensor &latents, double timestep, const TextContext &text,
-                        const RotaryEmbedding &rotary, const RunContext &context) const;
+                        const RotaryEmbedding &rotary, const RunContext &context,
+                        StepCache *cache = nullptr) const;
 
   /// Throws wan::Error (WAN_INVALID) where latents of this size are beyond rope_max_seq_len.
   void check_size(int64_t frames, int64_t height, int64_t width) const;

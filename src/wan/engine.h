@@ -48,8 +48,11 @@ typedef enum WanMemoryMode {
   WAN_MEMORY_STREAM      /* in page-locked host memory; blocks come to the GPU while the one before computes */
 } WanMemoryMode;
 
-/** Steps at which the experts' change is small take the last one over (an approximation). */
-typedef enum WanCache { WAN_CACHE_NONE, WAN_CACHE_FIRST_BLOCK } WanCache;
+/** What an expert's forward may take over from one before, an approximation. */
+typedef enum WanCache {
+  WAN_CACHE_NONE,
+  WAN_CACHE_FIRST_BLOCK /* what the blocks behind the first add, while the first adds about the same */
+} WanCache;
 
 typedef enum WanScheduler { WAN_SCHEDULER_AUTO, WAN_SCHEDULER_UNIPC, WAN_SCHEDULER_EULER } WanScheduler;
 
@@ -93,6 +96,7 @@ typedef struct WanProgress {
   int32_t step, steps; /* done and in all: per cent (LOAD), prompts (TEXT), steps (DENOISE), chunks (DECODE;
                           in tiles, of each) */
   double seconds;      /* since the stage began */
+  int32_t cached;      /* DENOISE: forwards so far (up to two a step) shortened by WanGenerateOptions.cache */
 } WanProgress;
 
 /** One decoded chunk: num_frames frames of WanPixelLayout.size bytes, one after the other, complete and at
@@ -149,11 +153,12 @@ typedef struct WanGenerateOptions {
   double guidance_scale, guidance_scale_2;
   double flow_shift;
   WanScheduler scheduler;
-  const double *sigmas; /* noise levels of the steps before the shift, falling, in 0 to 1, in place of `steps`;
-                           NULL: the scheduler's own. For EULER. */
+  const double *sigmas; /* noise level of each step before the shift, above 0, up to 1 and falling, in place
+                           of `steps`; a timestep divided by 1000 is one; NULL: the scheduler's own */
   size_t num_sigmas;
   WanCache cache;
-  double cache_threshold; /* relative change of the first block's output up to which a step is taken over */
+  double cache_threshold; /* FIRST_BLOCK: relative change of what the first block adds up to which the rest is
+                             taken over */
   WanPixelLayout layout; /* width and height say the video's size */
 } WanGenerateOptions;
 

@@ -1,7 +1,11 @@
 // wan-bench generate: one clip from prompt to frames, the seconds of each stage.
+#include <ATen/core/Tensor.h>
 #include <c10/core/InferenceMode.h>
 
 #include <array>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
 
 #include "common.h"
 #include "device.h"
@@ -13,26 +17,72 @@ namespace {
 
 struct Options {
   char *size = nullptr, *model = nullptr, *device = nullptr, *dtype = nullptr, *tokenizer = nullptr;
-  int frames = 81, steps = 2, layers = 0;
+  char *prompt = nullptr, *scheduler = nullptr, *sigmas = nullptr, *cache = nullptr;
+  char *out = nullptr, *latents = nullptr;
+  int frames = 0, steps = 0, layers = 0;
+  gint64 seed = 0;
+  double guidance_scale = -1, flow_shift = -1, cache_threshold = 0.05;
   gboolean json = FALSE;
 };
 
 Options parse(int argc, char **argv) {
   Options options;
   const GOptionEntry entries[] = {
-      {"size", 0, 0, G_OPTION_ARG_STRING, &options.size, "size of the video (832x480)", "WxH"},
-      {"frames", 0, 0, G_OPTION_ARG_INT, &options.frames, "number of frames (81)", "N"},
-      {"steps", 0, 0, G_OPTION_ARG_INT, &options.steps, "denoising steps (2)", "N"},
+      {"size", 0, 0, G_OPTION_ARG_STRING, &options.size, "size of the video (the model's; 832x480)", "WxH"},
+      {"frames", 0, 0, G_OPTION_ARG_INT, &options.frames, "number of frames (the model's; 81)", "N"},
+      {"steps", 0, 0, G_OPTION_ARG_INT, &options.steps, "denoising steps (the model's; 2)", "N"},
+      {"sigmas", 0, 0, G_OPTION_ARG_STRING, &options.sigmas, "noise levels instead of steps", "S,S,..."},
+      {"scheduler", 0, 0, G_OPTION_ARG_STRING, &options.scheduler, "auto, unipc or euler (auto)", "S"},
+      {"flow-shift", 0, 0, G_OPTION_ARG_DOUBLE, &options.flow_shift, "shift (the model's; 3)", "X"},
+      {"guidance-scale", 0, 0, G_OPTION_ARG_DOUBLE, &options.guidance_scale,
+       "of both experts (the model's; 4 and 3)", "X"},
+      {"cache", 0, 0, G_OPTION_ARG_STRING, &options.cache, "none or first-block (none)", "C"},
+      {"cache-threshold", 0, 0, G_OPTION_ARG_DOUBLE, &options.cache_threshold, "of first-block (0.05)", "X"},
+      {"prompt", 0, 0, G_OPTION_ARG_STRING, &options.prompt, "what the video shows", "TEXT"},
+      {"seed", 0, 0, G_OPTION_ARG_INT64, &options.seed, "seed (0)", "N"},
       {"layers", 0, 0, G_OPTION_ARG_INT, &options.layers, "transformer blocks instead of A14B's 40", "N"},
       {"model", 0, 0, G_OPTION_ARG_STRING, &options.model, "a checkpoint instead of A14B with random weights",
        "DIR"},
       {"tokenizer", 0, 0, G_OPTION_ARG_STRING, &options.tokenizer, "tokenizer of random weights", "DIR"},
       {"device", 0, 0, G_OPTION_ARG_STRING, &options.device, "auto, cpu, cuda or cuda:N (auto)", "D"},
       {"dtype", 0, 0, G_OPTION_ARG_STRING, &options.dtype, "fp32 or bf16 (bf16)", "T"},
+      {"out", 0, 0, G_OPTION_ARG_STRING, &options.out, "write the frames, as RGB bytes", "FILE"},
+      {"latents", 0, 0, G_OPTION_ARG_STRING, &options.latents,
+       "write the latents after each step, as float32", "FILE"},
       {"json", 0, 0, G_OPTION_ARG_NONE, &options.json, "print JSON", nullptr},
       {}};
   parse_options("A clip from prompt to frames", entries, argc, argv);
   return options;
+}
+
+/// The value that `name` (the first of them where it is null) stands for. Throws wan::Error (WAN_INVALID).
+template <typename Value>
+Value choose(const char *option, const char *name,
+             const std::vector<std::pair<std::string, Value>> &choices) {
+  if (!name) return choices.front().second;
+  for (const auto &[choice, value] : choices)
+    if (choice == name) return value;
+  throw invalid(std::string(option) + " does not take '" + name + "'");
+}
+
+/// "1,0.75". Throws wan::Error (WAN_INVALID).
+std::vector<double> parse_sigmas(const std::string &text) {
+  std::vector<double> sigmas;
+  std::istringstream items(text);
+  for (std::string item; std::getline(items, item, ',');) {
+    char *end = nullptr;
+    sigmas.push_back(std::strtod(item.c_str(), &end));
+    if (item.empty() || *end != '\0') throw invalid("--sigmas must be numbers with commas between them");
+  }
+  return sigmas;
+}
+
+/// Throws wan::Error (WAN_NOT_FOUND) where `name` cannot be written; none for null.
+std::ofstream open_output(const char *name) {
+  std::ofstream file;
+  if (name) file.open(name, std::ios::binary);
+  if (name && !file) throw not_found(std::string(name) + " cannot be written");
+  return file;
 }
 
 /// Hears a generation: the seconds of each stage and of the first frame.
@@ -41,17 +91,26 @@ struct Stopwatch {
   std::array<double, 4> stage{};
   double first_frame = 0;
   int64_t frames = 0;
+  int32_t steps = 0, cached = 0;
+  std::ofstream out;  // of the frames, or closed
 
   WanCallbacks callbacks() {
     WanCallbacks callbacks{};
     callbacks.user = this;
     callbacks.progress = [](void *user, const WanProgress *progress) {
-      static_cast<Stopwatch *>(user)->stage[progress->stage] = progress->seconds;
+      auto *watch = static_cast<Stopwatch *>(user);
+      watch->stage[progress->stage] = progress->seconds;
+      if (progress->stage != WAN_STAGE_DENOISE) return;
+      watch->steps = progress->steps;
+      watch->cached = progress->cached;
     };
     callbacks.frames = [](void *user, WanFrames *frames) {
       auto *watch = static_cast<Stopwatch *>(user);
       if (watch->frames == 0) watch->first_frame = seconds_since(watch->start);
       watch->frames += frames->num_frames;
+      if (watch->out.is_open())
+        watch->out.write(reinterpret_cast<const char *>(frames->data),
+                         static_cast<std::streamsize>(frames->frame_size) * frames->num_frames);
       free_frames(frames);
       return true;
     };
@@ -59,22 +118,33 @@ struct Stopwatch {
   }
 };
 
-WanGenerateOptions clip(const Options &options, Size size) {
+WanGenerateOptions clip(const Options &options, const WanDefaults &defaults,
+                        const std::vector<double> &sigmas) {
   WanGenerateOptions clip{};
-  clip.prompt = "a red circle bouncing on a blue background";
+  clip.prompt = options.prompt ? options.prompt : "a red circle bouncing on a blue background";
   clip.negative_prompt = "";
-  clip.num_frames = options.frames;
-  clip.steps = options.steps;
-  clip.guidance_scale = 4.0;
-  clip.guidance_scale_2 = 3.0;
-  clip.flow_shift = 3.0;
-  clip.layout = pixel_layout(WAN_PIXEL_NV12, size);
+  clip.seed = static_cast<uint64_t>(options.seed);
+  clip.num_frames = options.frames ? options.frames : defaults.num_frames;
+  clip.steps = options.steps ? options.steps : defaults.steps;
+  const bool own_scale = options.guidance_scale < 0;
+  clip.guidance_scale = own_scale ? defaults.guidance_scale : options.guidance_scale;
+  clip.guidance_scale_2 = own_scale ? defaults.guidance_scale_2 : options.guidance_scale;
+  clip.flow_shift = options.flow_shift < 0 ? defaults.flow_shift : options.flow_shift;
+  clip.scheduler = choose<WanScheduler>(
+      "--scheduler", options.scheduler,
+      {{"auto", WAN_SCHEDULER_AUTO}, {"unipc", WAN_SCHEDULER_UNIPC}, {"euler", WAN_SCHEDULER_EULER}});
+  clip.sigmas = options.sigmas ? sigmas.data() : nullptr;
+  clip.num_sigmas = sigmas.size();
+  clip.cache = choose<WanCache>("--cache", options.cache,
+                                {{"none", WAN_CACHE_NONE}, {"first-block", WAN_CACHE_FIRST_BLOCK}});
+  clip.cache_threshold = options.cache_threshold;
+  const Size size = options.size ? parse_size(options.size) : Size{defaults.width, defaults.height};
+  clip.layout = pixel_layout(options.out ? WAN_PIXEL_RGB : WAN_PIXEL_NV12, size);
   return clip;
 }
 
 Report run(const Options &options) {
   const c10::InferenceMode inference;
-  const Size size = parse_size(options.size ? options.size : "832x480");
   const at::Device device = parse_device(options.device ? options.device : "auto");
   const at::ScalarType dtype = parse_dtype(options.dtype ? options.dtype : "bf16");
   const Clock::time_point start = Clock::now();
@@ -89,14 +159,28 @@ Report run(const Options &options) {
   const double load_seconds = seconds_since(start);
 
   Stopwatch watch;
-  pipeline.generate(clip(options, size), RunContext(watch.callbacks()));
+  watch.out = open_output(options.out);
+  std::ofstream latents_file = open_output(options.latents);
+  WanPipeline::StepListener write_latents;
+  if (options.latents)
+    write_latents = [&latents_file](const at::Tensor &latents) {
+      const at::Tensor values = latents.to(at::kCPU, at::kFloat).contiguous();
+      latents_file.write(reinterpret_cast<const char *>(values.const_data_ptr()),
+                         static_cast<std::streamsize>(values.nbytes()));
+    };
+  watch.start = Clock::now();
+  const std::vector<double> sigmas = parse_sigmas(options.sigmas ? options.sigmas : "");
+  const WanGenerateOptions clip = bench::clip(options, config.defaults, sigmas);
+  pipeline.generate(clip, RunContext(watch.callbacks()), write_latents);
   const double total = seconds_since(watch.start);
   const WanMemory memory = memory_in_use(device);
   return {{"what", "generate"},
           {"device", device.str()},
-          {"size", std::to_string(size.width) + "x" + std::to_string(size.height)},
+          {"size", std::to_string(clip.layout.width) + "x" + std::to_string(clip.layout.height)},
           {"frames", watch.frames},
-          {"steps", options.steps},
+          {"steps", watch.steps},
+          {"forwards", watch.steps * (clip.guidance_scale > 1 ? 2 : 1)},
+          {"cached_forwards", watch.cached},
           {"load_s", load_seconds},
           {"text_s", watch.stage[WAN_STAGE_TEXT]},
           {"denoise_s", watch.stage[WAN_STAGE_DENOISE]},

@@ -59,8 +59,18 @@ CheckpointConfig a14b_config(int64_t layers) {
   config.text_encoder = TextEncoderConfig::parse(json(R"({"model_type": "umt5"})"));
   config.scheduler =
       SchedulerConfig::parse(json(R"({"_class_name": "UniPCMultistepScheduler", "flow_shift": 3.0})"));
-  config.defaults.size_multiple = 16;
-  config.defaults.frames_multiple = 4;
+  config.defaults = {.width = 832,
+                     .height = 480,
+                     .num_frames = 81,
+                     .fps_n = 16,
+                     .fps_d = 1,
+                     .steps = 2,
+                     .guidance_scale = 4.0,
+                     .guidance_scale_2 = 3.0,
+                     .flow_shift = 3.0,
+                     .scheduler = WAN_SCHEDULER_UNIPC,
+                     .size_multiple = 16,
+                     .frames_multiple = 4};
   return config;
 }
 

@@ -15,6 +15,7 @@ namespace wan::test {
 namespace {
 
 using testing::ElementsAre;
+using testing::EndsWith;
 using testing::HasSubstr;
 
 constexpr GstClockTime kFrame = GST_SECOND / 25;  // of the stub
@@ -70,6 +71,20 @@ std::vector<std::string> prompts(const Pipeline &pipeline) {
   return result;
 }
 
+// The comments among the tags of a run, one for each clip.
+std::vector<std::string> clip_comments(const Pipeline &pipeline) {
+  std::vector<std::string> comments;
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_TAG)) {
+    GstTagList *tags = nullptr;
+    gchar *comment = nullptr;
+    gst_message_parse_tag(const_cast<GstMessage *>(message), &tags);
+    if (gst_tag_list_get_string(tags, GST_TAG_COMMENT, &comment)) comments.push_back(comment);
+    g_free(comment);
+    gst_tag_list_unref(tags);
+  }
+  return comments;
+}
+
 const std::string kClip = stub_source("own") + "seed=7 num-frames=5 ";
 
 TEST(Queue, ComesBeforeThePrompt) {
@@ -115,18 +130,24 @@ TEST(Enqueue, TakesSettings) {
   pipeline.run();
   EXPECT_THAT(clips(pipeline),
               ElementsAre(Shown{"a", 100, 0}, Shown{"b", 7, 9 * kFrame}, Shown{"own", 8, 14 * kFrame}));
-  std::vector<std::string> comments;
-  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_TAG)) {
-    GstTagList *tags = nullptr;
-    gchar *comment = nullptr;
-    gst_message_parse_tag(const_cast<GstMessage *>(message), &tags);
-    if (gst_tag_list_get_string(tags, GST_TAG_COMMENT, &comment)) comments.push_back(comment);
-    g_free(comment);
-    gst_tag_list_unref(tags);
-  }
+  const std::vector<std::string> comments = clip_comments(pipeline);
   ASSERT_EQ(comments.size(), 3u);
   EXPECT_THAT(comments[0], HasSubstr("seed=100 num-frames=9 steps=2 guidance-scale=2 guidance-scale-2=2 "));
   EXPECT_THAT(comments[1], HasSubstr("negative-prompt=\"ugly\""));
+}
+
+TEST(Enqueue, TakesSigmasAndCache) {
+  Pipeline pipeline(kClip + "sigmas=<1,0.5> cache=first-block ! fakesink");
+  EXPECT_TRUE(enqueue(pipeline, "a", "settings, sigmas=<1, 0.25>, cache-threshold=0.5"));
+  EXPECT_TRUE(enqueue(pipeline, "b", "settings, steps=(int)3, cache=none"));
+  EXPECT_TRUE(enqueue(pipeline, "c"));
+  pipeline.run();
+  const std::vector<std::string> comments = clip_comments(pipeline);
+  ASSERT_EQ(comments.size(), 3u);
+  EXPECT_THAT(comments[0], EndsWith("sigmas=\"<1,0.25>\" cache=first-block cache-threshold=0.5"));
+  EXPECT_THAT(comments[1], HasSubstr("steps=3"));
+  EXPECT_THAT(comments[1], EndsWith("scheduler=euler")) << "steps stand over the element's sigmas";
+  EXPECT_THAT(comments[2], EndsWith("sigmas=\"<1,0.5>\" cache=first-block cache-threshold=0.05"));
 }
 
 TEST(Enqueue, RefusesWhatCannotBe) {
@@ -134,6 +155,9 @@ TEST(Enqueue, RefusesWhatCannotBe) {
                                          {"settings, steps=(int)5000", "steps=5000"},
                                          {"settings, steps=(string)many", "steps="},
                                          {"settings, model=(string)other", "model is no setting"},
+                                         {"settings, sigmas=<1, 1.5>", "sigmas="},
+                                         {"settings, sigmas=<1, (string)half>", "sigmas="},
+                                         {"settings, cache=(string)all", "cache="},
                                          {"settings, scheduler=(string)magic", "scheduler="}}) {
     Pipeline pipeline(kClip + "! fakesink");
     EXPECT_FALSE(enqueue(pipeline, "a", settings));
@@ -337,19 +361,21 @@ Ptr<GstElement> from_uri(const char *uri, std::string *message = nullptr) {
 
 TEST(Uri, SetsPromptAndProperties) {
   const Ptr<GstElement> source = from_uri(
-      "wan://a%20red circle%3F?seed=5&steps=3&num-clips=-1&is-live=true&scheduler=euler&prompts=<a,b>");
+      "wan://a%20red circle%3F?seed=5&steps=3&num-clips=-1&is-live=true&scheduler=euler&prompts=<a,b>&"
+      "sigmas=<1,0.5>&cache=first-block");
   ASSERT_NE(source, nullptr);
   gchar *prompt = nullptr, *uri = gst_uri_handler_get_uri(GST_URI_HANDLER(source.get()));
   gint64 seed = 0;
-  int steps = 0, clips = 0, scheduler = 0;
+  int steps = 0, clips = 0, scheduler = 0, cache = 0;
   gboolean live = FALSE;
   g_object_get(source.get(), "prompt", &prompt, "seed", &seed, "steps", &steps, "num-clips", &clips,
-               "is-live", &live, "scheduler", &scheduler, nullptr);
+               "is-live", &live, "scheduler", &scheduler, "cache", &cache, nullptr);
   EXPECT_STREQ(prompt, "a red circle?");
   EXPECT_EQ(seed, 5);
   EXPECT_EQ(steps, 3);
   EXPECT_EQ(clips, -1);
   EXPECT_EQ(scheduler, 2);
+  EXPECT_EQ(cache, 1);
   EXPECT_TRUE(live);
   EXPECT_THAT(uri, HasSubstr("wan://a%20red"));
   g_free(prompt);

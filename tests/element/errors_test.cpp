@@ -105,6 +105,11 @@ TEST(BadValue, PromptThatIsNotUtf8) {
   expect_resource_error(*error, GST_RESOURCE_ERROR_SETTINGS, "UTF-8");
 }
 
+TEST(BadValue, SigmasThatDoNotFall) {
+  expect_resource_error(error_of(kSmallSource + "sigmas=<1,0.5,0.75>" + kSmallCaps + kSink),
+                        GST_RESOURCE_ERROR_SETTINGS, "sigmas must fall from step to step, and 0.75");
+}
+
 TEST(BadValue, Device) {
   expect_resource_error(error_of("wansrc device=toaster" + kSmallCaps + kSink), GST_RESOURCE_ERROR_SETTINGS,
                         "toaster");

@@ -34,6 +34,17 @@ TEST(Element, DescribesItself) {
   EXPECT_EQ(gst_plugin_feature_get_rank(GST_PLUGIN_FEATURE(factory)), guint(GST_RANK_NONE));
 }
 
+std::vector<double> sigmas(GstElement *source) {
+  GValue value = G_VALUE_INIT;
+  g_value_init(&value, GST_TYPE_ARRAY);
+  g_object_get_property(G_OBJECT(source), "sigmas", &value);
+  std::vector<double> result;
+  for (guint i = 0; i < gst_value_array_get_size(&value); ++i)
+    result.push_back(g_value_get_double(gst_value_array_get_value(&value, i)));
+  g_value_unset(&value);
+  return result;
+}
+
 TEST(Properties, Defaults) {
   const Ptr<GstElement> source = make_source();
   for (const char *name : {"model", "prompt", "negative-prompt", "engine"})
@@ -46,6 +57,9 @@ TEST(Properties, Defaults) {
   for (const char *name : {"guidance-scale", "guidance-scale-2", "flow-shift"})
     EXPECT_EQ(get<gdouble>(source.get(), name), -1) << name;
   EXPECT_EQ(get<guint>(source.get(), "queue-size"), 4u);
+  EXPECT_TRUE(sigmas(source.get()).empty());
+  EXPECT_EQ(get<gint>(source.get(), "cache"), 0);
+  EXPECT_EQ(get<gdouble>(source.get(), "cache-threshold"), 0.05);
 }
 
 TEST(Properties, RoundTrip) {
@@ -60,6 +74,12 @@ TEST(Properties, RoundTrip) {
   EXPECT_EQ(get<gint>(source.get(), "num-clips"), -1);
   EXPECT_EQ(get<gint>(source.get(), "scheduler"), 2);
   EXPECT_EQ(get<gint>(source.get(), "dtype"), 2);
+  gst_util_set_object_arg(G_OBJECT(source.get()), "sigmas", "<1, 0.75, 0.5>");
+  gst_util_set_object_arg(G_OBJECT(source.get()), "cache", "first-block");
+  EXPECT_EQ(sigmas(source.get()), (std::vector{1.0, 0.75, 0.5}));
+  EXPECT_EQ(get<gint>(source.get(), "cache"), 1);
+  gst_util_set_object_arg(G_OBJECT(source.get()), "sigmas", "<>");
+  EXPECT_TRUE(sigmas(source.get()).empty());
 }
 
 TEST(Properties, AllSayWhatTheyAre) {
@@ -119,6 +139,22 @@ TEST(Properties, GivenOnesCount) {
           "negative-prompt=blurry"),
       "seed=7 num-frames=5 steps=2 guidance-scale=1 guidance-scale-2=2 flow-shift=0.5 scheduler=unipc "
       "negative-prompt=\"blurry\"");
+}
+
+TEST(Properties, SigmasAndCacheCount) {
+  EXPECT_EQ(comment_of("seed=7 sigmas=<1,0.75,0.5,0.25> cache=first-block cache-threshold=0.2"),
+            "seed=7 num-frames=9 steps=4 guidance-scale=5 guidance-scale-2=3 flow-shift=2 scheduler=euler "
+            "sigmas=\"<1,0.75,0.5,0.25>\" cache=first-block cache-threshold=0.2");
+}
+
+TEST(Stats, TellWhatTheCacheShortened) {
+  for (const auto &[cache, expected] : {std::pair{"none", 0}, {"first-block", 4}}) {
+    Pipeline pipeline(stub_source("") + "cache=" + cache + " ! fakesink");
+    pipeline.run();
+    gint cached = -1;
+    gst_structure_get_int(pipeline.stats().get(), "cached-forwards", &cached);
+    EXPECT_EQ(cached, expected) << cache;
+  }
 }
 
 TEST(Stats, FollowARun) {

@@ -59,6 +59,29 @@ TEST(Frames, CarryTheirOrigin) {
   }
 }
 
+TEST(Frames, OfACachedClipDifferLittle) {
+  const auto video = [](const std::string &cache, gint *cached) {
+    Pipeline pipeline("wansrc name=src device=cpu num-frames=5 steps=12 seed=1 prompt=\"a red circle\" " +
+                      cache + " ! video/x-raw,format=RGB,width=64,height=64" + kSink);
+    pipeline.run();
+    EXPECT_FALSE(first_error(pipeline));
+    gst_structure_get_int(pipeline.stats().get(), "cached-forwards", cached);
+    std::string frames;
+    for (const Ptr<GstSample> &sample : pipeline.samples()) frames += bytes(sample.get());
+    return frames;
+  };
+  gint none = -1, some = -1;
+  const std::string whole = video("", &none), cached = video("cache=first-block cache-threshold=0.2", &some);
+  EXPECT_EQ(none, 0);
+  EXPECT_GT(some, 0);
+  ASSERT_EQ(cached.size(), whole.size());
+  EXPECT_NE(cached, whole);
+  double difference = 0;
+  for (size_t i = 0; i < whole.size(); ++i)
+    difference += std::abs(int(guint8(cached[i])) - int(guint8(whole[i])));
+  EXPECT_LT(difference / double(whole.size()), 20) << "of 255, in the mean";
+}
+
 TEST(Frames, KeepTheirMetaThroughConversion) {
   Pipeline pipeline(stub_source("") + "seed=3 ! videoconvertscale ! video/x-raw,format=RGB,width=100" +
                     kSink);

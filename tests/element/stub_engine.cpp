@@ -31,7 +31,7 @@ WanStatus describe(const char *, WanDefaults *defaults, WanError *) {
 
 WanStatus load(const WanLoadOptions *, const WanCallbacks *callbacks, WanModel **model, WanError *error) {
   for (int percent = 0; percent <= 100; percent += 25) {
-    const WanProgress progress = {WAN_STAGE_LOAD, percent, 100, percent / 100.0};
+    const WanProgress progress = {WAN_STAGE_LOAD, percent, 100, percent / 100.0, 0};
     callbacks->progress(callbacks->user, &progress);
     if (callbacks->cancelled(callbacks->user)) return fail(error, WAN_CANCELLED, "cancelled");
   }
@@ -70,7 +70,8 @@ WanStatus generate(WanModel *, const WanGenerateOptions *options, const WanCallb
   };
   const std::string prompt = options->prompt;
   for (int step = 1; step <= options->steps; ++step) {
-    const WanProgress progress = {WAN_STAGE_DENOISE, step, options->steps, step * 0.5};
+    const int cached = options->cache == WAN_CACHE_FIRST_BLOCK ? step : 0;
+    const WanProgress progress = {WAN_STAGE_DENOISE, step, options->steps, step * 0.5, cached};
     callbacks->progress(callbacks->user, &progress);
   }
   if (prompt == "stubborn") std::this_thread::sleep_for(milliseconds(2500));  // deaf to cancelling

@@ -10,21 +10,31 @@ golden.safetensors (models/make_golden.py) holds one whole generation; this file
   expert.K.{latents,timestep,transformer,transformer_2,transformer_bf16}      WanTransformer3DModel
   scheduler.NAME.STEPS.SHIFT.{sigmas,timesteps,samples}                       steps from scheduler.start with
                                                                               scheduler.velocity[i] as model output
+  scheduler.NAME.{distilled,plain}.{sigmas,timesteps,samples}                 the same with explicit sigmas
+  cache.{latents,out} [1,16,3,8,12], cache.threshold, cache.changes [16,2]     WanPipeline with FirstBlockCacheConfig: 16
+                                                                              steps of expert.embedding against the
+                                                                              empty prompt; relative change of the first
+                                                                              block's residual in each forward (-1: none
+                                                                              to compare with)
   vae.latents [1,16,4,6,10], vae.chunk.K [1,3,1 or 4,48,80]                   AutoencoderKLWan decoder, chunk by chunk
   vae.tiled.latents [1,16,2,34,50], vae.tiled.video [1,3,5,34,50]             the same in tiles, every 8th row and column
                                                                               from TILED_OFFSET on
 """
 import os
+import numpy as np
 import torch
 from diffusers import (AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanPipeline,
                        WanTransformer3DModel)
+from diffusers.hooks.first_block_cache import FBCHeadBlockHook, FirstBlockCacheConfig
 from safetensors.torch import save_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MODEL = os.path.join(HERE, "../../models/wan-tiny")
 PROMPTS = ["a green star", "two yellow hearts spinning on a checkerboard, 4k", " ".join(["a small red ring"] * 200)]
+CACHE_THRESHOLD = 0.16
 TILED_OFFSET = 5  # into the tiles' seams, which are at multiples of 8
 STEPS, SHIFTS = (1, 2, 4, 8, 16, 20, 40, 50), (1.0, 3.0, 5.0, 12.0)
+SIGMAS = {"distilled": ((1.0, 0.75, 0.5, 0.25), 5.0), "plain": ((0.9, 0.62, 0.31, 0.3, 0.01), 1.0)}  # before a shift
 
 
 def text(pipe, out):
@@ -63,22 +73,28 @@ def experts(pipe, out):
         out[f"expert.{k}.transformer_bf16"] = half(z.bfloat16(), t, embedding.bfloat16(), return_dict=False)[0]
 
 
+def scheduler_runs(pipe, out, run, shift, **timesteps):
+    both = {"unipc": UniPCMultistepScheduler.from_config(pipe.scheduler.config, flow_shift=shift),
+            "euler": FlowMatchEulerDiscreteScheduler(shift=shift)}
+    for name, s in both.items():
+        s.set_timesteps(**timesteps)
+        s.set_begin_index(0)
+        x, samples = out["scheduler.start"], []
+        for i, t in enumerate(s.timesteps):
+            x = s.step(out["scheduler.velocity"][i], t, x, return_dict=False)[0]
+            samples.append(x)
+        key = f"scheduler.{name}.{run}"
+        out[key + ".sigmas"], out[key + ".timesteps"] = s.sigmas.float(), s.timesteps.float()
+        out[key + ".samples"] = torch.cat(samples)
+
+
 def schedulers(pipe, out):
     out["scheduler.start"], out["scheduler.velocity"] = torch.randn(1, 16), torch.randn(max(STEPS), 1, 16)
     for steps in STEPS:
         for shift in SHIFTS:
-            both = {"unipc": UniPCMultistepScheduler.from_config(pipe.scheduler.config, flow_shift=shift),
-                    "euler": FlowMatchEulerDiscreteScheduler(shift=shift)}
-            for name, s in both.items():
-                s.set_timesteps(steps)
-                s.set_begin_index(0)
-                x, samples = out["scheduler.start"], []
-                for i, t in enumerate(s.timesteps):
-                    x = s.step(out["scheduler.velocity"][i], t, x, return_dict=False)[0]
-                    samples.append(x)
-                key = f"scheduler.{name}.{steps}.{shift:g}"
-                out[key + ".sigmas"], out[key + ".timesteps"] = s.sigmas.float(), s.timesteps.float()
-                out[key + ".samples"] = torch.cat(samples)
+            scheduler_runs(pipe, out, f"{steps}.{shift:g}", shift, num_inference_steps=steps)
+    for name, (sigmas, shift) in SIGMAS.items():
+        scheduler_runs(pipe, out, name, shift, sigmas=np.array(sigmas))
 
 
 def vae(pipe, out):
@@ -97,12 +113,36 @@ def tiled_vae(pipe, out):
     out["vae.tiled.latents"], out["vae.tiled.video"] = z, video[..., TILED_OFFSET::8, TILED_OFFSET::8]
 
 
+def step_cache(pipe, out):
+    changes = []
+    decide = FBCHeadBlockHook._should_compute_remaining_blocks
+
+    def recorded(self, residual):
+        last = self.state_manager.get_state().head_block_residual
+        changes.append(-1.0 if last is None else float((residual - last).abs().mean() / last.abs().mean()))
+        return decide(self, residual)
+
+    FBCHeadBlockHook._should_compute_remaining_blocks = recorded
+    for expert in (pipe.transformer, pipe.transformer_2):
+        expert.enable_cache(FirstBlockCacheConfig(threshold=CACHE_THRESHOLD))
+    _, negative = pipe.encode_prompt("", "", max_sequence_length=512, device="cpu", dtype=torch.float32)
+    z = torch.randn(1, 16, 3, 8, 12)
+    result = pipe(prompt_embeds=out["expert.embedding"], negative_prompt_embeds=negative, latents=z, height=64, width=96,
+                  num_frames=9, num_inference_steps=16, guidance_scale=2.5, output_type="latent").frames
+    changes = torch.tensor(changes).view(16, 2)
+    near = (changes / CACHE_THRESHOLD - 1).abs().min()
+    assert near > 0.01, f"a change is within {near:%} of the threshold: choose another"
+    print("forwards that were cached:", int(((changes >= 0) & (changes <= CACHE_THRESHOLD)).sum()), "of 32")
+    out.update({"cache.latents": z, "cache.out": result, "cache.changes": changes,
+                "cache.threshold": torch.tensor(CACHE_THRESHOLD, dtype=torch.float64)})
+
+
 @torch.no_grad()
 def main():
     torch.manual_seed(7)
     pipe = WanPipeline.from_pretrained(MODEL, torch_dtype=torch.float32)
     out = {}
-    for part in (text, rope, block, experts, schedulers, vae, tiled_vae):
+    for part in (text, rope, block, experts, schedulers, vae, tiled_vae, step_cache):
         part(pipe, out)
     save_file({k: v.contiguous().clone() for k, v in out.items()}, os.path.join(HERE, "reference.safetensors"))
 

@@ -27,10 +27,10 @@ class Parity : public testing::Test {
                                             WanTransformer3DModel::kKeepInFp32);
   }
   static at::Tensor predict(const WanTransformer3DModel &model, const at::Tensor &latents, double timestep,
-                            const at::Tensor &embedding) {
+                            const at::Tensor &embedding, StepCache *cache = nullptr) {
     const auto rotary = model.rotary(latents.size(2), latents.size(3), latents.size(4));
     return model(latents.to(test_device()), timestep, model.encode_text(embedding.to(test_device())), rotary,
-                 quiet());
+                 quiet(), cache);
   }
 
   void expect_parity(const at::Tensor &out, const at::Tensor &reference, const std::string &what,
@@ -38,6 +38,17 @@ class Parity : public testing::Test {
     const double error = relative_error(out, reference);
     largest_error_ = std::max(largest_error_, error);
     EXPECT_LE(error, tolerance) << what;
+  }
+  void expect_scheduler_parity(const WanGenerateOptions &options, const std::string &key) {
+    const auto scheduler = make_scheduler(tiny_config().scheduler, options);
+    expect_parity(at::tensor(scheduler->sigmas()), reference_[key + ".sigmas"], key, 1e-7);
+    expect_parity(at::tensor(scheduler->timesteps()), reference_[key + ".timesteps"], key, 1e-7);
+    at::Tensor sample = reference_["scheduler.start"];
+    for (size_t step = 0; step < scheduler->timesteps().size(); ++step) {
+      const auto row = static_cast<int64_t>(step);
+      sample = scheduler->step(reference_["scheduler.velocity"][row], sample);
+      expect_parity(sample[0], reference_[key + ".samples"][row], key + " step " + std::to_string(step));
+    }
   }
   void TearDown() override { std::cout << "largest relative error " << largest_error_ << "\n"; }
 
@@ -135,22 +146,36 @@ TEST_F(Parity, EverySchedulerStep) {
       for (const int shift : {1, 3, 5, 12}) {
         const std::string key =
             "scheduler." + std::string(name) + "." + std::to_string(steps) + "." + std::to_string(shift);
-        const auto scheduler = make_scheduler(tiny_config().scheduler, kind, steps, shift);
-        expect_parity(at::tensor(scheduler->sigmas()), reference_[key + ".sigmas"], key, 1e-7);
-        expect_parity(at::tensor(scheduler->timesteps()), reference_[key + ".timesteps"], key, 1e-7);
-        at::Tensor sample = reference_["scheduler.start"];
-        for (int step = 0; step < steps; ++step) {
-          sample = scheduler->step(reference_["scheduler.velocity"][step], sample);
-          expect_parity(sample[0], reference_[key + ".samples"][step], key + " step " + std::to_string(step));
-        }
+        WanGenerateOptions options{};
+        options.scheduler = kind;
+        options.steps = steps;
+        options.flow_shift = shift;
+        expect_scheduler_parity(options, key);
       }
+}
+
+TEST_F(Parity, EverySchedulerStepOfExplicitSigmas) {
+  // What the 4-step distilled models are published with, as timesteps / 1000, and a list without a shift.
+  const std::tuple<const char *, std::vector<double>, double> lists[] = {
+      {"distilled", {1.0, 0.75, 0.5, 0.25}, 5.0}, {"plain", {0.9, 0.62, 0.31, 0.3, 0.01}, 1.0}};
+  for (const auto &[name, kind] : {std::pair{"unipc", WAN_SCHEDULER_UNIPC}, {"euler", WAN_SCHEDULER_EULER}})
+    for (const auto &[list, sigmas, shift] : lists) {
+      WanGenerateOptions options{};
+      options.scheduler = kind;
+      options.flow_shift = shift;
+      options.sigmas = sigmas.data();
+      options.num_sigmas = sigmas.size();
+      expect_scheduler_parity(options, "scheduler." + std::string(name) + "." + list);
+    }
 }
 
 TEST_F(Parity, DenoisingLoopOfGolden) {
   const auto high = transformer("transformer"), low = transformer("transformer_2");
   const int steps = 8;
-  const auto scheduler =
-      make_scheduler(tiny_config().scheduler, WAN_SCHEDULER_AUTO, steps, tiny_config().scheduler.flow_shift);
+  WanGenerateOptions options{};
+  options.steps = steps;
+  options.flow_shift = tiny_config().scheduler.flow_shift;
+  const auto scheduler = make_scheduler(tiny_config().scheduler, options);
   at::Tensor latents = golden_["latents_init"].to(test_device());
   for (int step = 0; step < steps; ++step) {
     const double timestep = scheduler->timesteps()[static_cast<size_t>(step)];
@@ -162,6 +187,39 @@ TEST_F(Parity, DenoisingLoopOfGolden) {
     expect_parity(latents, golden_["latents." + std::to_string(step)], "step " + std::to_string(step),
                   kLoopTolerance);
   }
+}
+
+// Decisions compare a change with the threshold, and the reference's changes are at least 1 % from it.
+TEST_F(Parity, FirstBlockCacheSkipsWhereDiffusersDoes) {
+  const auto high = transformer("transformer"), low = transformer("transformer_2");
+  const at::Tensor changes = reference_["cache.changes"];
+  const double threshold = reference_["cache.threshold"].item<double>();
+  WanGenerateOptions options{};
+  options.steps = static_cast<int32_t>(changes.size(0));
+  options.flow_shift = tiny_config().scheduler.flow_shift;
+  const auto scheduler = make_scheduler(tiny_config().scheduler, options);
+  at::Tensor latents = reference_["cache.latents"].to(test_device());
+  const WanTransformer3DModel *last = nullptr;
+  std::vector<StepCache> caches;
+  int skipped = 0;
+  for (int step = 0; step < options.steps; ++step) {
+    const double timestep = scheduler->timesteps()[static_cast<size_t>(step)];
+    const auto &expert = timestep >= 875 ? high : low;
+    if (std::exchange(last, &expert) != &expert) caches.assign(2, StepCache(threshold));
+    const auto predicted = [&](int which, const at::Tensor &embedding) {
+      StepCache &cache = caches[static_cast<size_t>(which)];
+      const at::Tensor out = predict(expert, latents, timestep, embedding, &cache);
+      const double change = changes[step][which].item<double>();
+      EXPECT_EQ(cache.skipped(), change >= 0 && change <= threshold) << "step " << step << ", " << which;
+      skipped += cache.skipped();
+      return out;
+    };
+    const at::Tensor conditional = predicted(0, reference_["expert.embedding"]);
+    const at::Tensor unconditional = predicted(1, golden_["negative_prompt_embeds"]);
+    latents = scheduler->step(unconditional + (conditional - unconditional) * 2.5, latents);
+  }
+  EXPECT_GT(skipped, 0);
+  expect_parity(latents, reference_["cache.out"], "latents", kLoopTolerance);
 }
 
 TEST_F(Parity, VaeDecodesChunkByChunk) {

@@ -192,10 +192,110 @@ TEST_F(Generation, BadValuesAreNamed) {
   EXPECT_THAT(refusal([](auto &o) { o.steps = 0; }), HasSubstr("steps=0"));
   EXPECT_THAT(refusal([](auto &o) { o.steps = 1001; }), HasSubstr("steps=1001"));
   EXPECT_THAT(refusal([](auto &o) { o.flow_shift = 0; }), HasSubstr("flow-shift"));
+  EXPECT_THAT(refusal([](auto &o) {
+                o.cache = WAN_CACHE_FIRST_BLOCK;
+                o.cache_threshold = -0.5;
+              }),
+              HasSubstr("cache-threshold"));
   EXPECT_THAT(refusal([](auto &o) { o.guidance_scale = NAN; }), HasSubstr("guidance-scale"));
   EXPECT_THAT(refusal([](auto &o) { o.prompt = "\xff\xfe"; }), HasSubstr("UTF-8"));
   EXPECT_THAT(refusal([](auto &o) { o.layout = packed_layout(WAN_PIXEL_RGB, 32768, 16); }),
               HasSubstr("1024 at most"));
+}
+
+TEST_F(Generation, BadSigmasAreNamed) {
+  const auto refusal = [&](const std::vector<double> &sigmas) {
+    WanGenerateOptions options = small_clip();
+    options.sigmas = sigmas.data();
+    options.num_sigmas = sigmas.size();
+    const Failure failure = failure_of(options);
+    EXPECT_EQ(failure.status, WAN_INVALID) << failure.message;
+    return failure.message;
+  };
+  EXPECT_THAT(refusal({0.5, 0.75}),
+              HasSubstr("sigmas must fall from step to step, and 0.75 comes after 0.5"));
+  EXPECT_THAT(refusal({0.5, 0.5}), HasSubstr("0.5 comes after 0.5"));
+  EXPECT_THAT(refusal({0.5, 0.5 - 1e-9}), HasSubstr("0.499999999 comes after 0.5"));
+  EXPECT_THAT(refusal({1.5}), HasSubstr("sigmas: 1.5 is not above 0 and up to 1"));
+  EXPECT_THAT(refusal({1, 0}), HasSubstr("sigmas: 0 is not"));
+  EXPECT_THAT(refusal({1, -0.5}), HasSubstr("sigmas: -0.5 is not"));
+  EXPECT_THAT(refusal({NAN}), HasSubstr("sigmas: nan is not"));
+  EXPECT_THAT(refusal({INFINITY}), HasSubstr("sigmas: inf is not"));
+  EXPECT_THAT(refusal(std::vector(1001, 0.5)), HasSubstr("sigmas has 1001 values, and may have 1 to 1000"));
+  const double none = 0;  // an empty vector's data() may be NULL, which leaves sigmas to the scheduler
+  WanGenerateOptions options = small_clip();
+  options.sigmas = &none;
+  EXPECT_THAT(failure_of(options).message, HasSubstr("sigmas has 0 values"));
+}
+
+TEST_F(Generation, SigmasStandForSteps) {
+  WanGenerateOptions options = small_clip();
+  options.steps = 2;
+  const at::Tensor own = generate_clip(model_, options);
+  const std::vector<double> sigmas = {1.0, 0.5005};  // what UniPC takes for two steps
+  options.steps = 0;
+  options.sigmas = sigmas.data();
+  options.num_sigmas = sigmas.size();
+  int32_t steps = 0;
+  Listener listener;
+  listener.progress = [&](const WanProgress &progress) {
+    if (progress.stage == WAN_STAGE_DENOISE) steps = progress.steps;
+  };
+  EXPECT_TRUE(at::equal(generate_clip(model_, options, listener), own));
+  EXPECT_EQ(steps, 2);
+}
+
+/// Prompts encoded for a clip, as its progress tells.
+int32_t prompts_encoded(const Model &model, const WanGenerateOptions &options) {
+  int32_t prompts = 0;
+  Listener listener;
+  listener.progress = [&](const WanProgress &progress) {
+    if (progress.stage == WAN_STAGE_TEXT) prompts = progress.steps;
+  };
+  generate_clip(model, options, listener);
+  return prompts;
+}
+
+TEST_F(Generation, TheFirstGuidanceScaleDecidesForBothExperts) {
+  WanGenerateOptions options = small_clip();
+  options.guidance_scale = options.guidance_scale_2 = 1;
+  const at::Tensor unguided = generate_clip(model_, options);
+  EXPECT_EQ(prompts_encoded(model_, options), 1) << "no negative prompt";
+  options.guidance_scale_2 = 4;
+  EXPECT_TRUE(at::equal(generate_clip(model_, options), unguided)) << "as in Diffusers";
+  options.guidance_scale = 4;
+  EXPECT_EQ(prompts_encoded(model_, options), 2);
+}
+
+TEST_F(Generation, AGuidanceScaleOf1IsThatOfThePromptAlone) {
+  WanGenerateOptions options = small_clip();
+  options.steps = 4;
+  options.guidance_scale = 4;
+  options.guidance_scale_2 = 1;
+  const at::Tensor skipped = generate_clip(model_, options);
+  options.guidance_scale_2 = 1 + 1e-7;  // the unguided prediction is made, and has no weight
+  EXPECT_GT(psnr(generate_clip(model_, options), skipped), 60);
+}
+
+TEST_F(Generation, ACacheShortensForwardsUpToItsThreshold) {
+  WanGenerateOptions options = small_clip();
+  options.steps = 8;
+  const at::Tensor whole = generate_clip(model_, options);
+  int32_t cached = 0;
+  Listener listener;
+  listener.progress = [&](const WanProgress &progress) { cached = std::max(cached, progress.cached); };
+  options.cache = WAN_CACHE_FIRST_BLOCK;
+  options.cache_threshold = 0;
+  EXPECT_TRUE(at::equal(generate_clip(model_, options, listener), whole));
+  EXPECT_EQ(cached, 0);
+  options.cache_threshold = 0.3;
+  const at::Tensor close = generate_clip(model_, options, listener);
+  EXPECT_GT(cached, 0);
+  EXPECT_FALSE(at::equal(close, whole));
+  EXPECT_TRUE(at::equal(generate_clip(model_, options), close)) << "nothing is kept from clip to clip";
+  options.cache_threshold = 1e9;
+  generate_clip(model_, options, listener);
+  EXPECT_EQ(cached, 2 * (options.steps - 2)) << "each expert computes its first forwards whole";
 }
 
 /// Clips of 13 frames, RGB, that fade over 3: what each is without a fade, and with one.
