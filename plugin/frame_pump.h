@@ -33,6 +33,7 @@ struct ModelChoice {
   const WanEngineApi *engine = nullptr;
   std::string directory, device;
   WanDtype dtype = WAN_DTYPE_AUTO;
+  WanMemoryMode memory = WAN_MEMORY_AUTO;
   bool operator==(const ModelChoice &) const = default;
 };
 

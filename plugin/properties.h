@@ -26,6 +26,7 @@ enum Property {
   PROP_SCHEDULER,
   PROP_DEVICE,
   PROP_DTYPE,
+  PROP_MEMORY,
   PROP_NUM_CLIPS,
   PROP_PROMPTS,
   PROP_TRANSITION,
@@ -43,6 +44,7 @@ enum Property {
 struct Settings {
   std::string model, device = "auto", engine;
   WanDtype dtype = WAN_DTYPE_AUTO;
+  WanMemoryMode memory = WAN_MEMORY_AUTO;
   int num_clips = 1;
   guint queue_size = 4;
   Transition transition = Transition::Cut;

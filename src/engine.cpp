@@ -74,7 +74,9 @@ WanStatus describe(const char *model_dir, WanDefaults *defaults, WanError *error
 
 WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model,
                WanError *error) {
-  return guarded(error, "choose a smaller model, dtype=bfloat16 or device=cpu", [&] {
+  const std::string advice =
+      "choose " + smaller_memory_modes(options->memory) + "a smaller model, dtype=bfloat16 or device=cpu";
+  return guarded(error, advice, [&] {
     const RunContext context(*callbacks);
     const at::Device device = parse_device(options->device);
     const CheckpointConfig config = CheckpointConfig::read(options->model_dir);
@@ -89,8 +91,8 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
           const auto percent = static_cast<int32_t>(bytes * 10 / all * 10);
           if (percent != std::exchange(last, percent)) (*loading)->report(percent);
         });
-    *model = new WanModel{
-        {config, std::move(source), std::move(tokenizer), device, scalar_type(options->dtype, device)}};
+    *model = new WanModel{{config, std::move(source), std::move(tokenizer), device,
+                           scalar_type(options->dtype, device), options->memory}};
     (*loading)->report(100);
     loading->reset();
   });
@@ -98,8 +100,10 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
 
 WanStatus generate(WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
                    WanError *error) {
-  const WanStatus status = guarded(error, "choose a smaller width, height or number of frames",
-                                   [&] { model->pipeline.generate(*options, RunContext(*callbacks)); });
+  const std::string advice = "choose " + smaller_memory_modes(model->pipeline.memory_mode()) +
+                             "a smaller width, height or number of frames";
+  const WanStatus status =
+      guarded(error, advice, [&] { model->pipeline.generate(*options, RunContext(*callbacks)); });
   // What was queued before a cancel or an error must be done before the next call.
   if (status != WAN_OK) {
     WanError ignored;
@@ -111,6 +115,7 @@ WanStatus generate(WanModel *model, const WanGenerateOptions *options, const Wan
 void memory(const WanModel *model, WanMemory *memory) {
   *memory = memory_in_use(model->pipeline.device());
   memory->pool_bytes = model->pipeline.pool_bytes();
+  memory->mode = model->pipeline.memory_mode();
 }
 
 void model_free(WanModel *model) {

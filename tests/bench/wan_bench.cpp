@@ -11,9 +11,9 @@ namespace {
 
 void run(int argc, char **argv) {
   static const std::map<std::string, std::function<void(int, char **)>> subcommands = {
-      {"generate", wan::bench::generate}, {"decode", wan::bench::decode}};
+      {"generate", wan::bench::generate}, {"decode", wan::bench::decode}, {"load", wan::bench::load}};
   const auto found = argc > 1 ? subcommands.find(argv[1]) : subcommands.end();
-  if (found == subcommands.end()) throw wan::invalid("usage: wan-bench generate|decode [options]");
+  if (found == subcommands.end()) throw wan::invalid("usage: wan-bench generate|decode|load [options]");
   found->second(argc - 1, argv + 1);
 }
 
