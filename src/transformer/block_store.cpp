@@ -21,7 +21,7 @@ constexpr int64_t kPieceBytes = int64_t{64} << 20;
 constexpr uint64_t kHostReserve = uint64_t{2} << 30;
 
 c10::Stream copy_stream(at::Device device) {
-  if (device.is_cpu()) return {c10::Stream::DEFAULT, device};
+  if (device.is_cpu()) return c10::Stream(c10::Stream::DEFAULT, device);
   return c10::impl::VirtualGuardImpl(device.type()).getNewStream(device);
 }
 
@@ -64,8 +64,7 @@ PackedBlock::PackedBlock(WanTransformerBlock unpacked)
 PackedBlock::~PackedBlock() = default;
 
 BlockSlots::BlockSlots(at::Device device, size_t count) : device_(device), copy_stream_(copy_stream(device)) {
-  for (size_t i = 0; i < count; ++i)
-    slots_.push_back({.used = c10::Event(device.type()), .filled = c10::Event(device.type())});
+  for (size_t i = 0; i < count; ++i) slots_.emplace_back(device);
 }
 
 BlockSlots::~BlockSlots() {
@@ -120,7 +119,7 @@ void BlockSlots::vacate(Slot &slot, int64_t bytes) {
   slot.block = nullptr;
   if (slot.memory.defined() && slot.memory.numel() >= bytes) return;
   slot.filled.block(compute_stream());  // before the allocator hands the memory to another
-  slot.memory = {};
+  slot.memory.reset();
   slot.memory = at::empty({bytes}, at::dtype(at::kByte).device(device_));
   record(slot.used, compute_stream());
 }

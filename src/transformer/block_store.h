@@ -57,6 +57,8 @@ class BlockSlots {
 
  private:
   struct Slot {
+    explicit Slot(at::Device device) : used(device.type()), filled(device.type()) {}
+
     at::Tensor memory;  // uint8
     PackedBlock *block = nullptr;
     uint64_t last_use = 0;
