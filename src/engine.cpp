@@ -34,9 +34,17 @@ std::string first_line(const char *text) {
   return std::string(text).substr(0, std::string(text).find('\n'));
 }
 
-/// LibTorch's CPU allocator has no exception type of its own.
+/// LibTorch's CPU allocator has no exception type of its own, nor have the driver and CUDA's libraries where
+/// they have no memory for themselves.
 bool is_host_out_of_memory(const c10::Error &failure) {
   return std::strstr(failure.what(), "DefaultCPUAllocator") != nullptr;
+}
+bool is_gpu_out_of_memory(const c10::Error &failure) {
+  if (dynamic_cast<const c10::OutOfMemoryError *>(&failure)) return true;
+  for (const char *text :
+       {"CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"})
+    if (std::strstr(failure.what(), text)) return true;
+  return false;
 }
 
 /// `advice` says what to change where the GPU has too little memory.
@@ -48,11 +56,11 @@ WanStatus guarded(WanError *error, const std::string &advice, Function function)
     return WAN_OK;
   } catch (const Error &failure) {
     return report(error, failure.kind(), failure.what());
-  } catch (const c10::OutOfMemoryError &failure) {
-    return report(error, WAN_OUT_OF_MEMORY,
-                  "The GPU has too little memory: " + advice + " (" +
-                      first_line(failure.what_without_backtrace()) + ")");
   } catch (const c10::Error &failure) {
+    if (is_gpu_out_of_memory(failure))
+      return report(error, WAN_OUT_OF_MEMORY,
+                    "The GPU has too little memory: " + advice + " (" +
+                        first_line(failure.what_without_backtrace()) + ")");
     const bool memory = is_host_out_of_memory(failure);
     return report(error, memory ? WAN_OUT_OF_MEMORY : WAN_INTERNAL,
                   first_line(failure.what_without_backtrace()));

@@ -276,11 +276,17 @@ TEST(MemoryModes, AllGiveTheSameVideos) {
   }
 }
 
-/// Leaves the GPU so many bytes.
-at::Tensor occupy_all_but(uint64_t bytes) {
-  const at::Device device = test_device();
-  at::getDeviceAllocator(device.type())->emptyCache();
-  return at::empty({static_cast<int64_t>(free_memory(device) - bytes)}, at::dtype(at::kByte).device(device));
+/// Takes all memory of the GPU.
+std::vector<at::Tensor> occupy() {
+  std::vector<at::Tensor> taken;
+  for (auto bytes = static_cast<int64_t>(free_memory(test_device())); bytes > 0;) {
+    try {
+      taken.push_back(at::empty({bytes}, at::dtype(at::kByte).device(test_device())));
+    } catch (const c10::OutOfMemoryError &) {
+      bytes /= 2;
+    }
+  }
+  return taken;
 }
 
 TEST(OutOfMemory, OfTheGpuNamesWhatToChangeAndPasses) {
@@ -294,7 +300,7 @@ TEST(OutOfMemory, OfTheGpuNamesWhatToChangeAndPasses) {
       EXPECT_EQ(failure.message.find("memory=one-expert") != std::string::npos, mode == WAN_MEMORY_RESIDENT);
     };
     {
-      const at::Tensor occupied = occupy_all_but(4 << 20);
+      const std::vector<at::Tensor> occupied = occupy();
       try {
         load_in_mode(mode);
         ADD_FAILURE() << "loaded";
@@ -306,7 +312,7 @@ TEST(OutOfMemory, OfTheGpuNamesWhatToChangeAndPasses) {
     WanGenerateOptions options = tiny_options();
     options.steps = 2;
     {
-      const at::Tensor occupied = occupy_all_but(4 << 20);
+      const std::vector<at::Tensor> occupied = occupy();
       try {
         generate_clip(model, options);
         ADD_FAILURE() << "made";
