@@ -8,6 +8,11 @@ const char *scheduler_nick(WanScheduler scheduler) {
   return g_enum_get_value(schedulers, scheduler)->value_nick;
 }
 
+const char *memory_mode_nick(WanMemoryMode mode) {
+  static GEnumClass *modes = G_ENUM_CLASS(g_type_class_ref(memory_mode_type()));
+  return g_enum_get_value(modes, mode)->value_nick;
+}
+
 GType scheduler_type() {
   static const GEnumValue values[] = {
       {WAN_SCHEDULER_AUTO, "The checkpoint's own", "auto"},
@@ -37,6 +42,29 @@ GType dtype_type() {
       {0, nullptr, nullptr},
   };
   static const GType type = g_enum_register_static("GstWanDtype", values);
+  return type;
+}
+
+GType quantization_type() {
+  static const GEnumValue values[] = {
+      {WAN_QUANTIZATION_NONE, "As dtype says", "none"},
+      {WAN_QUANTIZATION_FP8, "FP8 (e4m3) in the experts, faster and less exact; for GPUs that have it", "fp8"},
+      {0, nullptr, nullptr},
+  };
+  static const GType type = g_enum_register_static("GstWanQuantization", values);
+  return type;
+}
+
+GType memory_mode_type() {
+  static const GEnumValue values[] = {
+      {WAN_MEMORY_AUTO, "The first of the others that fits the GPU's free memory", "auto"},
+      {WAN_MEMORY_RESIDENT, "Both experts on the GPU", "resident"},
+      {WAN_MEMORY_ONE_EXPERT, "One expert on the GPU, the other in host memory until its steps come",
+       "one-expert"},
+      {WAN_MEMORY_STREAM, "In host memory; each block comes to the GPU for its turn", "stream"},
+      {0, nullptr, nullptr},
+  };
+  static const GType type = g_enum_register_static("GstWanMemoryMode", values);
   return type;
 }
 

@@ -19,11 +19,15 @@ enum class Transition { Cut, Crossfade };
 GType scheduler_type();
 GType cache_type();
 GType dtype_type();
+GType quantization_type();
+GType memory_mode_type();
 GType underrun_type();
 GType filler_type();
 GType transition_type();
 
 /** "auto", "unipc" or "euler". */
 const char *scheduler_nick(WanScheduler scheduler);
+/** "auto", "resident", "one-expert" or "stream". */
+const char *memory_mode_nick(WanMemoryMode mode);
 
 }  // namespace wan

@@ -173,7 +173,12 @@ void FramePump::work() {
 
 WanStatus FramePump::load(WanError *error) {
   if (model_) return WAN_OK;
-  const WanLoadOptions options = {choice_.directory.c_str(), choice_.device.c_str(), choice_.dtype};
+  WanLoadOptions options = {};
+  options.model_dir = choice_.directory.c_str();
+  options.device = choice_.device.c_str();
+  options.dtype = choice_.dtype;
+  options.quantization = choice_.quantization;
+  options.memory = choice_.memory;
   const WanCallbacks callbacks = this->callbacks();
   WanModel *model = nullptr;
   const WanStatus status = choice_.engine->load(&options, &callbacks, &model, error);

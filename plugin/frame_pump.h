@@ -33,6 +33,8 @@ struct ModelChoice {
   const WanEngineApi *engine = nullptr;
   std::string directory, device;
   WanDtype dtype = WAN_DTYPE_AUTO;
+  WanQuantization quantization = WAN_QUANTIZATION_NONE;
+  WanMemoryMode memory = WAN_MEMORY_AUTO;
   bool operator==(const ModelChoice &) const = default;
 };
 

@@ -278,6 +278,14 @@ void install_properties(GObjectClass *klass) {
   install(PROP_DTYPE,
           g_param_spec_enum("dtype", "Data type", "Number format of the weights and of the computation",
                             dtype_type(), defaults.dtype, kReady));
+  install(PROP_QUANTIZATION,
+          g_param_spec_enum("quantization", "Quantization",
+                            "Number format of the matrices that the experts multiply; on a GPU only",
+                            quantization_type(), defaults.quantization, kReady));
+  install(PROP_MEMORY,
+          g_param_spec_enum("memory", "Memory",
+                            "Where the experts' weights are while a clip is made; on the CPU always there",
+                            memory_mode_type(), defaults.memory, kReady));
   install(PROP_NUM_CLIPS,
           g_param_spec_int("num-clips", "Number of clips",
                            "Clips to make before the stream ends, if none is queued then (-1: endless)", -1,
@@ -307,8 +315,8 @@ void install_properties(GObjectClass *klass) {
                              "Structure wan-stats: the clip being made and on air, seconds by stage, queue, "
                              "frames, underruns, memory",
                              GST_TYPE_STRUCTURE, GParamFlags(G_PARAM_READABLE | G_PARAM_STATIC_STRINGS)));
-  for (const GType type :
-       {scheduler_type(), cache_type(), dtype_type(), underrun_type(), filler_type(), transition_type()})
+  for (const GType type : {scheduler_type(), cache_type(), dtype_type(), quantization_type(),
+                           memory_mode_type(), underrun_type(), filler_type(), transition_type()})
     gst_type_mark_as_plugin_api(type, GstPluginAPIFlags(0));
 }
 
@@ -323,6 +331,12 @@ bool set_property(Settings *settings, guint id, const GValue *value) {
       break;
     case PROP_DTYPE:
       settings->dtype = WanDtype(g_value_get_enum(value));
+      break;
+    case PROP_QUANTIZATION:
+      settings->quantization = WanQuantization(g_value_get_enum(value));
+      break;
+    case PROP_MEMORY:
+      settings->memory = WanMemoryMode(g_value_get_enum(value));
       break;
     case PROP_NUM_CLIPS:
       settings->num_clips = g_value_get_int(value);
@@ -368,6 +382,12 @@ bool get_property(const Settings &settings, guint id, GValue *value) {
       break;
     case PROP_DTYPE:
       g_value_set_enum(value, settings.dtype);
+      break;
+    case PROP_QUANTIZATION:
+      g_value_set_enum(value, settings.quantization);
+      break;
+    case PROP_MEMORY:
+      g_value_set_enum(value, settings.memory);
       break;
     case PROP_NUM_CLIPS:
       g_value_set_int(value, settings.num_clips);

@@ -29,6 +29,8 @@ enum Property {
   PROP_CACHE_THRESHOLD,
   PROP_DEVICE,
   PROP_DTYPE,
+  PROP_QUANTIZATION,
+  PROP_MEMORY,
   PROP_NUM_CLIPS,
   PROP_PROMPTS,
   PROP_TRANSITION,
@@ -46,6 +48,8 @@ enum Property {
 struct Settings {
   std::string model, device = "auto", engine;
   WanDtype dtype = WAN_DTYPE_AUTO;
+  WanQuantization quantization = WAN_QUANTIZATION_NONE;
+  WanMemoryMode memory = WAN_MEMORY_AUTO;
   int num_clips = 1;
   guint queue_size = 4;
   Transition transition = Transition::Cut;

@@ -206,7 +206,8 @@ static gboolean gst_wan_src_start(GstBaseSrc *src) {
     const ObjectLock lock(self);
     const Settings &settings = self->settings;
     num_frames = settings.clip.num_frames;
-    choice = {self->engine, model_directory(settings.model), settings.device, settings.dtype};
+    choice = {self->engine,   model_directory(settings.model), settings.device,
+              settings.dtype, settings.quantization,           settings.memory};
     self->run.choice = choice;
   }
   WanError error = {};

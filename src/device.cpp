@@ -37,10 +37,12 @@ const std::string &load_cuda_module() {
     if (!std::filesystem::exists(module)) return "this engine was built without CUDA";
     if (!dlopen(module.c_str(), RTLD_NOW)) return dlerror();
     if (c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount() == 0) return "the NVIDIA driver sees no GPU";
-    // The decoder's buffers come in several large sizes; without this, a third of the memory lies between
-    // them.
+    // The decoder's buffers come in several large sizes; without expandable segments, a third of the memory
+    // lies between them. Memory that several threads touch and then lock is page-locked four times as fast as
+    // what the driver allocates.
     if (!std::getenv("PYTORCH_ALLOC_CONF") && !std::getenv("PYTORCH_CUDA_ALLOC_CONF"))
-      c10::CachingAllocator::setAllocatorSettings("expandable_segments:True");
+      c10::CachingAllocator::setAllocatorSettings(
+          "expandable_segments:True,pinned_use_cuda_host_register:True,pinned_num_register_threads:8");
     return "";
   }();
   return failure;
@@ -57,7 +59,7 @@ c10::CachingDeviceAllocator::DeviceStats allocator_stats(at::Device device) {
 at::Device parse_device(const std::string &name) {
   const std::string &failure = load_cuda_module();
   if (name == "cpu") return at::kCPU;
-  if (name == "auto") return failure.empty() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+  if (name == "auto") return parse_device(failure.empty() ? "cuda" : "cpu");
   int index = 0;
   if (name.starts_with("cuda:")) {
     const char *begin = name.c_str() + 5, *end = name.c_str() + name.size();

@@ -34,9 +34,17 @@ std::string first_line(const char *text) {
   return std::string(text).substr(0, std::string(text).find('\n'));
 }
 
-/// LibTorch's CPU allocator has no exception type of its own.
+/// LibTorch's CPU allocator has no exception type of its own, nor have the driver and CUDA's libraries where
+/// they have no memory for themselves.
 bool is_host_out_of_memory(const c10::Error &failure) {
   return std::strstr(failure.what(), "DefaultCPUAllocator") != nullptr;
+}
+bool is_gpu_out_of_memory(const c10::Error &failure) {
+  if (dynamic_cast<const c10::OutOfMemoryError *>(&failure)) return true;
+  for (const char *text :
+       {"CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"})
+    if (std::strstr(failure.what(), text)) return true;
+  return false;
 }
 
 /// `advice` says what to change where the GPU has too little memory.
@@ -48,11 +56,11 @@ WanStatus guarded(WanError *error, const std::string &advice, Function function)
     return WAN_OK;
   } catch (const Error &failure) {
     return report(error, failure.kind(), failure.what());
-  } catch (const c10::OutOfMemoryError &failure) {
-    return report(error, WAN_OUT_OF_MEMORY,
-                  "The GPU has too little memory: " + advice + " (" +
-                      first_line(failure.what_without_backtrace()) + ")");
   } catch (const c10::Error &failure) {
+    if (is_gpu_out_of_memory(failure))
+      return report(error, WAN_OUT_OF_MEMORY,
+                    "The GPU has too little memory: " + advice + " (" +
+                        first_line(failure.what_without_backtrace()) + ")");
     const bool memory = is_host_out_of_memory(failure);
     return report(error, memory ? WAN_OUT_OF_MEMORY : WAN_INTERNAL,
                   first_line(failure.what_without_backtrace()));
@@ -74,7 +82,9 @@ WanStatus describe(const char *model_dir, WanDefaults *defaults, WanError *error
 
 WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model,
                WanError *error) {
-  return guarded(error, "choose a smaller model, dtype=bfloat16 or device=cpu", [&] {
+  const std::string advice =
+      "choose " + smaller_memory_modes(options->memory) + "a smaller model, dtype=bfloat16 or device=cpu";
+  return guarded(error, advice, [&] {
     const RunContext context(*callbacks);
     const at::Device device = parse_device(options->device);
     const CheckpointConfig config = CheckpointConfig::read(options->model_dir);
@@ -89,8 +99,8 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
           const auto percent = static_cast<int32_t>(bytes * 10 / all * 10);
           if (percent != std::exchange(last, percent)) (*loading)->report(percent);
         });
-    *model = new WanModel{
-        {config, std::move(source), std::move(tokenizer), device, scalar_type(options->dtype, device)}};
+    *model = new WanModel{{config, std::move(source), std::move(tokenizer), device,
+                           scalar_type(options->dtype, device), options->quantization, options->memory}};
     (*loading)->report(100);
     loading->reset();
   });
@@ -98,8 +108,10 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
 
 WanStatus generate(WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
                    WanError *error) {
-  const WanStatus status = guarded(error, "choose a smaller width, height or number of frames",
-                                   [&] { model->pipeline.generate(*options, RunContext(*callbacks)); });
+  const std::string advice = "choose " + smaller_memory_modes(model->pipeline.memory_mode()) +
+                             "a smaller width, height or number of frames";
+  const WanStatus status =
+      guarded(error, advice, [&] { model->pipeline.generate(*options, RunContext(*callbacks)); });
   // What was queued before a cancel or an error must be done before the next call.
   if (status != WAN_OK) {
     WanError ignored;
@@ -111,6 +123,7 @@ WanStatus generate(WanModel *model, const WanGenerateOptions *options, const Wan
 void memory(const WanModel *model, WanMemory *memory) {
   *memory = memory_in_use(model->pipeline.device());
   memory->pool_bytes = model->pipeline.pool_bytes();
+  memory->mode = model->pipeline.memory_mode();
 }
 
 void model_free(WanModel *model) {

@@ -76,21 +76,27 @@ void check_tiling(const std::map<std::string, TensorEntry> &tensors, uint64_t da
   if (position != data_size) throw invalid(source + " has bytes after its last tensor");
 }
 
-struct FileDescriptor {
-  explicit FileDescriptor(const std::string &path) : number(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
-  ~FileDescriptor() {
-    if (number >= 0) close(number);
-  }
-  const int number;
-};
+}  // namespace
 
-/// Maps a whole file; `size` receives its bytes.
-std::shared_ptr<const std::byte> map_file(const std::string &path, uint64_t &size) {
-  const FileDescriptor file(path);
-  if (file.number < 0) {
+class FileDescriptor {
+ public:
+  explicit FileDescriptor(const std::string &path) : number(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (number >= 0) return;
     if (errno == ENOENT) throw not_found("There is no file " + path);
     throw invalid(path + " cannot be opened: " + std::strerror(errno));
   }
+  ~FileDescriptor() { close(number); }
+  FileDescriptor(const FileDescriptor &) = delete;
+  FileDescriptor &operator=(const FileDescriptor &) = delete;
+
+  const int number;
+};
+
+namespace {
+
+/// Maps a whole file; `size` receives its bytes.
+std::shared_ptr<const std::byte> map_file(const FileDescriptor &file, const std::string &path,
+                                          uint64_t &size) {
   struct stat status;
   if (fstat(file.number, &status) != 0 || !S_ISREG(status.st_mode)) throw invalid(path + " is not a file");
   size = static_cast<uint64_t>(status.st_size);
@@ -132,11 +138,22 @@ std::map<std::string, TensorEntry> parse_safetensors_header(std::string_view hea
   return tensors;
 }
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path &path) : path_(path.string()) {
+SafetensorsFile::SafetensorsFile(const std::filesystem::path &path)
+    : path_(path.string()), file_(std::make_shared<const FileDescriptor>(path_)) {
   uint64_t size = 0;
-  mapping_ = map_file(path_, size);
+  mapping_ = map_file(*file_, path_, size);
   const std::string_view bytes(reinterpret_cast<const char *>(mapping_.get()), size);
   tensors_ = parse_safetensors_header(bytes, size, path_, data_begin_);
+}
+
+void SafetensorsFile::read(uint64_t begin, size_t size, std::byte *out) const {
+  for (size_t done = 0; done < size;) {
+    const auto offset = static_cast<off_t>(data_begin_ + begin + done);
+    const ssize_t count = pread(file_->number, out + done, size - done, offset);
+    if (count == 0) throw invalid(path_ + " is truncated: it has become shorter while it was read");
+    if (count < 0 && errno != EINTR) throw invalid(path_ + " cannot be read: " + std::strerror(errno));
+    if (count > 0) done += static_cast<size_t>(count);
+  }
 }
 
 std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &directory,
@@ -159,8 +176,9 @@ std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &direc
   for (const std::string &shard : shards) files.emplace_back(directory / shard);
   for (const auto &[tensor, shard] : *weight_map) {
     const std::string path = (directory / shard).string();
-    const auto file = std::find_if(files.begin(), files.end(),
-                                   [&path](const SafetensorsFile &candidate) { return candidate.path() == path; });
+    const auto file = std::find_if(files.begin(), files.end(), [&path](const SafetensorsFile &candidate) {
+      return candidate.path() == path;
+    });
     if (!file->tensors().contains(tensor))
       throw invalid(file->path() + " lacks the tensor '" + tensor + "' that " + index.source() + " promises");
   }

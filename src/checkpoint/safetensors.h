@@ -31,6 +31,8 @@ size_t safetensors_element_size(std::string_view dtype);
 std::map<std::string, TensorEntry> parse_safetensors_header(std::string_view head, uint64_t file_size,
                                                             const std::string &source, uint64_t &data_begin);
 
+class FileDescriptor;
+
 /// A safetensors file mapped into memory, read-only.
 class SafetensorsFile {
  public:
@@ -41,9 +43,13 @@ class SafetensorsFile {
   const std::map<std::string, TensorEntry> &tensors() const { return tensors_; }
   /// First byte of a tensor; valid as long as this object, and not necessarily aligned.
   const std::byte *data(const TensorEntry &entry) const { return mapping_.get() + data_begin_ + entry.begin; }
+  /// Copies bytes of the data section without the mapping, from any thread. Throws wan::Error (WAN_INVALID)
+  /// where the file has become shorter or cannot be read.
+  void read(uint64_t begin, size_t size, std::byte *out) const;
 
  private:
   std::string path_;
+  std::shared_ptr<const FileDescriptor> file_;
   std::shared_ptr<const std::byte> mapping_;
   uint64_t data_begin_ = 0;
   std::map<std::string, TensorEntry> tensors_;

@@ -28,6 +28,15 @@ std::string to_string(at::IntArrayRef shape) {
 
 }  // namespace
 
+uint64_t WeightRequest::bytes() const {
+  return static_cast<uint64_t>(c10::multiply_integers(shape)) * c10::elementSize(dtype);
+}
+
+at::Tensor WeightInventory::load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) {
+  requests_.push_back({name, shape.vec(), dtype});
+  return at::empty(shape, at::dtype(dtype).device(at::kMeta));
+}
+
 CheckpointWeights::CheckpointWeights(const std::filesystem::path &directory, const std::string &stem,
                                      at::Device device, std::function<void(uint64_t)> loaded)
     : files_(open_safetensors(directory, stem)),
@@ -52,6 +61,15 @@ uint64_t CheckpointWeights::bytes() const {
   return sum;
 }
 
+void CheckpointWeights::expect(const std::vector<WeightRequest> &requests) {
+  if (device_.is_cpu()) return;
+  std::vector<StagedReader::Range> ranges;
+  for (const WeightRequest &request : requests)
+    if (const SafetensorsFile *file = find(request.name))  // load() complains if there is none
+      ranges.push_back({file, &file->tensors().at(request.name)});
+  reader_ = std::make_unique<StagedReader>(device_, ranges);
+}
+
 at::Tensor CheckpointWeights::load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) {
   const SafetensorsFile *file = find(name);
   if (!file)
@@ -61,12 +79,16 @@ at::Tensor CheckpointWeights::load(const std::string &name, at::IntArrayRef shap
     throw invalid(file->path() + ": tensor '" + name + "' has the shape " + to_string(entry.shape) +
                   ", not " + to_string(shape));
   const auto stored = scalar_type(entry.dtype, name, file->path());
-  const at::Tensor mapped =
-      at::from_blob(const_cast<std::byte *>(file->data(entry)), shape, at::dtype(stored));
-  // The copy to the device comes first: a GPU converts faster, and half of the bytes cross the bus if they
-  // are bf16.
-  at::Tensor tensor = device_.is_cpu() ? mapped.to(dtype) : mapped.to(device_).to(dtype);
-  if (tensor.is_alias_of(mapped)) tensor = mapped.clone();
+  at::Tensor tensor;
+  if (reader_ && reader_->is_next(entry)) {
+    // A GPU converts faster, and half of the bytes cross the bus if they are bf16.
+    tensor = reader_->read().view(stored).view(shape).to(dtype);
+  } else {
+    const at::Tensor mapped =
+        at::from_blob(const_cast<std::byte *>(file->data(entry)), shape, at::dtype(stored));
+    tensor = mapped.to(device_).to(dtype);
+    if (tensor.is_alias_of(mapped)) tensor = mapped.clone();
+  }
   names_loaded_.insert(name);
   loaded_(entry.end - entry.begin);
   return tensor;

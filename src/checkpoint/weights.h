@@ -11,25 +11,49 @@
 #include <vector>
 
 #include "checkpoint/safetensors.h"
+#include "checkpoint/staged_reader.h"
 
 namespace wan {
+
+/// A tensor that a component asks for.
+struct WeightRequest {
+  std::string name;
+  std::vector<int64_t> shape;
+  at::ScalarType dtype;
+
+  uint64_t bytes() const;
+};
 
 /// Where a component's tensors come from. Each is asked for once, by name, shape and dtype.
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
+  /// Says what load() will be asked for, and in which order, so that it may be read ahead. Not needed.
+  virtual void expect(const std::vector<WeightRequest> &) {}
   /// Throws wan::Error (WAN_INVALID) naming file and tensor.
   virtual at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) = 0;
 };
 
-/// The safetensors files of a Diffusers component. A tensor goes from the mapped file to the device and is
-/// converted there, so that host memory never holds a second copy of the model.
+/// Takes down what a component asks for, and gives it tensors without memory (device Meta).
+class WeightInventory : public WeightSource {
+ public:
+  at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) override;
+  const std::vector<WeightRequest> &requests() const { return requests_; }
+
+ private:
+  std::vector<WeightRequest> requests_;
+};
+
+/// The safetensors files of a Diffusers component. A tensor goes from the file to the device and is converted
+/// there, so that host memory never holds a second copy of the model: on the CPU from the mapped file, to a
+/// GPU by a StagedReader.
 class CheckpointWeights : public WeightSource {
  public:
   /// `loaded` hears the bytes read by each tensor; it may throw to stop.
   CheckpointWeights(const std::filesystem::path &directory, const std::string &stem, at::Device device,
                     std::function<void(uint64_t)> loaded);
 
+  void expect(const std::vector<WeightRequest> &requests) override;
   at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) override;
 
   /// Strictness: throws WAN_INVALID if the files hold a tensor that was not loaded and whose name does not
@@ -47,6 +71,7 @@ class CheckpointWeights : public WeightSource {
   at::Device device_;
   std::function<void(uint64_t)> loaded_;
   std::set<std::string> names_loaded_;
+  std::unique_ptr<StagedReader> reader_;  // last: it uses files_
 };
 
 /// A point in the tree of names: `weights / "blocks" / 0 / "norm2"` stands for "blocks.0.norm2.".

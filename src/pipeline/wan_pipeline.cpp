@@ -54,6 +54,20 @@ class CheckpointComponents : public ComponentSource {
   uint64_t bytes_ = 0, bytes_read_ = 0;
 };
 
+/// Asks before each tensor whether to go on.
+class CancellableWeights : public WeightSource {
+ public:
+  CancellableWeights(WeightSource &source, const RunContext &context) : source_(source), context_(context) {}
+  at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) override {
+    context_.check();
+    return source_.load(name, shape, dtype);
+  }
+
+ private:
+  WeightSource &source_;
+  const RunContext &context_;
+};
+
 /// Of the frames that are denoised, those that are decoded.
 int32_t decoded_frames(const WanGenerateOptions &options) {
   return options.used_frames ? options.used_frames : options.num_frames;
@@ -85,18 +99,9 @@ class Predictor {
 
  private:
   const WanTransformer3DModel &expert_;
-  const WanTransformer3DModel::TextContext text_;
+  WanTransformer3DModel::TextContext text_;
   std::unique_ptr<StepCache> cache_;
 };
-
-void require_memory(const WanGenerateOptions &options, uint64_t needed, at::Device device) {
-  const uint64_t free = free_memory(device);
-  if (needed > free)
-    throw Error(WAN_OUT_OF_MEMORY, "A video of " + describe_size(options) + " needs about " +
-                                       std::to_string(needed >> 20) + " MiB of memory, and " +
-                                       std::to_string(free >> 20) +
-                                       " MiB are free: choose a smaller width, height or number of frames");
-}
 
 }  // namespace
 
@@ -106,38 +111,72 @@ std::unique_ptr<ComponentSource> open_checkpoint(const CheckpointConfig &config,
 }
 
 WanPipeline::WanPipeline(const CheckpointConfig &config, std::unique_ptr<ComponentSource> source,
-                         Tokenizer tokenizer, at::Device device, at::ScalarType dtype)
+                         Tokenizer tokenizer, at::Device device, at::ScalarType dtype,
+                         WanQuantization quantization, WanMemoryMode memory)
     : config_(config),
       source_(std::move(source)),
       tokenizer_(std::move(tokenizer)),
       device_(device),
       dtype_(dtype),
+      memory_mode_(choose_memory_mode(memory, config, dtype, quantization, device)),
       frame_pool_(std::make_shared<FramePool>(device)) {
+  if (quantization == WAN_QUANTIZATION_FP8 && (dtype != at::kBFloat16 || compute_capability(device) < 89))
+    throw invalid(
+        "quantization=fp8 needs dtype=bfloat16 and a GPU with FP8 tensor cores (compute capability 8.9 or "
+        "above)");
   const c10::DeviceGuard guard(device);
-  transformer_ = load<WanTransformer3DModel>("transformer", config.transformer, dtype,
-                                             WanTransformer3DModel::kKeepInFp32);
+  // The source itself asks whether to go on.
+  const RunContext unasked({});
+  const std::shared_ptr<BlockSlots> slots = make_block_slots();
+  transformer_ = load<WanTransformer3DModel>("transformer", config.transformer, dtype, unasked,
+                                             WanTransformer3DModel::kKeepInFp32, quantization, slots);
   if (config.transformer_2)
-    transformer_2_ = load<WanTransformer3DModel>("transformer_2", *config.transformer_2, dtype,
-                                                 WanTransformer3DModel::kKeepInFp32);
+    transformer_2_ = load<WanTransformer3DModel>("transformer_2", *config.transformer_2, dtype, unasked,
+                                                 WanTransformer3DModel::kKeepInFp32, quantization, slots);
   // Convolutions in bfloat16 are no faster on most CPUs.
-  vae_ = load<AutoencoderKLWan>("vae", config.vae, device.is_cpu() ? at::kFloat : dtype);
-  if (device.is_cpu()) text_encoder_ = load<UMT5EncoderModel>("text_encoder", config.text_encoder, dtype);
+  vae_ = load<AutoencoderKLWan>("vae", config.vae, device.is_cpu() ? at::kFloat : dtype, unasked);
+  if (device.is_cpu())
+    text_encoder_ = load<UMT5EncoderModel>("text_encoder", config.text_encoder, dtype, unasked);
 }
 
-template <typename Model, typename Config>
+template <typename Model, typename Config, typename... Arguments>
 std::unique_ptr<const Model> WanPipeline::load(const std::string &component, const Config &config,
-                                               at::ScalarType dtype,
-                                               std::set<std::string> keep_in_fp32) const {
+                                               at::ScalarType dtype, const RunContext &context,
+                                               const std::set<std::string> &keep_in_fp32,
+                                               Arguments &&...arguments) const {
   const std::unique_ptr<WeightSource> weights = source_->open(component);
-  auto model = std::make_unique<const Model>(config, Weights(*weights, dtype, std::move(keep_in_fp32)));
+  WeightInventory inventory;
+  const Model without_weights(config, Weights(inventory, dtype, keep_in_fp32));
+  weights->expect(inventory.requests());
+  CancellableWeights cancellable(*weights, context);
+  auto model = std::make_unique<const Model>(config, Weights(cancellable, dtype, keep_in_fp32),
+                                             std::forward<Arguments>(arguments)...);
   source_->close(component, *weights);
   return model;
+}
+
+std::shared_ptr<BlockSlots> WanPipeline::make_block_slots() const {
+  if (memory_mode_ == WAN_MEMORY_STREAM) return std::make_shared<BlockSlots>(device_, kStreamSlots);
+  if (memory_mode_ != WAN_MEMORY_ONE_EXPERT) return nullptr;
+  const int64_t blocks = std::max(config_.transformer.num_layers, config_.transformer_2->num_layers);
+  return std::make_shared<BlockSlots>(device_, static_cast<size_t>(blocks));
 }
 
 WanPipeline::LatentSize WanPipeline::latent_size(const WanGenerateOptions &options) const {
   const VaeConfig &vae = config_.vae;
   return {(options.num_frames - 1) / vae.temporal_scale() + 1, options.layout.height / vae.spatial_scale(),
           options.layout.width / vae.spatial_scale()};
+}
+
+void WanPipeline::require_memory(const WanGenerateOptions &options, uint64_t needed,
+                                 at::Device device) const {
+  const uint64_t free = free_memory(device);
+  if (needed <= free) return;
+  const std::string modes = device.is_cpu() ? "" : smaller_memory_modes(memory_mode_);
+  throw Error(WAN_OUT_OF_MEMORY, "A video of " + describe_size(options) + " needs about " +
+                                     std::to_string(needed >> 20) + " MiB of memory, and " +
+                                     std::to_string(free >> 20) + " MiB are free: choose " + modes +
+                                     "a smaller width, height or number of frames");
 }
 
 void WanPipeline::check(const WanGenerateOptions &options) const {
@@ -173,15 +212,8 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
 
   const auto [frames, height, width] = latent_size(options);
   transformer_->check_size(frames, height, width);
-  const TransformerConfig &transformer = config_.transformer;
-  const uint64_t tokens = static_cast<uint64_t>(frames * (height / transformer.patch_height)) *
-                          static_cast<uint64_t>(width / transformer.patch_width);
-  // The residual stream and what a block makes of it: about ten tensors of float32, and the feed-forward's
-  // inside. A cache holds three tensors more, of each of two predictions.
-  const int64_t cached = options.cache == WAN_CACHE_NONE ? 0 : 6 * transformer.inner_dim();
-  const uint64_t per_token =
-      static_cast<uint64_t>(10 * transformer.inner_dim() + 2 * transformer.ffn_dim + cached) * 4;
-  require_memory(options, tokens * per_token, device_);
+  const bool cached = options.cache != WAN_CACHE_NONE;
+  require_memory(options, denoise_bytes(config_.transformer, frames, height, width, cached), device_);
   if (!needs_tiles(height, width)) return;
   require_memory(options, tiled_decode_bytes(*vae_, height, width), device_);
   // Decoded in tiles, the whole clip waits in host memory, in float32.
@@ -196,7 +228,8 @@ bool WanPipeline::needs_tiles(int64_t height, int64_t width) const {
 
 at::Tensor WanPipeline::embed(PromptEmbedding &cached, const std::string &prompt, const RunContext &context) {
   if (cached.embedding.defined() && cached.prompt == prompt) return cached.embedding;
-  if (!text_encoder_) text_encoder_ = load<UMT5EncoderModel>("text_encoder", config_.text_encoder, dtype_);
+  if (!text_encoder_)
+    text_encoder_ = load<UMT5EncoderModel>("text_encoder", config_.text_encoder, dtype_, context);
   const std::vector<int32_t> tokens = tokenizer_(prompt_clean(prompt), kTextTokens);
   // On CUDA an index beyond the embedding would take the whole context down.
   if (std::max(tokenizer_.pad_id(), *std::max_element(tokens.begin(), tokens.end())) >=
@@ -228,26 +261,34 @@ at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, Scheduler &sc
   const StageProgress progress(context, WAN_STAGE_DENOISE, steps);
   const RotaryEmbedding rotary = transformer_->rotary(frames, height, width);
 
+  const auto is_high_noise = [&](int32_t step) {
+    return !transformer_2_ || scheduler.timesteps()[static_cast<size_t>(step)] >= boundary;
+  };
+  const auto expert_of = [&](int32_t step) {
+    return is_high_noise(step) ? transformer_.get() : transformer_2_.get();
+  };
   const WanTransformer3DModel *expert = nullptr;
   std::unique_ptr<Predictor> predict, predict_negative;
   int32_t cached = 0;
   for (int32_t step = 0; step < steps; ++step) {
     const double timestep = scheduler.timesteps()[static_cast<size_t>(step)];
-    const bool high_noise = !transformer_2_ || timestep >= boundary;
-    const WanTransformer3DModel *wanted = high_noise ? transformer_.get() : transformer_2_.get();
     // With a scale of 1 the unguided prediction would cancel out.
-    const double scale = high_noise ? options.guidance_scale : options.guidance_scale_2;
+    const double scale = is_high_noise(step) ? options.guidance_scale : options.guidance_scale_2;
     const bool guided = is_guided(options) && scale != 1;
-    if (wanted != expert) {
-      expert = wanted;
+    if (expert_of(step) != expert) {
+      expert = expert_of(step);
       predict.reset();  // both, so that the new ones find their memory
       predict_negative.reset();
       predict = std::make_unique<Predictor>(*expert, prompt, options);
       if (guided) predict_negative = std::make_unique<Predictor>(*expert, negative, options);
     }
+    // After the last step comes the first one of the next clip.
+    const WanTransformer3DModel &next = *expert_of((step + 1) % steps);
+    expert->followed_by(guided ? *expert : next);
     at::Tensor velocity = (*predict)(latents, timestep, rotary, context);
     cached += predict->skipped();
     if (guided) {
+      expert->followed_by(next);
       const at::Tensor unconditional = (*predict_negative)(latents, timestep, rotary, context);
       cached += predict_negative->skipped();
       velocity = unconditional + (velocity - unconditional) * scale;

@@ -12,6 +12,7 @@
 #include "checkpoint/weights.h"
 #include "pipeline/crossfade.h"
 #include "pipeline/frame_ring.h"
+#include "pipeline/memory_mode.h"
 #include "run_context.h"
 #include "scheduler/scheduler.h"
 #include "text/prompt_clean.h"
@@ -38,7 +39,7 @@ class WanPipeline {
   /// would take the memory of the denoiser, so it comes and goes with each new prompt. `dtype` is that of all
   /// components, but on the CPU the VAE's is float32.
   WanPipeline(const CheckpointConfig &config, std::unique_ptr<ComponentSource> source, Tokenizer tokenizer,
-              at::Device device, at::ScalarType dtype);
+              at::Device device, at::ScalarType dtype, WanQuantization quantization, WanMemoryMode memory);
 
   /// Hears the latents after each denoising step, [1, z_dim, T, H, W].
   using StepListener = std::function<void(const at::Tensor &latents)>;
@@ -48,6 +49,8 @@ class WanPipeline {
                 const StepListener &step_done = {});
 
   at::Device device() const { return device_; }
+  /// RESIDENT, ONE_EXPERT or STREAM.
+  WanMemoryMode memory_mode() const { return memory_mode_; }
   /// Of the pool that decoded frames lie in. Callable from any thread.
   uint64_t pool_bytes() const { return frame_pool_->bytes(); }
 
@@ -57,9 +60,12 @@ class WanPipeline {
     at::Tensor embedding;  // [1, 512, d_model], zero beyond the prompt
   };
 
-  template <typename Model, typename Config>
+  template <typename Model, typename Config, typename... Arguments>
   std::unique_ptr<const Model> load(const std::string &component, const Config &config, at::ScalarType dtype,
-                                    std::set<std::string> keep_in_fp32 = {}) const;
+                                    const RunContext &context, const std::set<std::string> &keep_in_fp32 = {},
+                                    Arguments &&...arguments) const;
+  /// None where all blocks stay on the device.
+  std::shared_ptr<BlockSlots> make_block_slots() const;
 
   /// Of the latents of a clip, [1, z_dim, frames, height, width].
   struct LatentSize {
@@ -67,6 +73,7 @@ class WanPipeline {
   };
   LatentSize latent_size(const WanGenerateOptions &options) const;
   void check(const WanGenerateOptions &options) const;
+  void require_memory(const WanGenerateOptions &options, uint64_t needed, at::Device device) const;
   at::Tensor embed(PromptEmbedding &cached, const std::string &prompt, const RunContext &context);
   at::Tensor denoise(const WanGenerateOptions &options, Scheduler &scheduler, const at::Tensor &prompt,
                      const at::Tensor &negative, const RunContext &context,
@@ -83,6 +90,7 @@ class WanPipeline {
   const Tokenizer tokenizer_;
   const at::Device device_;
   const at::ScalarType dtype_;
+  const WanMemoryMode memory_mode_;
   std::unique_ptr<const UMT5EncoderModel> text_encoder_;  // none while it is off the GPU
   std::unique_ptr<const WanTransformer3DModel> transformer_, transformer_2_;
   std::unique_ptr<const AutoencoderKLWan> vae_;

@@ -100,7 +100,7 @@ const std::set<std::string> WanTransformer3DModel::kKeepInFp32 = {"time_embedder
                                                                   "norm1", "norm2", "norm3"};
 
 WanTransformer3DModel::WanTransformer3DModel(const TransformerConfig &config, const Weights &weights,
-                                             WanQuantization quantization)
+                                             WanQuantization quantization, std::shared_ptr<BlockSlots> slots)
     : config_(config),
       dtype_(weights.dtype()),
       patch_weight_(weights("patch_embedding.weight", {config.inner_dim(), config.in_channels, 1,
@@ -113,19 +113,17 @@ WanTransformer3DModel::WanTransformer3DModel(const TransformerConfig &config, co
       text_in_(weights / "condition_embedder.text_embedder.linear_1", config.text_dim, config.inner_dim()),
       text_out_(weights / "condition_embedder.text_embedder.linear_2", config.inner_dim(),
                 config.inner_dim()),
+      blocks_(std::make_unique<BlockStore>(std::move(slots))),
       scale_shift_table_(weights("scale_shift_table", {1, 2, config.inner_dim()})),
       proj_out_(weights / "proj_out", config.inner_dim(),
                 config.out_channels * config.patch_height * config.patch_width) {
   for (int64_t i = 0; i < config.num_layers; ++i)
-    blocks_.emplace_back(config, weights / "blocks" / i, quantization);
+    blocks_->add(WanTransformerBlock(config, weights / "blocks" / i, quantization));
 }
 
 WanTransformer3DModel::TextContext WanTransformer3DModel::encode_text(const at::Tensor &text) const {
-  const at::Tensor embedded = text_out_(at::gelu(text_in_(text.to(dtype_)), "tanh"));
-  TextContext context;
-  for (const WanTransformerBlock &block : blocks_)
-    context.push_back(block.cross_attention().key_value(embedded));
-  return context;
+  return {text_out_(at::gelu(text_in_(text.to(dtype_)), "tanh")),
+          std::vector<WanAttention::KeyValue>(blocks_->size())};
 }
 
 void WanTransformer3DModel::check_size(int64_t frames, int64_t height, int64_t width) const {
@@ -170,17 +168,21 @@ at::Tensor WanTransformer3DModel::time_embedding(double timestep) const {
   return time_out_(at::silu(time_in_(sinusoid))).to(dtype_);
 }
 
-at::Tensor WanTransformer3DModel::operator()(const at::Tensor &latents, double timestep,
-                                             const TextContext &text, const RotaryEmbedding &rotary,
-                                             const RunContext &context, StepCache *cache) const {
+at::Tensor WanTransformer3DModel::operator()(const at::Tensor &latents, double timestep, TextContext &text,
+                                             const RotaryEmbedding &rotary, const RunContext &context,
+                                             StepCache *cache) const {
   const at::Tensor time = time_embedding(timestep);
   const at::Tensor modulation = time_proj_(at::silu(time)).unflatten(1, {6, -1});
   at::Tensor x = patchify(latents);
   const at::Tensor tokens = cache ? x : at::Tensor();
   LaunchWindow window(x.device());
-  for (size_t i = 0; i < blocks_.size(); ++i) {
+  for (size_t i = 0; i < blocks_->size(); ++i) {
     context.check();
-    x = blocks_[i](x, text[i], modulation, rotary);
+    const WanTransformerBlock &block = blocks_->use(i);
+    WanAttention::KeyValue &block_text = text.blocks[i];
+    if (!block_text.key.defined()) block_text = block.cross_attention().key_value(text.embedded);
+    x = block(x, block_text, modulation, rotary);
+    blocks_->done(i);
     window.advance();
     if (i == 0 && cache && cache->skips_rest(tokens, x)) break;
   }

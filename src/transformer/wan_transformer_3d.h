@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "checkpoint/weights.h"
 #include "ops/linear.h"
 #include "run_context.h"
+#include "transformer/block_store.h"
 #include "transformer/rope.h"
 #include "transformer/step_cache.h"
 
@@ -32,12 +34,19 @@ class Linear {
 
   bool quantized() const { return scale_.defined(); }
 
+  /// Calls function(at::Tensor &) for each of the weights, also for undefined ones; likewise below. For
+  /// BlockStore, which moves them.
+  template <typename Function>
+  void for_each_tensor(Function function) {
+    for (at::Tensor *tensor : {&weight_, &bias_, &scale_}) function(*tensor);
+  }
+
  private:
   Linear(at::Tensor bias, QuantizedWeight weight)
       : weight_(std::move(weight.weight)), bias_(std::move(bias)), scale_(std::move(weight.scale)) {}
 
-  const at::Tensor weight_, bias_;
-  const at::Tensor scale_;  // [out] float32, undefined unless quantized
+  at::Tensor weight_, bias_;
+  at::Tensor scale_;  // [out] float32, undefined unless quantized
 };
 
 /// Multi-head attention with RMS-normalised queries and keys (diffusers WanAttention and WanAttnProcessor).
@@ -54,6 +63,12 @@ class WanAttention {
   Product cross_attention(const Activations &x, const KeyValue &text) const;
 
   bool quantized() const { return to_q_.quantized(); }
+  template <typename Function>
+  void for_each_tensor(Function function) {
+    for (Linear *linear : {&to_q_, &to_k_, &to_v_, &to_out_}) linear->for_each_tensor(function);
+    function(norm_q_);
+    function(norm_k_);
+  }
 
  private:
   /// attended: [B, L, heads, head_dim].
@@ -62,8 +77,8 @@ class WanAttention {
 
   const int64_t num_heads_;
   const double eps_;
-  const Linear to_q_, to_k_, to_v_, to_out_;
-  const at::Tensor norm_q_, norm_k_;
+  Linear to_q_, to_k_, to_v_, to_out_;
+  at::Tensor norm_q_, norm_k_;
 };
 
 /// Self-attention, cross-attention and feed-forward, modulated by the timestep (diffusers
@@ -76,13 +91,23 @@ class WanTransformerBlock {
   at::Tensor operator()(const at::Tensor &x, const WanAttention::KeyValue &text, const at::Tensor &timestep,
                         const RotaryEmbedding &rotary) const;
   const WanAttention &cross_attention() const { return attn2_; }
+  template <typename Function>
+  void for_each_tensor(Function function) {
+    function(scale_shift_table_);
+    attn1_.for_each_tensor(function);
+    attn2_.for_each_tensor(function);
+    function(norm2_weight_);
+    function(norm2_bias_);
+    ffn_in_.for_each_tensor(function);
+    ffn_out_.for_each_tensor(function);
+  }
 
  private:
   const double eps_;
-  const at::Tensor scale_shift_table_;  // [1, 6, D] float32
-  const WanAttention attn1_, attn2_;
-  const at::Tensor norm2_weight_, norm2_bias_;  // float32
-  const Linear ffn_in_, ffn_out_;
+  at::Tensor scale_shift_table_;  // [1, 6, D] float32
+  WanAttention attn1_, attn2_;
+  at::Tensor norm2_weight_, norm2_bias_;  // float32
+  Linear ffn_in_, ffn_out_;
 };
 
 class WanTransformer3DModel {
@@ -90,12 +115,17 @@ class WanTransformer3DModel {
   /// Diffusers' _keep_in_fp32_modules.
   static const std::set<std::string> kKeepInFp32;
 
-  /// quantization: of the blocks.
+  /// quantization: of the blocks. With `slots` the blocks' weights lie in host memory and come to the GPU by
+  /// turns, with the same results.
   WanTransformer3DModel(const TransformerConfig &config, const Weights &weights,
-                        WanQuantization quantization = WAN_QUANTIZATION_NONE);
+                        WanQuantization quantization = WAN_QUANTIZATION_NONE,
+                        std::shared_ptr<BlockSlots> slots = nullptr);
 
-  /// What the denoiser keeps of a prompt for a whole run: each block's keys and values.
-  using TextContext = std::vector<WanAttention::KeyValue>;
+  /// What the denoiser keeps of a prompt for a whole run.
+  struct TextContext {
+    at::Tensor embedded;                         // [B, 512, D]
+    std::vector<WanAttention::KeyValue> blocks;  // of each block, undefined until its first forward
+  };
   /// text: [B, 512, text_dim], the text encoder's rows, zero beyond the prompt.
   TextContext encode_text(const at::Tensor &text) const;
 
@@ -105,6 +135,11 @@ class WanTransformer3DModel {
   at::Tensor operator()(const at::Tensor &latents, double timestep, const TextContext &text,
                         const RotaryEmbedding &rotary, const RunContext &context,
                         StepCache *cache = nullptr) const;
+  /// Says whose forward follows the next one of this model, so that its first blocks come in time. Where it
+  /// is not said or does not come true, they come a little later.
+  void followed_by(const WanTransformer3DModel &next) const { blocks_->followed_by(*next.blocks_); }
+  /// Bytes of the blocks' weights.
+  uint64_t block_bytes() const { return blocks_->bytes(); }
 
   /// Throws wan::Error (WAN_INVALID) where latents of this size are beyond rope_max_seq_len.
   void check_size(int64_t frames, int64_t height, int64_t width) const;
@@ -122,8 +157,8 @@ class WanTransformer3DModel {
   const Linear time_in_, time_out_;  // float32
   const Linear time_proj_;
   const Linear text_in_, text_out_;
-  std::vector<WanTransformerBlock> blocks_;
-  const at::Tensor scale_shift_table_;  // [1, 2, D] float32
+  const std::unique_ptr<BlockStore> blocks_;  // they come and go, also in a const model; their values stay
+  const at::Tensor scale_shift_table_;        // [1, 2, D] float32
   const Linear proj_out_;
 };
 

@@ -167,6 +167,7 @@ typedef struct WanMemory {
   uint64_t pinned_bytes;              /* page-locked host memory */
   uint64_t pool_bytes; /* for decoded frames, in use or not: page-locked host memory where there is a GPU, or
                           memory of the GPU (WanGenerateOptions.on_device) */
+  WanMemoryMode mode;  /* RESIDENT, ONE_EXPERT or STREAM */
 } WanMemory;
 
 typedef struct WanModel WanModel;

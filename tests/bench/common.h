@@ -27,9 +27,14 @@ struct Size {
 Size parse_size(const char *text);
 /// bf16, bfloat16, fp32 or float32. Throws wan::Error (WAN_INVALID).
 at::ScalarType parse_dtype(const std::string &name);
+/// auto, resident, one-expert or stream. Throws wan::Error (WAN_INVALID).
+WanMemoryMode parse_memory_mode(const std::string &name);
+std::string memory_mode_name(WanMemoryMode mode);
 
 /// Frames without padding. format: NV12 or RGB.
 WanPixelLayout pixel_layout(WanPixelFormat format, Size size);
+
+std::string hex(uint64_t value);
 
 /// One line of JSON, or a line for each value and for each row of a table.
 void print(const Report &report, bool as_json);
@@ -38,5 +43,6 @@ void print(const Report &report, bool as_json);
 void generate(int argc, char **argv);
 void decode(int argc, char **argv);
 void transformer(int argc, char **argv);
+void load(int argc, char **argv);
 
 }  // namespace wan::bench

@@ -139,12 +139,6 @@ struct Bench {
   }
 };
 
-std::string hex(uint64_t value) {
-  std::ostringstream text;
-  text << std::hex << value;
-  return text.str();
-}
-
 struct Timings {
   std::vector<VideoTime> videos;
   uint64_t checksum = 0;

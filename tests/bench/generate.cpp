@@ -5,10 +5,12 @@
 #include <array>
 #include <cstdlib>
 #include <fstream>
+#include <optional>
 #include <sstream>
 
 #include "common.h"
 #include "device.h"
+#include "frame_sink.h"
 #include "pipeline/frame_ring.h"
 #include "random_weights.h"
 
@@ -17,12 +19,12 @@ namespace {
 
 struct Options {
   char *size = nullptr, *model = nullptr, *device = nullptr, *dtype = nullptr, *tokenizer = nullptr;
-  char *prompt = nullptr, *scheduler = nullptr, *sigmas = nullptr, *cache = nullptr;
-  char *out = nullptr, *latents = nullptr;
-  int frames = 0, steps = 0, layers = 0;
+  char *prompt = nullptr, *scheduler = nullptr, *sigmas = nullptr, *cache = nullptr, *memory = nullptr;
+  char *quantization = nullptr, *out = nullptr, *latents = nullptr;
+  int frames = 0, steps = 0, layers = 0, clips = 1;
   gint64 seed = 0;
   double guidance_scale = -1, flow_shift = -1, cache_threshold = 0.05;
-  gboolean json = FALSE;
+  gboolean checksum = FALSE, json = FALSE;
 };
 
 Options parse(int argc, char **argv) {
@@ -46,6 +48,14 @@ Options parse(int argc, char **argv) {
       {"tokenizer", 0, 0, G_OPTION_ARG_STRING, &options.tokenizer, "tokenizer of random weights", "DIR"},
       {"device", 0, 0, G_OPTION_ARG_STRING, &options.device, "auto, cpu, cuda or cuda:N (auto)", "D"},
       {"dtype", 0, 0, G_OPTION_ARG_STRING, &options.dtype, "fp32 or bf16 (bf16)", "T"},
+      {"quantization", 0, 0, G_OPTION_ARG_STRING, &options.quantization,
+       "of the experts' weights: none or fp8 (none)", "Q"},
+      {"memory", 0, 0, G_OPTION_ARG_STRING, &options.memory,
+       "where the experts' weights are: auto, resident, one-expert or stream (auto)", "M"},
+      {"clips", 0, 0, G_OPTION_ARG_INT, &options.clips, "clips to make; the figures are the last one's (1)",
+       "N"},
+      {"checksum", 0, 0, G_OPTION_ARG_NONE, &options.checksum, "print a checksum of the last clip's frames",
+       nullptr},
       {"out", 0, 0, G_OPTION_ARG_STRING, &options.out, "write the frames, as RGB bytes", "FILE"},
       {"latents", 0, 0, G_OPTION_ARG_STRING, &options.latents,
        "write the latents after each step, as float32", "FILE"},
@@ -93,6 +103,7 @@ struct Stopwatch {
   int64_t frames = 0;
   int32_t steps = 0, cached = 0;
   std::ofstream out;  // of the frames, or closed
+  std::optional<ChecksumSink> checksum;
 
   WanCallbacks callbacks() {
     WanCallbacks callbacks{};
@@ -111,6 +122,8 @@ struct Stopwatch {
       if (watch->out.is_open())
         watch->out.write(reinterpret_cast<const char *>(frames->data),
                          static_cast<std::streamsize>(frames->frame_size) * frames->num_frames);
+      if (watch->checksum)
+        watch->checksum->take(frames->data, frames->frame_size * static_cast<size_t>(frames->num_frames));
       free_frames(frames);
       return true;
     };
@@ -154,11 +167,19 @@ Report run(const Options &options) {
       options.model ? open_checkpoint(config, device, [](uint64_t, uint64_t) {}) : random_components(device);
   const std::filesystem::path tokenizer =
       options.tokenizer ? options.tokenizer : config.directory / "tokenizer";
-  WanPipeline pipeline(config, std::move(source), Tokenizer(tokenizer), device, dtype);
+  WanPipeline pipeline(
+      config, std::move(source), Tokenizer(tokenizer), device, dtype,
+      choose<WanQuantization>("--quantization", options.quantization,
+                              {{"none", WAN_QUANTIZATION_NONE}, {"fp8", WAN_QUANTIZATION_FP8}}),
+      parse_memory_mode(options.memory ? options.memory : "auto"));
   synchronize(device);
   const double load_seconds = seconds_since(start);
 
+  const std::vector<double> sigmas = parse_sigmas(options.sigmas ? options.sigmas : "");
+  const WanGenerateOptions clip = bench::clip(options, config.defaults, sigmas);
+  for (int i = 1; i < options.clips; ++i) pipeline.generate(clip, RunContext(Stopwatch().callbacks()));
   Stopwatch watch;
+  if (options.checksum) watch.checksum.emplace(make_sink("null", 0)).rewind();
   watch.out = open_output(options.out);
   std::ofstream latents_file = open_output(options.latents);
   WanPipeline::StepListener write_latents;
@@ -169,26 +190,28 @@ Report run(const Options &options) {
                          static_cast<std::streamsize>(values.nbytes()));
     };
   watch.start = Clock::now();
-  const std::vector<double> sigmas = parse_sigmas(options.sigmas ? options.sigmas : "");
-  const WanGenerateOptions clip = bench::clip(options, config.defaults, sigmas);
   pipeline.generate(clip, RunContext(watch.callbacks()), write_latents);
   const double total = seconds_since(watch.start);
   const WanMemory memory = memory_in_use(device);
-  return {{"what", "generate"},
-          {"device", device.str()},
-          {"size", std::to_string(clip.layout.width) + "x" + std::to_string(clip.layout.height)},
-          {"frames", watch.frames},
-          {"steps", watch.steps},
-          {"forwards", watch.steps * (clip.guidance_scale > 1 ? 2 : 1)},
-          {"cached_forwards", watch.cached},
-          {"load_s", load_seconds},
-          {"text_s", watch.stage[WAN_STAGE_TEXT]},
-          {"denoise_s", watch.stage[WAN_STAGE_DENOISE]},
-          {"decode_s", watch.stage[WAN_STAGE_DECODE]},
-          {"first_frame_s", watch.first_frame},
-          {"total_s", total},
-          {"peak_gpu_gb", static_cast<double>(memory.gpu_peak_bytes) / 1e9},
-          {"pinned_gb", static_cast<double>(memory.pinned_bytes) / 1e9}};
+  Report report = {{"what", "generate"},
+                   {"device", device.str()},
+                   {"memory", memory_mode_name(pipeline.memory_mode())},
+                   {"quantization", options.quantization ? options.quantization : "none"},
+                   {"size", std::to_string(clip.layout.width) + "x" + std::to_string(clip.layout.height)},
+                   {"frames", watch.frames},
+                   {"steps", watch.steps},
+                   {"forwards", watch.steps * (clip.guidance_scale > 1 ? 2 : 1)},
+                   {"cached_forwards", watch.cached},
+                   {"load_s", load_seconds},
+                   {"text_s", watch.stage[WAN_STAGE_TEXT]},
+                   {"denoise_s", watch.stage[WAN_STAGE_DENOISE]},
+                   {"decode_s", watch.stage[WAN_STAGE_DECODE]},
+                   {"first_frame_s", watch.first_frame},
+                   {"total_s", total},
+                   {"peak_gpu_gb", static_cast<double>(memory.gpu_peak_bytes) / 1e9},
+                   {"pinned_gb", static_cast<double>(memory.pinned_bytes) / 1e9}};
+  if (watch.checksum) report["checksum"] = hex(watch.checksum->value());
+  return report;
 }
 
 }  // namespace

@@ -13,9 +13,11 @@ void run(int argc, char **argv) {
   static const std::map<std::string, std::function<void(int, char **)>> subcommands = {
       {"generate", wan::bench::generate},
       {"transformer", wan::bench::transformer},
-      {"decode", wan::bench::decode}};
+      {"decode", wan::bench::decode},
+      {"load", wan::bench::load}};
   const auto found = argc > 1 ? subcommands.find(argv[1]) : subcommands.end();
-  if (found == subcommands.end()) throw wan::invalid("usage: wan-bench generate|transformer|decode [options]");
+  if (found == subcommands.end())
+    throw wan::invalid("usage: wan-bench generate|transformer|decode|load [options]");
   found->second(argc - 1, argv + 1);
 }
 

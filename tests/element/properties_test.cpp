@@ -68,6 +68,7 @@ TEST(Properties, RoundTrip) {
                "num-clips", -1, nullptr);
   gst_util_set_object_arg(G_OBJECT(source.get()), "scheduler", "euler");
   gst_util_set_object_arg(G_OBJECT(source.get()), "dtype", "bfloat16");
+  gst_util_set_object_arg(G_OBJECT(source.get()), "memory", "one-expert");
   EXPECT_EQ(get<gint64>(source.get(), "seed"), G_MAXINT64);
   EXPECT_EQ(get_text(source.get(), "prompt"), "ein Stern ★");
   EXPECT_EQ(get<gdouble>(source.get(), "guidance-scale"), 2.5);
@@ -80,6 +81,7 @@ TEST(Properties, RoundTrip) {
   EXPECT_EQ(get<gint>(source.get(), "cache"), 1);
   gst_util_set_object_arg(G_OBJECT(source.get()), "sigmas", "<>");
   EXPECT_TRUE(sigmas(source.get()).empty());
+  EXPECT_EQ(get<gint>(source.get(), "memory"), 2);
 }
 
 TEST(Properties, AllSayWhatTheyAre) {
@@ -193,6 +195,7 @@ TEST(Stats, FollowARun) {
   EXPECT_EQ(load, 1);
   EXPECT_EQ(denoise, 2);
   EXPECT_STREQ(gst_structure_get_string(stats.get(), "stage"), "idle");
+  EXPECT_STREQ(gst_structure_get_string(stats.get(), "memory-mode"), "stream");
 }
 
 }  // namespace

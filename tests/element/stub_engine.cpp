@@ -91,7 +91,7 @@ WanStatus generate(WanModel *, const WanGenerateOptions *options, const WanCallb
 }
 
 void memory(const WanModel *, WanMemory *memory) {
-  *memory = {1000, 2000, 3000, 4000};
+  *memory = {1000, 2000, 3000, 4000, WAN_MEMORY_STREAM};
 }
 
 void model_free(WanModel *model) {

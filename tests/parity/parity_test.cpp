@@ -29,8 +29,8 @@ class Parity : public testing::Test {
   static at::Tensor predict(const WanTransformer3DModel &model, const at::Tensor &latents, double timestep,
                             const at::Tensor &embedding, StepCache *cache = nullptr) {
     const auto rotary = model.rotary(latents.size(2), latents.size(3), latents.size(4));
-    return model(latents.to(test_device()), timestep, model.encode_text(embedding.to(test_device())), rotary,
-                 quiet(), cache);
+    auto text = model.encode_text(embedding.to(test_device()));
+    return model(latents.to(test_device()), timestep, text, rotary, quiet(), cache);
   }
 
   void expect_parity(const at::Tensor &out, const at::Tensor &reference, const std::string &what,

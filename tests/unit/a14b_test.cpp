@@ -21,21 +21,11 @@ namespace {
 using Json = nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
-/// Takes down which tensors a component asks for, and has none.
-class Inventory : public WeightSource {
- public:
-  at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType) override {
-    tensors.emplace_back(name, shape.vec());
-    return at::empty(shape, at::dtype(at::kFloat).device(at::kMeta));
-  }
-  std::vector<std::pair<std::string, std::vector<int64_t>>> tensors;
-};
-
 template <typename Model, typename Config>
-Inventory inventory_of(const Config &config) {
-  Inventory inventory;
+std::vector<WeightRequest> inventory_of(const Config &config) {
+  WeightInventory inventory;
   const Model model(config, Weights(inventory, at::kFloat));
-  return inventory;
+  return inventory.requests();
 }
 
 /// Writes bfloat16 numbers of deviation 0.02. Of large tensors only the beginning: the rest is a hole that
@@ -50,13 +40,13 @@ void write_random(std::ofstream &file, int64_t count) {
   file.seekp(2 * (count - written), std::ios::cur);
 }
 
-void write_shard(const fs::path &path, const Inventory &inventory, size_t first, size_t last) {
+void write_shard(const fs::path &path, const std::vector<WeightRequest> &tensors, size_t first, size_t last) {
   Json header;
   int64_t position = 0;
   for (size_t i = first; i < last; ++i) {
-    const auto &[name, shape] = inventory.tensors[i];
-    const int64_t bytes = 2 * c10::multiply_integers(shape);
-    header[name] = {{"dtype", "BF16"}, {"shape", shape}, {"data_offsets", {position, position + bytes}}};
+    const int64_t bytes = 2 * c10::multiply_integers(tensors[i].shape);
+    header[tensors[i].name] = {
+        {"dtype", "BF16"}, {"shape", tensors[i].shape}, {"data_offsets", {position, position + bytes}}};
     position += bytes;
   }
   const std::string text = header.dump();
@@ -64,22 +54,20 @@ void write_shard(const fs::path &path, const Inventory &inventory, size_t first,
   std::ofstream file(path, std::ios::binary);
   file.write(reinterpret_cast<const char *>(&length), sizeof(length));
   file << text;
-  for (size_t i = first; i < last; ++i)
-    write_random(file, c10::multiply_integers(inventory.tensors[i].second));
+  for (size_t i = first; i < last; ++i) write_random(file, c10::multiply_integers(tensors[i].shape));
   file.close();
   fs::resize_file(path, sizeof(length) + length + static_cast<uint64_t>(position));
 }
 
-void write_component(const fs::path &directory, const std::string &stem, const Inventory &inventory,
-                     size_t shards) {
+void write_component(const fs::path &directory, const std::string &stem,
+                     const std::vector<WeightRequest> &tensors, size_t shards) {
   fs::create_directories(directory);
   Json weight_map;
   for (size_t shard = 0; shard < shards; ++shard) {
     const std::string name = stem + "-" + std::to_string(shard) + ".safetensors";
-    const size_t count = inventory.tensors.size(), first = count * shard / shards,
-                 last = count * (shard + 1) / shards;
-    write_shard(directory / name, inventory, first, last);
-    for (size_t i = first; i < last; ++i) weight_map[inventory.tensors[i].first] = name;
+    const size_t count = tensors.size(), first = count * shard / shards, last = count * (shard + 1) / shards;
+    write_shard(directory / name, tensors, first, last);
+    for (size_t i = first; i < last; ++i) weight_map[tensors[i].name] = name;
   }
   std::ofstream(directory / (stem + ".safetensors.index.json")) << Json{{"weight_map", weight_map}};
 }

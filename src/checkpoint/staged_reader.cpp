@@ -1,0 +1,115 @@
+#include "checkpoint/staged_reader.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <c10/core/StreamGuard.h>
+
+#include <algorithm>
+
+namespace wan {
+
+namespace {
+
+constexpr size_t kThreads = 8;
+constexpr size_t kPieceBytes = size_t{8} << 20;
+constexpr size_t kBuffers = 3 * kThreads;  // being read, waiting, being copied
+
+}  // namespace
+
+StagedReader::StagedReader(at::Device device, const std::vector<Range> &ranges)
+    : device_(device),
+      copy_stream_(c10::impl::VirtualGuardImpl(device.type()).getNewStream(device)),
+      order_(device.type()) {
+  for (const Range &range : ranges)
+    for (uint64_t begin = range.entry->begin; begin < range.entry->end; begin += kPieceBytes)
+      pieces_.push_back({range, begin, std::min<uint64_t>(kPieceBytes, range.entry->end - begin)});
+  for (size_t i = 0; i < std::min(kBuffers, pieces_.size()); ++i) {
+    buffers_.push_back(
+        {at::empty({kPieceBytes}, at::dtype(at::kByte).pinned_memory(true)), c10::Event(device.type())});
+    free_.push_back(&buffers_.back());
+  }
+  for (size_t i = 0; i < std::min(kThreads, buffers_.size()); ++i)
+    threads_.emplace_back([this] { read_ahead(); });
+}
+
+StagedReader::~StagedReader() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+  }
+  room_.notify_all();
+  for (std::thread &thread : threads_) thread.join();
+}
+
+void StagedReader::read_ahead() {
+  const c10::DeviceGuard guard(device_);
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    room_.wait(lock, [this] { return stopped_ || next_read_ == pieces_.size() || !free_.empty(); });
+    if (stopped_ || next_read_ == pieces_.size()) return;
+    Piece &piece = pieces_[next_read_++];
+    Buffer &buffer = *free_.front();
+    free_.pop_front();
+    lock.unlock();
+    std::exception_ptr failure;
+    try {
+      buffer.copied.synchronize();
+      piece.range.file->read(piece.begin, piece.size,
+                             static_cast<std::byte *>(buffer.memory.mutable_data_ptr()));
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    lock.lock();
+    piece.buffer = &buffer;
+    piece.failure = failure;
+    piece.is_read = true;
+    was_read_.notify_one();
+  }
+}
+
+bool StagedReader::is_next(const TensorEntry &entry) const {
+  return next_copied_ < pieces_.size() && pieces_[next_copied_].range.entry == &entry;
+}
+
+StagedReader::Piece &StagedReader::wait_for(size_t index) {
+  Piece &piece = pieces_[index];
+  std::unique_lock lock(mutex_);
+  was_read_.wait(lock, [&piece] { return piece.is_read; });
+  return piece;
+}
+
+void StagedReader::copy(Piece &piece, const at::Tensor &out) {
+  {
+    const c10::StreamGuard guard(copy_stream_);
+    out.copy_(piece.buffer->memory.narrow(0, 0, out.numel()), /*non_blocking=*/true);
+  }
+  piece.buffer->copied.record(copy_stream_);
+  const std::lock_guard lock(mutex_);
+  free_.push_back(piece.buffer);
+  room_.notify_one();
+}
+
+at::Tensor StagedReader::read() {
+  const c10::impl::VirtualGuardImpl device(device_.type());
+  const TensorEntry &entry = *pieces_[next_copied_].range.entry;
+  const at::Tensor bytes =
+      at::empty({static_cast<int64_t>(entry.end - entry.begin)}, at::dtype(at::kByte).device(device_));
+  // The allocator hands out memory that the current stream may still have to read.
+  order_.record(device.getStream(device_));
+  order_.block(copy_stream_);
+  for (int64_t done = 0; done < bytes.numel(); ++next_copied_) {
+    Piece &piece = wait_for(next_copied_);
+    if (piece.failure) {
+      device.synchronizeStream(copy_stream_);  // before `bytes` goes
+      std::rethrow_exception(piece.failure);
+    }
+    copy(piece, bytes.narrow(0, done, static_cast<int64_t>(piece.size)));
+    done += static_cast<int64_t>(piece.size);
+  }
+  order_.record(copy_stream_);
+  order_.block(device.getStream(device_));
+  return bytes;
+}
+
+}  // namespace wan

@@ -1,0 +1,223 @@
+#include "transformer/block_store.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/CachingHostAllocator.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <c10/core/StreamGuard.h>
+
+#include <algorithm>
+
+#include "device.h"
+#include "transformer/wan_transformer_3d.h"
+
+namespace wan {
+
+namespace {
+
+constexpr int64_t kAlignment = 256;  // bytes; what LibTorch's allocator and its kernels count on
+/// LibTorch rounds page-locked memory up to a power of two, which would waste half as much again on a block.
+constexpr int64_t kPieceBytes = int64_t{64} << 20;
+/// Host memory that stays free for all else.
+constexpr uint64_t kHostReserve = uint64_t{2} << 30;
+
+c10::Stream copy_stream(at::Device device) {
+  if (device.is_cpu()) return c10::Stream(c10::Stream::DEFAULT, device);
+  return c10::impl::VirtualGuardImpl(device.type()).getNewStream(device);
+}
+
+at::Tensor view(const at::Tensor &memory, const PackedBlock::Layout &layout) {
+  const int64_t bytes =
+      c10::multiply_integers(layout.sizes) * static_cast<int64_t>(elementSize(layout.dtype));
+  return memory.narrow(0, layout.offset, bytes).view(layout.dtype).as_strided(layout.sizes, layout.strides);
+}
+
+/// Plans the arena. A tensor whose memory has holes is laid out anew.
+void plan(PackedBlock &packed) {
+  packed.block->for_each_tensor([&packed](at::Tensor &tensor) {
+    if (!tensor.defined()) {
+      packed.layout.push_back({packed.bytes, {}, {}, at::ScalarType::Undefined});
+      return;
+    }
+    if (!tensor.is_non_overlapping_and_dense()) tensor = tensor.contiguous();
+    packed.layout.push_back(
+        {packed.bytes, tensor.sizes().vec(), tensor.strides().vec(), tensor.scalar_type()});
+    const auto bytes = static_cast<int64_t>(tensor.nbytes());
+    packed.bytes += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  });
+}
+
+/// Calls function(tensor, its layout) for each tensor that the block has.
+template <typename Function>
+void for_each_packed(PackedBlock &packed, Function function) {
+  auto layout = packed.layout.begin();
+  packed.block->for_each_tensor([&](at::Tensor &tensor) {
+    if (layout->dtype != at::ScalarType::Undefined) function(tensor, *layout);
+    ++layout;
+  });
+}
+
+}  // namespace
+
+PackedBlock::PackedBlock(WanTransformerBlock unpacked)
+    : block(std::make_unique<WanTransformerBlock>(std::move(unpacked))) {}
+
+PackedBlock::~PackedBlock() = default;
+
+BlockSlots::BlockSlots(at::Device device, size_t count) : device_(device), copy_stream_(copy_stream(device)) {
+  for (size_t i = 0; i < count; ++i) slots_.emplace_back(device);
+}
+
+BlockSlots::~BlockSlots() {
+  // Else LibTorch would keep the blocks' host memory for its next allocation.
+  if (!device_.is_cpu()) at::getHostAllocator(device_.type())->empty_cache();
+}
+
+c10::Stream BlockSlots::compute_stream() const {
+  if (device_.is_cpu()) return copy_stream_;
+  return c10::impl::VirtualGuardImpl(device_.type()).getStream(device_);
+}
+
+/// On the CPU everything is done when it is called, and an event that was never recorded holds nobody up.
+void BlockSlots::record(c10::Event &event, const c10::Stream &stream) const {
+  if (!device_.is_cpu()) event.record(stream);
+}
+
+std::vector<at::Tensor> BlockSlots::host_arena(int64_t bytes) const {
+  const uint64_t free = free_memory(at::kCPU), needed = static_cast<uint64_t>(bytes) + kHostReserve;
+  const auto too_little = [&](const std::string &detail) {
+    return Error(WAN_OUT_OF_MEMORY, "The host has too little memory to keep the experts in: another " +
+                                        std::to_string(needed >> 20) + " MiB are needed, and " +
+                                        std::to_string(free >> 20) + " MiB are free" + detail +
+                                        ": choose memory=resident or a smaller model");
+  };
+  if (needed > free) throw too_little("");
+  std::vector<at::Tensor> pieces;
+  try {
+    for (int64_t done = 0; done < bytes; done += kPieceBytes)
+      pieces.push_back(at::empty({std::min(kPieceBytes, bytes - done)},
+                                 at::dtype(at::kByte).pinned_memory(!device_.is_cpu())));
+  } catch (const c10::Error &) {
+    throw too_little(", of which the system does not let so many be page-locked");
+  }
+  return pieces;
+}
+
+BlockSlots::Slot *BlockSlots::find(const PackedBlock &block) {
+  const auto found =
+      std::find_if(slots_.begin(), slots_.end(), [&block](const Slot &slot) { return slot.block == &block; });
+  return found == slots_.end() ? nullptr : &*found;
+}
+
+BlockSlots::Slot &BlockSlots::oldest() {
+  return *std::min_element(slots_.begin(), slots_.end(),
+                           [](const Slot &a, const Slot &b) { return a.last_use < b.last_use; });
+}
+
+/// Afterwards the current stream may write to the slot.
+void BlockSlots::vacate(Slot &slot, int64_t bytes) {
+  if (slot.block) for_each_packed(*slot.block, [](at::Tensor &tensor, const auto &) { tensor.reset(); });
+  slot.block = nullptr;
+  if (slot.memory.defined() && slot.memory.numel() >= bytes) return;
+  slot.filled.block(compute_stream());  // before the allocator hands the memory to another
+  slot.memory.reset();
+  slot.memory = at::empty({bytes}, at::dtype(at::kByte).device(device_));
+  record(slot.used, compute_stream());
+}
+
+void BlockSlots::settle(Slot &slot, PackedBlock &block) {
+  for_each_packed(block, [&slot](at::Tensor &tensor, const PackedBlock::Layout &layout) {
+    tensor = view(slot.memory, layout);
+  });
+  slot.block = &block;
+  slot.last_use = ++uses_;
+}
+
+template <typename Copy>
+void BlockSlots::copy(Slot &slot, const PackedBlock &block, Copy copy) {
+  const c10::StreamGuard guard(copy_stream_);
+  slot.used.block(copy_stream_);
+  int64_t done = 0;
+  for (const at::Tensor &piece : block.host) {
+    copy(piece, slot.memory.narrow(0, done, piece.numel()));
+    done += piece.numel();
+  }
+  record(slot.filled, copy_stream_);
+}
+
+void BlockSlots::pack(PackedBlock &block) {
+  plan(block);
+  block.host = host_arena(block.bytes);
+  // The slot gathers the tensors, so that the host gets the arena in large pieces.
+  Slot &slot = oldest();
+  vacate(slot, block.bytes);
+  slot.filled.block(compute_stream());
+  for_each_packed(block, [&slot](const at::Tensor &tensor, const PackedBlock::Layout &layout) {
+    view(slot.memory, layout).copy_(tensor);
+  });
+  settle(slot, block);
+  record(slot.used, compute_stream());
+  copy(slot, block,
+       [](const at::Tensor &host, const at::Tensor &device) { host.copy_(device, /*non_blocking=*/true); });
+}
+
+void BlockSlots::fill(Slot &slot, PackedBlock &block) {
+  vacate(slot, block.bytes);
+  copy(slot, block,
+       [](const at::Tensor &host, const at::Tensor &device) { device.copy_(host, /*non_blocking=*/true); });
+  settle(slot, block);
+}
+
+void BlockSlots::bring(PackedBlock &block) {
+  Slot *slot = find(block);
+  if (!slot) fill(*(slot = &oldest()), block);
+  slot->filled.block(compute_stream());
+  slot->last_use = ++uses_;
+}
+
+void BlockSlots::release(PackedBlock &block, PackedBlock *next) {
+  Slot &slot = *find(block);
+  record(slot.used, compute_stream());
+  if (next && !find(*next)) fill(slot, *next);
+}
+
+void BlockSlots::forget(const PackedBlock &block) {
+  if (!device_.is_cpu()) c10::impl::VirtualGuardImpl(device_.type()).synchronizeStream(copy_stream_);
+  if (Slot *slot = find(block)) slot->block = nullptr;
+}
+
+BlockStore::~BlockStore() {
+  if (!slots_) return;
+  for (const PackedBlock &block : blocks_) slots_->forget(block);
+}
+
+void BlockStore::add(WanTransformerBlock block) {
+  PackedBlock &added = blocks_.emplace_back(std::move(block));
+  if (slots_) slots_->pack(added);
+}
+
+uint64_t BlockStore::bytes() {
+  uint64_t sum = 0;
+  for (PackedBlock &packed : blocks_)
+    packed.block->for_each_tensor(
+        [&sum](const at::Tensor &tensor) { sum += tensor.defined() ? tensor.nbytes() : 0; });
+  return sum;
+}
+
+const WanTransformerBlock &BlockStore::use(size_t index) {
+  if (slots_) slots_->bring(blocks_[index]);
+  return *blocks_[index].block;
+}
+
+void BlockStore::done(size_t index) {
+  if (!slots_) return;
+  // The slot's next block is the one whose turn comes when all other slots have had theirs.
+  const size_t turn = index + slots_->count();
+  PackedBlock *next = nullptr;
+  if (turn < blocks_.size())
+    next = &blocks_[turn];
+  else if (turn - blocks_.size() < next_->blocks_.size())
+    next = &next_->blocks_[turn - blocks_.size()];
+  slots_->release(blocks_[index], next);
+}
+
+}  // namespace wan

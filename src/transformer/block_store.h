@@ -1,0 +1,114 @@
+// Where an expert's blocks are: all of them on the GPU, or in page-locked host memory and on the GPU by
+// turns.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Event.h>
+#include <c10/core/Stream.h>
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+namespace wan {
+
+class WanTransformerBlock;
+
+/// A block whose tensors also lie in host memory, packed into one arena.
+struct PackedBlock {
+  explicit PackedBlock(WanTransformerBlock unpacked);
+  ~PackedBlock();
+
+  /// How a tensor lies in the arena; an undefined one has the dtype Undefined.
+  struct Layout {
+    int64_t offset;  // bytes, a multiple of 256
+    std::vector<int64_t> sizes, strides;
+    at::ScalarType dtype;
+  };
+
+  std::unique_ptr<WanTransformerBlock>
+      block;  // its tensors are views of the slot that it is in, else undefined
+  std::vector<Layout> layout;
+  int64_t bytes = 0;
+  std::vector<at::Tensor> host;  // the arena, in pieces
+};
+
+/// Memory on the GPU for a few blocks at a time, which both experts share. Blocks come on a copy stream,
+/// beside the computation; events see to it that a slot is computed with only when its block has come, and
+/// filled again only when that was computed. The host waits for none of them.
+class BlockSlots {
+ public:
+  BlockSlots(at::Device device, size_t count);
+  ~BlockSlots();
+  BlockSlots(const BlockSlots &) = delete;
+  BlockSlots &operator=(const BlockSlots &) = delete;
+
+  size_t count() const { return slots_.size(); }
+
+  /// Moves the block's tensors into host memory. Throws wan::Error (WAN_OUT_OF_MEMORY).
+  void pack(PackedBlock &block);
+  /// Makes the block ready for what is queued on the current stream from now on.
+  void bring(PackedBlock &block);
+  /// What is queued by now was the last to use the block for a while: `next` takes its place, unless that is
+  /// on the GPU already, or null.
+  void release(PackedBlock &block, PackedBlock *next);
+  /// Waits for the copies under way, and lets go of the block, which is about to go away.
+  void forget(const PackedBlock &block);
+
+ private:
+  struct Slot {
+    explicit Slot(at::Device device) : used(device.type()), filled(device.type()) {}
+
+    at::Tensor memory;  // uint8
+    PackedBlock *block = nullptr;
+    uint64_t last_use = 0;
+    c10::Event used, filled;  // on the stream that computes, and on the one that copies
+  };
+
+  Slot *find(const PackedBlock &block);
+  /// The slot whose block was used longest ago.
+  Slot &oldest();
+  void vacate(Slot &slot, int64_t bytes);
+  void settle(Slot &slot, PackedBlock &block);
+  void fill(Slot &slot, PackedBlock &block);
+  std::vector<at::Tensor> host_arena(int64_t bytes) const;
+  /// The arena's pieces to or from the slot, on the copy stream, after slot.used.
+  template <typename Copy>
+  void copy(Slot &slot, const PackedBlock &block, Copy copy);
+  void record(c10::Event &event, const c10::Stream &stream) const;
+  c10::Stream compute_stream() const;
+
+  const at::Device device_;
+  const c10::Stream copy_stream_;
+  std::vector<Slot> slots_;
+  uint64_t uses_ = 0;
+};
+
+/// The blocks of one expert. Used by one forward at a time.
+class BlockStore {
+ public:
+  /// Without slots the blocks stay as they are.
+  explicit BlockStore(std::shared_ptr<BlockSlots> slots) : slots_(std::move(slots)) {}
+  ~BlockStore();
+  BlockStore(const BlockStore &) = delete;
+  BlockStore &operator=(const BlockStore &) = delete;
+
+  /// Throws wan::Error (WAN_OUT_OF_MEMORY).
+  void add(WanTransformerBlock block);
+  size_t size() const { return blocks_.size(); }
+  /// Bytes of all blocks' tensors.
+  uint64_t bytes();
+
+  /// The block, ready for what is queued on the current stream until done().
+  const WanTransformerBlock &use(size_t index);
+  void done(size_t index);
+  /// Says whose blocks are used after this store's last one; its own, unless said otherwise.
+  void followed_by(BlockStore &next) { next_ = &next; }
+
+ private:
+  const std::shared_ptr<BlockSlots> slots_;
+  std::deque<PackedBlock> blocks_;
+  BlockStore *next_ = this;
+};
+
+}  // namespace wan

@@ -1,0 +1,389 @@
+// The memory modes: blocks that come and go give the same results bit for bit, on the CPU, too, where copies
+// are made between host tensors; which mode is chosen; and what too little memory says.
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "common/engine.h"
+#include "common/temporary_directory.h"
+#include "common/tiny_model.h"
+#include "pipeline/memory_mode.h"
+#include "transformer/wan_transformer_3d.h"
+
+namespace wan::test {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+namespace fs = std::filesystem;
+
+std::vector<at::Tensor> tensors_of(const WanTransformerBlock &block) {
+  std::vector<at::Tensor> tensors;
+  const_cast<WanTransformerBlock &>(block).for_each_tensor(
+      [&](const at::Tensor &tensor) { tensors.push_back(tensor); });
+  return tensors;
+}
+
+/// The embedded model's first expert, block by block.
+class Blocks : public testing::Test {
+ protected:
+  WanTransformerBlock block(int64_t i) { return {tiny_config().transformer, weights_ / "blocks" / i}; }
+  std::shared_ptr<BlockSlots> slots(size_t count) const {
+    return std::make_shared<BlockSlots>(test_device(), count);
+  }
+  static void expect_equal(const WanTransformerBlock &out, const WanTransformerBlock &expected) {
+    const std::vector<at::Tensor> a = tensors_of(out), b = tensors_of(expected);
+    ASSERT_EQ(a.size(), b.size());
+    for (size_t i = 0; i < a.size(); ++i) {
+      ASSERT_EQ(a[i].defined(), b[i].defined()) << i;
+      if (!b[i].defined()) continue;
+      EXPECT_EQ(a[i].strides(), b[i].strides()) << i;
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(a[i].const_data_ptr()) % (test_device().is_cpu() ? 64 : 256), 0u);
+      EXPECT_TRUE(at::equal(a[i], b[i])) << i;
+    }
+  }
+
+  const c10::InferenceMode inference_;
+  const int64_t count_ = tiny_config().transformer.num_layers;
+  CheckpointWeights source_{tiny_config().directory / "transformer", "diffusion_pytorch_model", test_device(),
+                            [](uint64_t) {}};
+  const Weights weights_{source_, at::kFloat, WanTransformer3DModel::kKeepInFp32};
+};
+
+TEST_F(Blocks, HaveTheirWeightsWhenTheirTurnComes) {
+  for (const size_t num_slots : {size_t{1}, size_t{2}, size_t{3}, static_cast<size_t>(count_)}) {
+    BlockStore resident(nullptr), store(slots(num_slots));
+    for (int64_t i = 0; i < count_; ++i) {
+      resident.add(block(i));
+      store.add(block(i));
+    }
+    for (int round = 0; round < 3; ++round)
+      for (size_t i = 0; i < store.size(); ++i) {
+        expect_equal(store.use(i), resident.use(i));
+        store.done(i);
+      }
+    // Steps may leave blocks out.
+    for (const size_t i : {size_t{0}, store.size() - 1, size_t{0}, size_t{1}}) {
+      expect_equal(store.use(i), resident.use(i));
+      store.done(i);
+    }
+  }
+}
+
+TEST_F(Blocks, ArePackedWhateverTheyHold) {
+  // As quantized weights have it: an 8-bit matrix laid out by columns, a scale without dimensions, no bias.
+  const auto unusual = [&] {
+    WanTransformerBlock block = this->block(0);
+    int index = 0;
+    block.for_each_tensor([&](at::Tensor &tensor) {
+      if (tensor.dim() == 2) tensor = tensor.to(at::kFloat8_e4m3fn).t();
+      if (tensor.dim() == 1 && ++index % 2) tensor = index % 4 == 1 ? at::Tensor() : tensor[0].clone();
+    });
+    return block;
+  };
+  BlockStore resident(nullptr), store(slots(1));
+  for (int i = 0; i < 2; ++i) {
+    resident.add(unusual());
+    store.add(unusual());
+  }
+  for (const size_t i : {size_t{0}, size_t{1}, size_t{0}}) {
+    const std::vector<at::Tensor> a = tensors_of(store.use(i)), b = tensors_of(resident.use(i));
+    for (size_t k = 0; k < b.size(); ++k) {
+      ASSERT_EQ(a[k].defined(), b[k].defined());
+      if (!b[k].defined()) continue;
+      EXPECT_EQ(a[k].strides(), b[k].strides());
+      EXPECT_EQ(a[k].scalar_type(), b[k].scalar_type());
+      EXPECT_TRUE(at::equal(a[k].to(at::kFloat), b[k].to(at::kFloat)));
+    }
+    store.done(i);
+  }
+}
+
+TEST_F(Blocks, OnlyAsManyAreOnTheDeviceAsThereAreSlots) {
+  BlockStore store(slots(2));
+  for (int64_t i = 0; i < count_; ++i) store.add(block(i));
+  for (size_t i = 0; i < store.size(); ++i) {
+    const uint64_t one = [&] {
+      uint64_t bytes = 0;
+      for (const at::Tensor &tensor : tensors_of(store.use(i))) bytes += tensor.nbytes();
+      return bytes;
+    }();
+    EXPECT_LE(store.bytes(), 2 * one);
+    store.done(i);
+  }
+}
+
+/// Both experts of the embedded model.
+struct Experts {
+  explicit Experts(const std::shared_ptr<BlockSlots> &slots)
+      : high(load("transformer", slots)), low(load("transformer_2", slots)) {}
+
+  static std::unique_ptr<WanTransformer3DModel> load(const std::string &component,
+                                                     const std::shared_ptr<BlockSlots> &slots) {
+    CheckpointWeights source(tiny_config().directory / component, "diffusion_pytorch_model", test_device(),
+                             [](uint64_t) {});
+    return std::make_unique<WanTransformer3DModel>(
+        tiny_config().transformer, Weights(source, at::kFloat, WanTransformer3DModel::kKeepInFp32), slots);
+  }
+
+  std::unique_ptr<WanTransformer3DModel> high, low;
+};
+
+at::Tensor forward(const WanTransformer3DModel &model, WanTransformer3DModel::TextContext &text,
+                   const RunContext &context = quiet()) {
+  const at::Tensor latents = at::arange(16 * 2 * 8 * 8, at::kFloat).sin().view({1, 16, 2, 8, 8});
+  return model(latents.to(test_device()), 500, text, model.rotary(2, 8, 8), context);
+}
+
+at::Tensor forward(const WanTransformer3DModel &model, const RunContext &context = quiet()) {
+  const int64_t dim = tiny_config().transformer.text_dim;
+  auto text =
+      model.encode_text(at::arange(512 * dim, at::kFloat).cos().view({1, 512, dim}).to(test_device()));
+  const at::Tensor first = forward(model, text, context);
+  EXPECT_TRUE(at::equal(first, forward(model, text, context))) << "with the keys and values kept";
+  return first;
+}
+
+TEST(MemoryModes, ExpertsThatShareTheirSlotsGiveTheSameResults) {
+  const c10::InferenceMode inference;
+  const Experts resident(nullptr);
+  const at::Tensor high = forward(*resident.high), low = forward(*resident.low);
+  EXPECT_FALSE(at::equal(high, low));
+  const auto layers = static_cast<size_t>(tiny_config().transformer.num_layers);
+  for (const size_t count : {size_t{1}, size_t{2}, layers}) {
+    const Experts shared(std::make_shared<BlockSlots>(test_device(), count));
+    for (const bool announced : {false, true}) {
+      if (announced) shared.high->followed_by(*shared.low);
+      EXPECT_TRUE(at::equal(forward(*shared.high), high)) << count;
+      EXPECT_TRUE(at::equal(forward(*shared.low), low)) << count;
+      if (announced) shared.low->followed_by(*shared.high);
+      EXPECT_TRUE(at::equal(forward(*shared.low), low)) << count;
+      EXPECT_TRUE(at::equal(forward(*shared.high), high)) << count;
+    }
+  }
+}
+
+TEST(MemoryModes, ACancelledForwardLeavesTheBlocksUsable) {
+  const c10::InferenceMode inference;
+  const at::Tensor expected = forward(*Experts(nullptr).high);
+  const auto layers = static_cast<size_t>(tiny_config().transformer.num_layers);
+  for (const size_t count : {size_t{2}, layers})
+    for (int checks = 0; checks < 4; ++checks) {
+      const Experts experts(std::make_shared<BlockSlots>(test_device(), count));
+      int left = checks;
+      WanCallbacks callbacks{};
+      callbacks.user = &left;
+      callbacks.cancelled = [](void *user) { return (*static_cast<int *>(user))-- == 0; };
+      experts.low->followed_by(*experts.high);
+      EXPECT_THROW(forward(*experts.low, RunContext(callbacks)), Error);
+      EXPECT_TRUE(at::equal(forward(*experts.high), expected)) << count << " " << checks;
+    }
+}
+
+TEST(MemoryModes, AnExpertOutlivesTheOther) {
+  const c10::InferenceMode inference;
+  Experts experts(std::make_shared<BlockSlots>(test_device(), 2));
+  const at::Tensor expected = forward(*experts.low);
+  experts.high.reset();
+  EXPECT_TRUE(at::equal(forward(*experts.low), expected));
+}
+
+TEST(MemoryModes, TheFirstThatFitsIsChosen) {
+  constexpr uint64_t kGb = 1'000'000'000;
+  // A14B in bfloat16, with 24 GB for a video.
+  const WeightBytes a14b = {56 * kGb, 28 * kGb, kGb, kGb, 11 * kGb, true};
+  const auto choice = [&](uint64_t gpu, uint64_t host, WanMemoryMode wanted = WAN_MEMORY_AUTO) {
+    return choose_memory_mode(wanted, a14b, 24 * kGb, gpu * kGb, host * kGb);
+  };
+  EXPECT_EQ(choice(84, 128), WAN_MEMORY_RESIDENT);
+  EXPECT_EQ(choice(80, 128), WAN_MEMORY_ONE_EXPERT);
+  EXPECT_EQ(choice(50, 128), WAN_MEMORY_STREAM);
+  EXPECT_EQ(choice(12, 128), WAN_MEMORY_STREAM);
+  EXPECT_EQ(choice(80, 32), WAN_MEMORY_RESIDENT) << "there is no host memory for another";
+  EXPECT_EQ(choice(12, 128, WAN_MEMORY_RESIDENT), WAN_MEMORY_RESIDENT);
+  EXPECT_EQ(choice(84, 128, WAN_MEMORY_STREAM), WAN_MEMORY_STREAM);
+  const WeightBytes one = {28 * kGb, 28 * kGb, kGb, kGb, 11 * kGb, false};
+  EXPECT_EQ(choose_memory_mode(WAN_MEMORY_ONE_EXPERT, one, 24 * kGb, 84 * kGb, 128 * kGb),
+            WAN_MEMORY_RESIDENT);
+  EXPECT_EQ(choose_memory_mode(WAN_MEMORY_AUTO, one, 24 * kGb, 48 * kGb, 128 * kGb), WAN_MEMORY_STREAM);
+}
+
+TEST(MemoryModes, TheWeightsAreCountedWithoutReadingThem) {
+  const WeightBytes bytes = WeightBytes::of(tiny_config(), at::kBFloat16, WAN_QUANTIZATION_NONE);
+  uint64_t blocks = 0, other = 0;
+  for (const std::string component : {"transformer", "transformer_2"}) {
+    // The embedded model is stored in bfloat16; float32 islands take twice as much.
+    const SafetensorsFile file(tiny_config().directory / component / "diffusion_pytorch_model.safetensors");
+    for (const auto &[name, entry] : file.tensors()) {
+      const bool island = name.find("scale_shift_table") != std::string::npos ||
+                          name.find("norm2") != std::string::npos ||
+                          name.find("time_embedder") != std::string::npos;
+      (name.starts_with("blocks.") ? blocks : other) += (entry.end - entry.begin) * (island ? 2 : 1);
+    }
+  }
+  EXPECT_EQ(bytes.blocks, blocks);
+  EXPECT_GT(bytes.other, other) << "with the VAE";
+  EXPECT_EQ(bytes.expert, blocks / 2);
+  EXPECT_EQ(bytes.block * static_cast<uint64_t>(tiny_config().transformer.num_layers), bytes.expert);
+  EXPECT_GT(bytes.text_encoder, 0u);
+}
+
+Model load_in_mode(WanMemoryMode mode) {
+  const std::string directory = tiny_model(), device = test_device_name();
+  WanLoadOptions options{};
+  options.model_dir = directory.c_str();
+  options.device = device.c_str();
+  options.memory = mode;
+  WanModel *model = nullptr;
+  WanError error;
+  const WanCallbacks callbacks{};
+  const WanStatus status = api().load(&options, &callbacks, &model, &error);
+  if (status != WAN_OK) throw Failure{status, error.message};
+  return {model, api().model_free};
+}
+
+WanGenerateOptions small_clip() {
+  WanGenerateOptions options = tiny_options();
+  options.layout = packed_layout(WAN_PIXEL_RGB, 64, 32);
+  options.num_frames = 5;
+  options.steps = 4;  // two for each expert
+  return options;
+}
+
+TEST(MemoryModes, AllGiveTheSameVideos) {
+  const bool cpu = test_device_name() == "cpu";
+  at::Tensor first, second;
+  for (const WanMemoryMode mode :
+       {WAN_MEMORY_RESIDENT, WAN_MEMORY_ONE_EXPERT, WAN_MEMORY_STREAM, WAN_MEMORY_AUTO}) {
+    const Model model = load_in_mode(mode);
+    WanMemory memory;
+    api().memory(model.get(), &memory);
+    EXPECT_EQ(memory.mode, cpu || mode == WAN_MEMORY_AUTO ? WAN_MEMORY_RESIDENT : mode);
+    WanGenerateOptions options = small_clip();
+    const at::Tensor video = generate_clip(model, options);
+    options.seed = 43;
+    options.guidance_scale = 1.0;
+    const at::Tensor next = generate_clip(model, options);
+    if (!first.defined()) {
+      first = video;
+      second = next;
+    }
+    EXPECT_TRUE(at::equal(video, first)) << mode;
+    EXPECT_TRUE(at::equal(next, second)) << mode;
+  }
+}
+
+/// Takes all memory of the GPU.
+std::vector<at::Tensor> occupy() {
+  std::vector<at::Tensor> taken;
+  for (auto bytes = static_cast<int64_t>(free_memory(test_device())); bytes > 0;) {
+    try {
+      taken.push_back(at::empty({bytes}, at::dtype(at::kByte).device(test_device())));
+    } catch (const c10::OutOfMemoryError &) {
+      bytes /= 2;
+    }
+  }
+  return taken;
+}
+
+TEST(OutOfMemory, OfTheGpuNamesWhatToChangeAndPasses) {
+  if (test_device_name() == "cpu") GTEST_SKIP() << "needs a GPU";
+  const c10::InferenceMode inference;
+  for (const WanMemoryMode mode : {WAN_MEMORY_RESIDENT, WAN_MEMORY_ONE_EXPERT, WAN_MEMORY_STREAM}) {
+    const auto expect_advice = [&](const Failure &failure, const std::string &what) {
+      EXPECT_EQ(failure.status, WAN_OUT_OF_MEMORY) << failure.message;
+      EXPECT_THAT(failure.message, HasSubstr(what));
+      EXPECT_EQ(failure.message.find("memory=stream") != std::string::npos, mode != WAN_MEMORY_STREAM);
+      EXPECT_EQ(failure.message.find("memory=one-expert") != std::string::npos, mode == WAN_MEMORY_RESIDENT);
+    };
+    {
+      const std::vector<at::Tensor> occupied = occupy();
+      try {
+        load_in_mode(mode);
+        ADD_FAILURE() << "loaded";
+      } catch (const Failure &failure) {
+        expect_advice(failure, "a smaller model");
+      }
+    }
+    const Model model = load_in_mode(mode);
+    WanGenerateOptions options = tiny_options();
+    options.steps = 2;
+    {
+      const std::vector<at::Tensor> occupied = occupy();
+      try {
+        generate_clip(model, options);
+        ADD_FAILURE() << "made";
+      } catch (const Failure &failure) {
+        expect_advice(failure, "a smaller width, height or number of frames");
+      }
+    }
+    EXPECT_EQ(generate_clip(model, options).size(0), options.num_frames);
+  }
+}
+
+TEST(Reading, AFileThatBecomesShorterIsAnError) {
+  const TemporaryDirectory directory;
+  const fs::path path = directory.path() / "model.safetensors";
+  fs::copy(fs::path(tiny_model()) / "transformer/diffusion_pytorch_model.safetensors", path);
+  const SafetensorsFile file(path);
+  fs::resize_file(path, fs::file_size(path) / 2);
+  std::vector<std::byte> bytes(4096);
+  file.read(0, bytes.size(), bytes.data());
+  const auto last = std::max_element(file.tensors().begin(), file.tensors().end(), [](auto &a, auto &b) {
+                      return a.second.end < b.second.end;
+                    })->second;
+  try {
+    file.read(last.end - bytes.size(), bytes.size(), bytes.data());
+    FAIL() << "read";
+  } catch (const Error &failure) {
+    EXPECT_EQ(failure.kind(), WAN_INVALID);
+    EXPECT_THAT(failure.what(), AllOf(HasSubstr("model.safetensors"), HasSubstr("truncated")));
+  }
+}
+
+TEST(Reading, AheadGivesTheSameTensorsInAnyOrder) {
+  const c10::InferenceMode inference;
+  const auto open = [] {
+    return CheckpointWeights(tiny_config().directory / "transformer", "diffusion_pytorch_model",
+                             test_device(), [](uint64_t) {});
+  };
+  CheckpointWeights plain = open();
+  const SafetensorsFile file(tiny_config().directory / "transformer/diffusion_pytorch_model.safetensors");
+  std::vector<WeightRequest> requests;
+  for (const auto &[name, entry] : file.tensors()) requests.push_back({name, entry.shape, at::kFloat});
+  for (const int order : {0, 1, 2}) {
+    CheckpointWeights ahead = open();
+    ahead.expect(requests);
+    std::vector<WeightRequest> asked = requests;
+    if (order == 1) std::reverse(asked.begin(), asked.end());
+    if (order == 2) std::swap(asked[3], asked[9]);
+    for (const WeightRequest &request : asked)
+      EXPECT_TRUE(at::equal(ahead.load(request.name, request.shape, request.dtype),
+                            plain.load(request.name, request.shape, request.dtype)))
+          << request.name;
+    ahead.check_all_loaded();
+  }
+}
+
+TEST(Reading, AheadStopsWhereTheFileHasBecomeShorter) {
+  if (test_device_name() == "cpu") GTEST_SKIP() << "the CPU reads from the mapped file";
+  const c10::InferenceMode inference;
+  const TemporaryDirectory directory;
+  const fs::path path = directory.path() / "diffusion_pytorch_model.safetensors";
+  fs::copy(fs::path(tiny_model()) / "transformer/diffusion_pytorch_model.safetensors", path);
+  CheckpointWeights weights(directory.path(), "diffusion_pytorch_model", test_device(), [](uint64_t) {});
+  std::vector<WeightRequest> requests;
+  const SafetensorsFile file(path);
+  for (const auto &[name, entry] : file.tensors()) requests.push_back({name, entry.shape, at::kFloat});
+  fs::resize_file(path, fs::file_size(path) / 2);
+  weights.expect(requests);
+  EXPECT_THROW(for (const WeightRequest &request
+                    : requests) weights.load(request.name, request.shape, request.dtype),
+               Error);
+}
+
+}  // namespace
+}  // namespace wan::test
