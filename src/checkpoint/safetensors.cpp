@@ -111,32 +111,34 @@ size_t safetensors_element_size(std::string_view dtype) {
   return found == sizes.end() ? 0 : found->second;
 }
 
-std::map<std::string, TensorEntry> parse_safetensors_header(std::string_view head, uint64_t file_size,
-                                                            const std::string &source, uint64_t &data_begin) {
+SafetensorsHeader parse_safetensors_header(std::string_view head, uint64_t file_size,
+                                           const std::string &source) {
   uint64_t header_size = 0;
   if (head.size() < sizeof(header_size)) throw invalid(source + " is too short for a safetensors file");
   std::memcpy(&header_size, head.data(), sizeof(header_size));
   if (header_size > kMaxHeaderSize)
     throw invalid(source + " is not a safetensors file: its header is too large");
-  data_begin = sizeof(header_size) + header_size;
-  if (data_begin > file_size || data_begin > head.size())
+  SafetensorsHeader header;
+  header.data_begin = sizeof(header_size) + header_size;
+  if (header.data_begin > file_size || header.data_begin > head.size())
     throw invalid(source + " is truncated: it ends within its header");
   const std::string_view text = head.substr(sizeof(header_size), header_size);
   if (!text.starts_with('{')) throw invalid(source + " is not a safetensors file: its header is not JSON");
 
-  const JsonFile header(text, source);
-  std::map<std::string, TensorEntry> tensors;
-  for (const auto &[name, json] : header.json().items())
-    if (name != "__metadata__") tensors.emplace(name, parse_entry(json, name, source));
-  check_tiling(tensors, file_size - data_begin, source);
-  return tensors;
+  const JsonFile file(text, source);
+  if (const auto metadata = file.find<std::map<std::string, std::string>>("__metadata__"))
+    header.metadata = *metadata;
+  for (const auto &[name, json] : file.json().items())
+    if (name != "__metadata__") header.tensors.emplace(name, parse_entry(json, name, source));
+  check_tiling(header.tensors, file_size - header.data_begin, source);
+  return header;
 }
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path &path) : path_(path.string()) {
   uint64_t size = 0;
   mapping_ = map_file(path_, size);
   const std::string_view bytes(reinterpret_cast<const char *>(mapping_.get()), size);
-  tensors_ = parse_safetensors_header(bytes, size, path_, data_begin_);
+  header_ = parse_safetensors_header(bytes, size, path_);
 }
 
 std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &directory,
@@ -159,8 +161,9 @@ std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &direc
   for (const std::string &shard : shards) files.emplace_back(directory / shard);
   for (const auto &[tensor, shard] : *weight_map) {
     const std::string path = (directory / shard).string();
-    const auto file = std::find_if(files.begin(), files.end(),
-                                   [&path](const SafetensorsFile &candidate) { return candidate.path() == path; });
+    const auto file = std::find_if(files.begin(), files.end(), [&path](const SafetensorsFile &candidate) {
+      return candidate.path() == path;
+    });
     if (!file->tensors().contains(tensor))
       throw invalid(file->path() + " lacks the tensor '" + tensor + "' that " + index.source() + " promises");
   }
