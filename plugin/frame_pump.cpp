@@ -173,7 +173,15 @@ void FramePump::work() {
 
 WanStatus FramePump::load(WanError *error) {
   if (model_) return WAN_OK;
-  const WanLoadOptions options = {choice_.directory.c_str(), choice_.device.c_str(), choice_.dtype};
+  std::vector<WanLora> loras;
+  for (const LoraChoice &lora : choice_.loras)
+    loras.push_back({lora.path.c_str(), lora.strength, lora.strength_2});
+  WanLoadOptions options = {};
+  options.model_dir = choice_.directory.c_str();
+  options.device = choice_.device.c_str();
+  options.dtype = choice_.dtype;
+  options.loras = loras.data();
+  options.num_loras = loras.size();
   const WanCallbacks callbacks = this->callbacks();
   WanModel *model = nullptr;
   const WanStatus status = choice_.engine->load(&options, &callbacks, &model, error);

@@ -28,11 +28,19 @@
 
 namespace wan {
 
+/** A WanLora. */
+struct LoraChoice {
+  std::string path;
+  double strength = 1, strength_2 = 1;
+  bool operator==(const LoraChoice &) const = default;
+};
+
 /** What makes a loaded model reusable: the same choice gives the same model. */
 struct ModelChoice {
   const WanEngineApi *engine = nullptr;
   std::string directory, device;
   WanDtype dtype = WAN_DTYPE_AUTO;
+  std::vector<LoraChoice> loras;
   bool operator==(const ModelChoice &) const = default;
 };
 

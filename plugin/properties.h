@@ -5,11 +5,13 @@
 
 #include <gst/gst.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "clip_settings.h"
 #include "enums.h"
+#include "frame_pump.h"
 
 namespace wan {
 
@@ -26,6 +28,7 @@ enum Property {
   PROP_SCHEDULER,
   PROP_DEVICE,
   PROP_DTYPE,
+  PROP_LORAS,
   PROP_NUM_CLIPS,
   PROP_PROMPTS,
   PROP_TRANSITION,
@@ -43,6 +46,7 @@ enum Property {
 struct Settings {
   std::string model, device = "auto", engine;
   WanDtype dtype = WAN_DTYPE_AUTO;
+  std::vector<std::shared_ptr<const GstStructure>> loras;  // as they were set
   int num_clips = 1;
   guint queue_size = 4;
   Transition transition = Transition::Cut;
@@ -59,6 +63,10 @@ void install_properties(GObjectClass *klass);
 /** False if the property is none of Settings. */
 bool set_property(Settings *settings, guint id, const GValue *value);
 bool get_property(const Settings &settings, guint id, GValue *value);
+
+/** Reads the property loras. False and the reason as a sentence if a structure has no path, a field that is
+ * none of a LoRA's, or a strength that is no number. */
+bool read_loras(const Settings &settings, std::vector<LoraChoice> *loras, std::string *reason);
 
 /** Reads the settings of a queued clip. False and the reason as a sentence if a field is none of them, or its
  * value cannot be. */
