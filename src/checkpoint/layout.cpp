@@ -34,8 +34,11 @@ constexpr Sign kSigns[] = {
     {"condition_embedder.time_proj.weight", Kind::kTransformer, Naming::kDiffusers},
     {"decoder.middle.0.residual.0.gamma", Kind::kVae, Naming::kOriginalVae},
     {"decoder.mid_block.resnets.0.norm1.gamma", Kind::kVae, Naming::kDiffusers},
-    {"blocks.0.pos_embedding.embedding.weight", Kind::kTextEncoder, Naming::kOriginalTextEncoder},
-    {"encoder.block.0.layer.0.SelfAttention.q.weight", Kind::kTextEncoder, Naming::kDiffusers},
+    // Of the second block: T5, which lies beside UMT5 where other models are used too, has it in the first
+    // only.
+    {"blocks.1.pos_embedding.embedding.weight", Kind::kTextEncoder, Naming::kOriginalTextEncoder},
+    {"encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight", Kind::kTextEncoder,
+     Naming::kDiffusers},
 };
 constexpr const char *kPrefixes[] = {"", "model.diffusion_model.", "diffusion_model."};
 
@@ -158,7 +161,6 @@ class Listing {
 /// The config.json of the original release, beside an expert; nothing in it but this is not in the shapes
 /// too.
 void apply_original_config(const fs::path &path, TransformerConfig &config) {
-  if (!fs::exists(path)) return;
   const JsonFile file(path);
   const std::string type = file.get<std::string>("model_type", "t2v");
   if (type != "t2v") throw file.error("model_type", "is '" + type + "', but only t2v is supported");
@@ -172,6 +174,7 @@ void apply_original_config(const fs::path &path, TransformerConfig &config) {
 struct Experts {
   FoundComponent transformer;
   std::optional<FoundComponent> transformer_2;
+  bool have_config = false;  // a config.json of the original release
 };
 
 Experts find_experts(const fs::path &directory, const Listing &listing) {
@@ -182,7 +185,7 @@ Experts find_experts(const fs::path &directory, const Listing &listing) {
         throw not_found("'" + directory.string() +
                         "' has only one of high_noise_model and low_noise_model: " + expert.string() +
                         " is missing");
-    return {Listing(high).only(Kind::kTransformer), Listing(low).only(Kind::kTransformer)};
+    return {Listing(high).only(Kind::kTransformer), Listing(low).only(Kind::kTransformer), true};
   }
   std::vector<const FoundComponent *> of_high, of_low, of_neither;
   for (const FoundComponent *expert : listing.all(Kind::kTransformer))
@@ -210,9 +213,9 @@ fs::path find_tokenizer(const fs::path &directory) {
                   (directory / "tokenizer").string());
 }
 
-TransformerConfig transformer_config(const FoundComponent &found) {
+TransformerConfig transformer_config(const FoundComponent &found, bool has_config) {
   TransformerConfig config = found.transformer_config();
-  apply_original_config(found.files.directory / "config.json", config);
+  if (has_config) apply_original_config(found.files.directory / "config.json", config);
   return config;
 }
 
@@ -232,12 +235,14 @@ std::optional<FoundComponent> FoundComponent::recognise(const ComponentFiles &fi
   return std::nullopt;
 }
 
-/// Of a dimension of a tensor that must have so many.
+/// Of a dimension of a tensor that must have so many and not be empty; so their product is at most a file's
+/// size.
 int64_t FoundComponent::length(const std::string &tensor, size_t dimension, size_t dimensions) const {
   const auto found = shapes.find(tensor);
   const std::string stored = files.stored_name(tensor);
   if (found == shapes.end()) throw invalid(files.path() + " lacks the tensor '" + stored + "'");
-  if (found->second.size() != dimensions || found->second[dimension] < 1)
+  const bool is_empty = std::ranges::any_of(found->second, [](int64_t size) { return size < 1; });
+  if (found->second.size() != dimensions || is_empty)
     throw invalid(files.path() + ": tensor '" + stored + "' has not the dimensions of a " + name_of(kind));
   return found->second[dimension];
 }
@@ -311,11 +316,11 @@ CheckpointConfig read_single_files(const fs::path &directory) {
   CheckpointConfig config{};
   config.directory = directory;
   config.tokenizer = find_tokenizer(directory);
-  config.transformer = transformer_config(experts.transformer);
+  config.transformer = transformer_config(experts.transformer, experts.have_config);
   config.files["transformer"] = experts.transformer.files;
   if (experts.transformer_2) {
     config.boundary_ratio = kA14bBoundary;
-    config.transformer_2 = transformer_config(*experts.transformer_2);
+    config.transformer_2 = transformer_config(*experts.transformer_2, experts.have_config);
     config.files["transformer_2"] = experts.transformer_2->files;
   }
   config.text_encoder = text_encoder.text_encoder_config();

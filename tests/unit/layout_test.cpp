@@ -81,6 +81,8 @@ class Layout : public testing::Test {
     Tensors text_encoder = text_encoder_;
     text_encoder["spiece_model"] = at::zeros({10}, at::kByte);
     write_safetensors(model_ / "text_encoders/umt5_xxl.safetensors", text_encoder);
+    text_encoder.erase("encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight");
+    write_safetensors(model_ / "text_encoders/t5xxl.safetensors", text_encoder);
     write_safetensors(model_ / "vae/wan_2.1_vae.safetensors", renamed(vae_, Naming::kOriginalVae));
     write_tokenizer(model_ / "tokenizer");
   }
@@ -164,6 +166,9 @@ TEST_F(Layout, OneTransformerInOneDirectory) {
     index.erase("boundary_ratio");
   });
   expect_same_video();
+  const std::string lora = (directory_.path() / "lora.safetensors").string();
+  write_safetensors(lora, {{"diffusion_model.head.head.diff_b", at::ones({64})}});
+  EXPECT_THROW(frame(model_, {{lora.c_str(), 0, 1}}), Failure);
 }
 
 /// What is stored of a matrix, and what it stands for.
@@ -300,7 +305,7 @@ TEST_F(Layout, ArchitecturesThatAreNotSupported) {
   EXPECT_THAT(with("patch_embedding.weight", at::zeros({256, 36, 1, 2, 2})), HasSubstr("in_channels"));
   EXPECT_THAT(with("patch_embedding.weight", at::zeros({255, 16, 1, 2, 2})), HasSubstr("multiple of 128"));
   EXPECT_THAT(with("patch_embedding.weight", at::zeros({256, 16})), HasSubstr("patch_embedding.weight"));
-  EXPECT_THAT(with("patch_embedding.weight", at::zeros({0, 16, 1, 2, 2})),
+  EXPECT_THAT(with("patch_embedding.weight", at::zeros({256, 0, 1, 2, 2})),
               HasSubstr("patch_embedding.weight"));
   EXPECT_THAT(with("blocks.0.cross_attn.k_img.weight", at::zeros({256, 256})), HasSubstr("image_dim"));
   EXPECT_THAT(with("blocks.7.modulation", at::zeros({1, 6, 256})), HasSubstr("unexpected tensor"));
