@@ -77,7 +77,7 @@ uint64_t CheckpointWeights::bytes() const {
   return sum;
 }
 
-/// A tensor in host memory, as it is stored.
+/// A tensor on the device, as it is stored; on the CPU it lies in the file.
 at::Tensor CheckpointWeights::take(const std::string &stored, at::IntArrayRef shape) {
   const SafetensorsFile *file = find(stored);
   if (!file)
@@ -87,8 +87,9 @@ at::Tensor CheckpointWeights::take(const std::string &stored, at::IntArrayRef sh
   if (at::IntArrayRef(entry.shape) != shape)
     throw invalid(file->path() + ": tensor '" + stored + "' has the shape " + to_string(entry.shape) +
                   ", not " + to_string(shape));
-  const at::Tensor tensor = stored_tensor(*file, stored);
-  if (!tensor.is_floating_point()) throw wrong_dtype(*file, stored);
+  const at::Tensor mapped = stored_tensor(*file, stored);
+  if (!mapped.is_floating_point()) throw wrong_dtype(*file, stored);
+  const at::Tensor tensor = mapped.to(device_);
   names_loaded_.insert(stored);
   loaded_(entry.end - entry.begin);
   return tensor;
@@ -115,25 +116,20 @@ at::Tensor CheckpointWeights::scale(const std::string &stored, at::IntArrayRef s
 
 at::Tensor CheckpointWeights::load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) {
   const std::string stored = component_.stored_name(name);
-  const at::Tensor mapped = take(stored, shape);
-  // The copy to the device comes first: a GPU converts faster, and half of the bytes cross the bus if they
-  // are bf16.
-  if (at::isFloat8Type(mapped.scalar_type())) {
-    const at::Tensor wide = mapped.to(device_).to(at::kFloat);
-    const at::Tensor scale = this->scale(stored, shape);
-    return (scale.defined() ? wide * scale : wide).to(dtype);
-  }
-  at::Tensor tensor = device_.is_cpu() ? mapped.to(dtype) : mapped.to(device_).to(dtype);
-  if (tensor.is_alias_of(mapped)) tensor = mapped.clone();
-  return tensor;
+  // Converted on the device: a GPU is faster, and half of the bytes cross the bus if they are bf16.
+  const at::Tensor tensor = take(stored, shape);
+  if (!at::isFloat8Type(tensor.scalar_type()))
+    return tensor.to(dtype, /*non_blocking=*/false, /*copy=*/device_.is_cpu());
+  const at::Tensor wide = tensor.to(at::kFloat), scale = this->scale(stored, shape);
+  return (scale.defined() ? wide * scale : wide).to(dtype);
 }
 
 std::optional<ScaledFp8> CheckpointWeights::load_fp8(const std::string &name, at::IntArrayRef shape) {
   const std::string stored = component_.stored_name(name);
   const SafetensorsFile *file = find(stored);
   if (!file || shape.size() != 2 || file->tensors().at(stored).dtype != "F8_E4M3") return std::nullopt;
-  ScaledFp8 matrix = {take(stored, shape).to(at::device(device_), /*non_blocking=*/false, /*copy=*/true),
-                      scale(stored, shape)};
+  const at::Tensor weight = take(stored, shape);
+  ScaledFp8 matrix = {device_.is_cpu() ? weight.clone() : weight, scale(stored, shape)};
   if (!matrix.scale.defined()) matrix.scale = at::ones({1, 1}, at::dtype(at::kFloat).device(device_));
   return matrix;
 }

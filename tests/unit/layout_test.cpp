@@ -87,13 +87,13 @@ class Layout : public testing::Test {
     write_tokenizer(model_ / "tokenizer");
   }
 
-  static at::Tensor frame(const fs::path &model, const std::vector<WanLora> &loras = {}) {
+  static at::Tensor video(const fs::path &model, const std::vector<WanLora> &loras = {}) {
     WanGenerateOptions options = tiny_options();
-    options.num_frames = 1;
+    options.num_frames = 5;
     options.steps = 2;
     return generate_clip(load_model(model.string(), "cpu", WAN_DTYPE_AUTO, loras), options);
   }
-  void expect_same_video() const { EXPECT_TRUE(at::equal(frame(model_), frame(diffusers_))); }
+  void expect_same_video() const { EXPECT_TRUE(at::equal(video(model_), video(diffusers_))); }
   std::string refusal(WanStatus expected) const {
     try {
       load_model(model_.string(), "cpu");
@@ -153,7 +153,7 @@ TEST_F(Layout, ComfyUi) {
   const std::string lora = (directory_.path() / "lora.safetensors").string();
   write_safetensors(lora, {{"diffusion_model.head.head.diff_b", at::ones({64})}});
   const std::vector<WanLora> loras = {{lora.c_str(), 1, 1}};
-  EXPECT_TRUE(at::equal(frame(model_, loras), frame(diffusers_, loras)));
+  EXPECT_TRUE(at::equal(video(model_, loras), video(diffusers_, loras)));
 }
 
 TEST_F(Layout, OneTransformerInOneDirectory) {
@@ -168,7 +168,7 @@ TEST_F(Layout, OneTransformerInOneDirectory) {
   expect_same_video();
   const std::string lora = (directory_.path() / "lora.safetensors").string();
   write_safetensors(lora, {{"diffusion_model.head.head.diff_b", at::ones({64})}});
-  EXPECT_THROW(frame(model_, {{lora.c_str(), 0, 1}}), Failure);
+  EXPECT_THROW(video(model_, {{lora.c_str(), 0, 1}}), Failure);
 }
 
 /// What is stored of a matrix, and what it stands for.
