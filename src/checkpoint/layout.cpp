@@ -7,6 +7,8 @@
 #include <set>
 #include <vector>
 
+#include "checkpoint/pickle.h"
+
 namespace wan {
 
 namespace {
@@ -14,7 +16,6 @@ namespace {
 namespace fs = std::filesystem;
 using Kind = FoundComponent::Kind;
 
-constexpr const char *kConverter = "Diffusers' scripts/convert_wan_to_diffusers.py";
 constexpr double kA14bBoundary = 0.875, kA14bFlowShift = 3.0;
 constexpr int64_t kHeadDim = 128, kTrainTimesteps = 1000;
 // latents_mean and latents_std of the released VAE of Wan 2.1 and of Wan 2.2 A14B.
@@ -96,10 +97,7 @@ class Listing {
   /// `what`: "a VAE".
   Error missing(const std::string &what) const {
     const std::string start = "'" + directory_.string() + "' has neither a model_index.json nor " + what;
-    if (!pickles_.empty())
-      return invalid(start + " that can be read: " + joined(pickles_) +
-                     ", a pickle, may run code when it is opened; make .safetensors of it with " +
-                     kConverter);
+    if (!pickles_.empty()) return pickle_error(start + " that can be read: " + joined(pickles_));
     if (!ggufs_.empty())
       return invalid(start + " that can be read: GGUF is not supported (" + joined(ggufs_) + ")");
     if (components_.empty())
@@ -123,7 +121,7 @@ class Listing {
     std::set<std::string> stems, shards;
     for (const fs::path &file : files) {
       const std::string extension = lower_case(file.extension().string());
-      if (extension == ".pth" || extension == ".pt" || extension == ".bin" || extension == ".ckpt")
+      if (is_pickle(file))
         pickles_.push_back(file.string());
       else if (extension == ".gguf")
         ggufs_.push_back(file.string());

@@ -12,6 +12,7 @@
 #include <set>
 
 #include "checkpoint/json_file.h"
+#include "checkpoint/pickle.h"
 
 namespace wan {
 
@@ -135,6 +136,7 @@ SafetensorsHeader parse_safetensors_header(std::string_view head, uint64_t file_
 }
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path &path) : path_(path.string()) {
+  if (is_pickle(path)) throw pickle_error(path_);
   uint64_t size = 0;
   mapping_ = map_file(path_, size);
   const std::string_view bytes(reinterpret_cast<const char *>(mapping_.get()), size);
@@ -146,7 +148,13 @@ std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &direc
   const std::filesystem::path index_path = directory / (stem + ".safetensors.index.json");
   std::vector<SafetensorsFile> files;
   if (!std::filesystem::exists(index_path)) {
-    files.emplace_back(directory / (stem + ".safetensors"));
+    const std::filesystem::path path = directory / (stem + ".safetensors");
+    if (!std::filesystem::exists(path))
+      for (const std::string_view extension : kPickleExtensions)
+        if (const auto pickle = directory / std::string(stem).append(extension);
+            std::filesystem::exists(pickle))
+          throw pickle_error(pickle.string());
+    files.emplace_back(path);
     return files;
   }
   const JsonFile index(index_path);

@@ -97,6 +97,13 @@ TEST_F(Checkpoint, MissingDirectoryAndFiles) {
   }
 }
 
+TEST_F(Checkpoint, PicklesAreNotRead) {
+  const fs::path pickle = model_ / "transformer/diffusion_pytorch_model.bin";
+  fs::rename(model_ / kWeights, pickle);
+  EXPECT_THAT(refusal(), AllOf(HasSubstr(pickle.string()), HasSubstr("pickles"),
+                               HasSubstr("scripts/convert_wan_to_diffusers.py")));
+}
+
 TEST_F(Checkpoint, WrongClasses) {
   edit_json("model_index.json", [](Json &json) { json["_class_name"] = "StableDiffusionPipeline"; });
   EXPECT_THAT(refusal(), AllOf(HasSubstr("model_index.json"), HasSubstr("StableDiffusionPipeline")));

@@ -194,6 +194,7 @@ TEST_F(LoraFiles, WrongShapesAndNumbers) {
   write_safetensors(path_, product(at::ones({2, 8}), at::ones({8, 2})), {{"lora_adapter_metadata", "{"}});
   EXPECT_THROW(with({{path_, 1, 1}}), Error);
   EXPECT_THROW((Lora{path_, NAN, 1}), Error);
+  EXPECT_THROW((Lora{directory_.path() / "lora.pt", 1, 1}), Error);
 }
 
 TEST_F(LoraFiles, TheTwoSpellingsOfATransformersNames) {
