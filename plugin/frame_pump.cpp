@@ -173,12 +173,17 @@ void FramePump::work() {
 
 WanStatus FramePump::load(WanError *error) {
   if (model_) return WAN_OK;
+  std::vector<WanLora> loras;
+  for (const LoraChoice &lora : choice_.loras)
+    loras.push_back({lora.path.c_str(), lora.strength, lora.strength_2});
   WanLoadOptions options = {};
   options.model_dir = choice_.directory.c_str();
   options.device = choice_.device.c_str();
   options.dtype = choice_.dtype;
   options.quantization = choice_.quantization;
   options.memory = choice_.memory;
+  options.loras = loras.data();
+  options.num_loras = loras.size();
   const WanCallbacks callbacks = this->callbacks();
   WanModel *model = nullptr;
   const WanStatus status = choice_.engine->load(&options, &callbacks, &model, error);

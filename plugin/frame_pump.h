@@ -28,6 +28,13 @@
 
 namespace wan {
 
+/** A WanLora. */
+struct LoraChoice {
+  std::string path;
+  double strength = 1, strength_2 = 1;
+  bool operator==(const LoraChoice &) const = default;
+};
+
 /** What makes a loaded model reusable: the same choice gives the same model. */
 struct ModelChoice {
   const WanEngineApi *engine = nullptr;
@@ -35,6 +42,7 @@ struct ModelChoice {
   WanDtype dtype = WAN_DTYPE_AUTO;
   WanQuantization quantization = WAN_QUANTIZATION_NONE;
   WanMemoryMode memory = WAN_MEMORY_AUTO;
+  std::vector<LoraChoice> loras;
   bool operator==(const ModelChoice &) const = default;
 };
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "properties.h"
 
+#include <cmath>
+#include <string_view>
 #include <utility>
 
 namespace wan {
@@ -46,6 +48,27 @@ void set_sigmas(GValue *value, const std::vector<double> &sigmas) {
     g_value_init(&item, G_TYPE_DOUBLE);
     g_value_set_double(&item, sigma);
     gst_value_array_append_and_take_value(value, &item);
+  }
+}
+
+std::vector<std::shared_ptr<const GstStructure>> get_structures(const GValue *value) {
+  std::vector<std::shared_ptr<const GstStructure>> structures;
+  for (guint i = 0; i < gst_value_array_get_size(value); ++i) {
+    const GstStructure *structure = gst_value_get_structure(gst_value_array_get_value(value, i));
+    if (structure)
+      structures.emplace_back(gst_structure_copy(structure), [](const GstStructure *copy) {
+        gst_structure_free(const_cast<GstStructure *>(copy));
+      });
+  }
+  return structures;
+}
+
+void set_structures(GValue *value, const std::vector<std::shared_ptr<const GstStructure>> &structures) {
+  for (const auto &structure : structures) {
+    GValue element = G_VALUE_INIT;
+    g_value_init(&element, GST_TYPE_STRUCTURE);
+    gst_value_set_structure(&element, structure.get());
+    gst_value_array_append_and_take_value(value, &element);
   }
 }
 
@@ -264,12 +287,11 @@ void install_properties(GObjectClass *klass) {
     g_object_class_install_property(klass, id, pspec);
   };
   const Settings defaults;
-  install(PROP_MODEL,
-          g_param_spec_string(
-              "model", "Model",
-              "Directory of the checkpoint, in Diffusers' format (empty: $GST_WAN_MODEL, else the "
-              "small embedded model)",
-              defaults.model.c_str(), kReady));
+  install(PROP_MODEL, g_param_spec_string("model", "Model",
+                                          "Directory of the checkpoint: Diffusers', original or single files "
+                                          "(empty: $GST_WAN_MODEL, else the "
+                                          "small embedded model)",
+                                          defaults.model.c_str(), kReady));
   install_clip_properties(klass);
   install(PROP_DEVICE,
           g_param_spec_string("device", "Device",
@@ -286,6 +308,14 @@ void install_properties(GObjectClass *klass) {
           g_param_spec_enum("memory", "Memory",
                             "Where the experts' weights are while a clip is made; on the CPU always there",
                             memory_mode_type(), defaults.memory, kReady));
+  install(
+      PROP_LORAS,
+      gst_param_spec_array(
+          "loras", "LoRAs",
+          "LoRAs to merge into the experts when the model is loaded: structures with path (of a .safetensors "
+          "file), strength (1) and strength-2, of the low-noise expert (strength); 0: not for that expert",
+          g_param_spec_boxed("lora", "LoRA", "A LoRA and its strengths", GST_TYPE_STRUCTURE, kStatic),
+          kReady));
   install(PROP_NUM_CLIPS,
           g_param_spec_int("num-clips", "Number of clips",
                            "Clips to make before the stream ends, if none is queued then (-1: endless)", -1,
@@ -338,6 +368,9 @@ bool set_property(Settings *settings, guint id, const GValue *value) {
     case PROP_MEMORY:
       settings->memory = WanMemoryMode(g_value_get_enum(value));
       break;
+    case PROP_LORAS:
+      settings->loras = get_structures(value);
+      break;
     case PROP_NUM_CLIPS:
       settings->num_clips = g_value_get_int(value);
       break;
@@ -389,6 +422,9 @@ bool get_property(const Settings &settings, guint id, GValue *value) {
     case PROP_MEMORY:
       g_value_set_enum(value, settings.memory);
       break;
+    case PROP_LORAS:
+      set_structures(value, settings.loras);
+      break;
     case PROP_NUM_CLIPS:
       g_value_set_int(value, settings.num_clips);
       break;
@@ -418,6 +454,43 @@ bool get_property(const Settings &settings, guint id, GValue *value) {
       break;
     default:
       return false;
+  }
+  return true;
+}
+
+// False if the field is there and no finite number.
+static bool read_strength(const GstStructure *structure, const char *name, double *strength) {
+  const GValue *field = gst_structure_get_value(structure, name);
+  if (!field) return true;
+  GValue number = G_VALUE_INIT;
+  g_value_init(&number, G_TYPE_DOUBLE);
+  const bool is_number = !G_VALUE_HOLDS_STRING(field) && g_value_transform(field, &number);
+  if (is_number) *strength = g_value_get_double(&number);
+  g_value_unset(&number);
+  return is_number && std::isfinite(*strength);
+}
+
+static bool read_lora(const GstStructure *structure, LoraChoice *lora) {
+  for (int i = 0; i < gst_structure_n_fields(structure); ++i) {
+    const std::string_view name = gst_structure_nth_field_name(structure, guint(i));
+    if (name != "path" && name != "strength" && name != "strength-2") return false;
+  }
+  const char *path = gst_structure_get_string(structure, "path");
+  if (!path || !*path || !read_strength(structure, "strength", &lora->strength)) return false;
+  lora->path = path;
+  lora->strength_2 = lora->strength;
+  return read_strength(structure, "strength-2", &lora->strength_2);
+}
+
+bool read_loras(const Settings &settings, std::vector<LoraChoice> *loras, std::string *reason) {
+  for (const auto &structure : settings.loras) {
+    if (read_lora(structure.get(), &loras->emplace_back())) continue;
+    gchar *text = gst_structure_to_string(structure.get());
+    *reason =
+        std::string("loras: ") + text +
+        " is not a path (a string) with strength and strength-2 (numbers), or with one of them or none.";
+    g_free(text);
+    return false;
   }
   return true;
 }

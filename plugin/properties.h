@@ -5,11 +5,13 @@
 
 #include <gst/gst.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "clip_settings.h"
 #include "enums.h"
+#include "frame_pump.h"
 
 namespace wan {
 
@@ -31,6 +33,7 @@ enum Property {
   PROP_DTYPE,
   PROP_QUANTIZATION,
   PROP_MEMORY,
+  PROP_LORAS,
   PROP_NUM_CLIPS,
   PROP_PROMPTS,
   PROP_TRANSITION,
@@ -50,6 +53,7 @@ struct Settings {
   WanDtype dtype = WAN_DTYPE_AUTO;
   WanQuantization quantization = WAN_QUANTIZATION_NONE;
   WanMemoryMode memory = WAN_MEMORY_AUTO;
+  std::vector<std::shared_ptr<const GstStructure>> loras;  // as they were set
   int num_clips = 1;
   guint queue_size = 4;
   Transition transition = Transition::Cut;
@@ -66,6 +70,10 @@ void install_properties(GObjectClass *klass);
 /** False if the property is none of Settings. */
 bool set_property(Settings *settings, guint id, const GValue *value);
 bool get_property(const Settings &settings, guint id, GValue *value);
+
+/** Reads the property loras. False and the reason as a sentence if a structure has no path, a field that is
+ * none of a LoRA's, or a strength that is no number. */
+bool read_loras(const Settings &settings, std::vector<LoraChoice> *loras, std::string *reason);
 
 /** Reads the settings of a queued clip. False and the reason as a sentence if a field is none of them, or its
  * value cannot be. */

@@ -6,8 +6,8 @@
  * @short_description: makes video from text with Wan 2.2
  *
  * wansrc runs a Wan 2.2 text-to-video diffusion model and pushes the frames of the clip while the rest of it
- * is still being decoded. The model is a directory in Diffusers' format; without #GstWanSrc:model a small
- * embedded one is used.
+ * is still being decoded. The model is a directory, in Diffusers' format, of the original release or of
+ * single files; without #GstWanSrc:model a small embedded one is used. #GstWanSrc:loras are merged into it.
  *
  * Size, rate and format are caps, as in videotestsrc; what downstream leaves open becomes the checkpoint's
  * own. They are fixed by the first negotiation of a run. Width and height must be multiples of 16.
@@ -201,14 +201,25 @@ static void reset_air(GstWanSrc *self) {
 static gboolean gst_wan_src_start(GstBaseSrc *src) {
   GstWanSrc *self = GST_WAN_SRC(src);
   ModelChoice choice;
+  std::string reason;
   int num_frames = 0;
   {
     const ObjectLock lock(self);
     const Settings &settings = self->settings;
     num_frames = settings.clip.num_frames;
-    choice = {self->engine,   model_directory(settings.model), settings.device,
-              settings.dtype, settings.quantization,           settings.memory};
+    choice = {self->engine,
+              model_directory(settings.model),
+              settings.device,
+              settings.dtype,
+              settings.quantization,
+              settings.memory,
+              {}};
+    read_loras(settings, &choice.loras, &reason);
     self->run.choice = choice;
+  }
+  if (!reason.empty()) {
+    post_error(self, WAN_INVALID, reason);
+    return FALSE;
   }
   WanError error = {};
   WanDefaults defaults = {};

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <new>
 #include <utility>
+#include <vector>
 
 #include "checkpoint/config.h"
 #include "device.h"
@@ -88,17 +89,22 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
     const RunContext context(*callbacks);
     const at::Device device = parse_device(options->device);
     const CheckpointConfig config = CheckpointConfig::read(options->model_dir);
-    Tokenizer tokenizer(config.directory / "tokenizer");
+    Tokenizer tokenizer(config.tokenizer);
     // The source outlives this call (the text encoder comes back through it), the callbacks do not.
     auto loading =
         std::make_shared<std::optional<StageProgress>>(std::in_place, context, WAN_STAGE_LOAD, 100);
-    auto source =
-        open_checkpoint(config, device, [loading, context, last = 0](uint64_t bytes, uint64_t all) mutable {
-          if (!*loading) return;
-          context.check();
-          const auto percent = static_cast<int32_t>(bytes * 10 / all * 10);
-          if (percent != std::exchange(last, percent)) (*loading)->report(percent);
-        });
+    std::vector<Lora> loras;
+    for (size_t i = 0; i < options->num_loras; ++i) {
+      const WanLora &lora = options->loras[i];
+      loras.emplace_back(lora.path, lora.strength, lora.strength_2);
+    }
+    auto source = open_checkpoint(config, std::move(loras), device,
+                                  [loading, context, last = 0](uint64_t bytes, uint64_t all) mutable {
+                                    if (!*loading) return;
+                                    context.check();
+                                    const auto percent = static_cast<int32_t>(bytes * 10 / all * 10);
+                                    if (percent != std::exchange(last, percent)) (*loading)->report(percent);
+                                  });
     *model = new WanModel{{config, std::move(source), std::move(tokenizer), device,
                            scalar_type(options->dtype, device), options->quantization, options->memory}};
     (*loading)->report(100);

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "checkpoint/layout.h"
+
 namespace wan {
 
 namespace {
@@ -84,6 +86,53 @@ WanDefaults read_defaults(const CheckpointConfig &config) {
   defaults.flow_shift = config.scheduler.flow_shift;
   defaults.scheduler = config.scheduler.scheduler;
   return defaults;
+}
+
+CheckpointConfig read_diffusers(const std::filesystem::path &directory) {
+  const JsonFile index(directory / "model_index.json");
+  require_class(index, "WanPipeline");
+  require(index, "expand_timesteps", false, "false");
+  require_component(index, "transformer", {"WanTransformer3DModel"});
+  require_component(index, "vae", {"AutoencoderKLWan"});
+  require_component(index, "text_encoder", {"UMT5EncoderModel"});
+  require_component(index, "tokenizer", {"T5TokenizerFast", "T5Tokenizer"});
+  require_component(index, "scheduler", {"UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"});
+
+  CheckpointConfig config{};
+  config.directory = directory;
+  config.tokenizer = directory / "tokenizer";
+  config.boundary_ratio = index.find<double>("boundary_ratio");
+  const bool has_transformer_2 = has_component(index, "transformer_2", {"WanTransformer3DModel"});
+  if (config.boundary_ratio.has_value() != has_transformer_2)
+    throw index.error("boundary_ratio", "and transformer_2 must be there together");
+  const auto config_of = [&directory](const char *component) {
+    return JsonFile(directory / component / "config.json");
+  };
+  config.transformer = TransformerConfig::parse(config_of("transformer"));
+  if (has_transformer_2) config.transformer_2 = TransformerConfig::parse(config_of("transformer_2"));
+  config.vae = VaeConfig::parse(config_of("vae"));
+  config.text_encoder = TextEncoderConfig::parse(config_of("text_encoder"));
+  config.scheduler = SchedulerConfig::parse(JsonFile(directory / "scheduler" / "scheduler_config.json"));
+  for (const char *component : {"transformer", "transformer_2", "vae"})
+    config.files[component] = {directory / component, "diffusion_pytorch_model"};
+  config.files["text_encoder"] = {directory / "text_encoder", "model"};
+  return config;
+}
+
+/// The parts of a checkpoint must fit each other.
+void check_fit(const CheckpointConfig &config) {
+  const auto require_fit = [&config](bool fits, const char *component, const char *what) {
+    if (!fits) throw invalid(config.files.at(component).directory.string() + ": " + what);
+  };
+  const TransformerConfig &first = config.transformer;
+  const TransformerConfig &second = config.transformer_2.value_or(first);
+  require_fit(second.in_channels == first.in_channels && second.out_channels == first.out_channels &&
+                  second.text_dim == first.text_dim && second.patch_width == first.patch_width,
+              "transformer_2", "in_channels, out_channels, text_dim and patch_size must equal transformer's");
+  require_fit(first.in_channels == config.vae.z_dim && first.out_channels == config.vae.z_dim, "transformer",
+              "in_channels and out_channels must equal the VAE's z_dim");
+  require_fit(first.text_dim == config.text_encoder.d_model, "transformer",
+              "text_dim must equal the text encoder's d_model");
 }
 
 }  // namespace
@@ -220,48 +269,16 @@ SchedulerConfig SchedulerConfig::parse(const JsonFile &file) {
 
 CheckpointConfig CheckpointConfig::read(const std::filesystem::path &directory) {
   std::error_code status;
+  if (std::filesystem::is_regular_file(directory, status))
+    throw invalid("'" + directory.string() +
+                  "' is a file: the model is the directory that holds it, with the "
+                  "other components and the tokenizer");
   if (!std::filesystem::is_directory(directory, status))
     throw not_found("There is no model directory '" + directory.string() + "'");
-  if (!std::filesystem::exists(directory / "model_index.json"))
-    throw not_found("'" + directory.string() + "' is not a Diffusers checkpoint: it has no model_index.json");
-  const JsonFile index(directory / "model_index.json");
-  require_class(index, "WanPipeline");
-  require(index, "expand_timesteps", false, "false");
-  require_component(index, "transformer", {"WanTransformer3DModel"});
-  require_component(index, "vae", {"AutoencoderKLWan"});
-  require_component(index, "text_encoder", {"UMT5EncoderModel"});
-  require_component(index, "tokenizer", {"T5TokenizerFast", "T5Tokenizer"});
-  require_component(index, "scheduler", {"UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"});
-
-  CheckpointConfig config{};
-  config.directory = directory;
-  config.boundary_ratio = index.find<double>("boundary_ratio");
-  const bool has_transformer_2 = has_component(index, "transformer_2", {"WanTransformer3DModel"});
-  if (config.boundary_ratio.has_value() != has_transformer_2)
-    throw index.error("boundary_ratio", "and transformer_2 must be there together");
-  const JsonFile transformer_file(directory / "transformer" / "config.json");
-  config.transformer = TransformerConfig::parse(transformer_file);
-  const JsonFile vae_file(directory / "vae" / "config.json");
-  config.vae = VaeConfig::parse(vae_file);
-  const JsonFile text_file(directory / "text_encoder" / "config.json");
-  config.text_encoder = TextEncoderConfig::parse(text_file);
-  config.scheduler = SchedulerConfig::parse(JsonFile(directory / "scheduler" / "scheduler_config.json"));
-  if (has_transformer_2) {
-    const JsonFile second_file(directory / "transformer_2" / "config.json");
-    const TransformerConfig second = TransformerConfig::parse(second_file);
-    if (second.in_channels != config.transformer.in_channels ||
-        second.out_channels != config.transformer.out_channels ||
-        second.text_dim != config.transformer.text_dim ||
-        second.patch_width != config.transformer.patch_width)
-      throw second_file.error("in_channels, out_channels, text_dim and patch_size",
-                              "must equal transformer's");
-    config.transformer_2 = second;
-  }
-  if (config.transformer.in_channels != config.vae.z_dim ||
-      config.transformer.out_channels != config.vae.z_dim)
-    throw transformer_file.error("in_channels", "and out_channels must equal the VAE's z_dim");
-  if (config.transformer.text_dim != config.text_encoder.d_model)
-    throw transformer_file.error("text_dim", "must equal the text encoder's d_model");
+  CheckpointConfig config = std::filesystem::exists(directory / "model_index.json")
+                                ? read_diffusers(directory)
+                                : read_single_files(directory);
+  check_fit(config);
   config.defaults = read_defaults(config);
   return config;
 }

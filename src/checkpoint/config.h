@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "checkpoint/json_file.h"
+#include "checkpoint/names.h"
 #include "wan/engine.h"
 
 namespace wan {
@@ -57,10 +59,12 @@ struct SchedulerConfig {
   static SchedulerConfig parse(const JsonFile &file);
 };
 
-/// A checkpoint directory: everything that its JSON files say.
+/// A checkpoint directory: where its parts are, and what they are like.
 struct CheckpointConfig {
   std::filesystem::path directory;
-  std::optional<double> boundary_ratio;  // none: transformer alone denoises
+  std::filesystem::path tokenizer;              // the directory of tokenizer.json
+  std::map<std::string, ComponentFiles> files;  // of transformer, transformer_2, text_encoder and vae
+  std::optional<double> boundary_ratio;         // none: transformer alone denoises
   TransformerConfig transformer;
   std::optional<TransformerConfig> transformer_2;  // there exactly if boundary_ratio is
   VaeConfig vae;
@@ -68,6 +72,7 @@ struct CheckpointConfig {
   SchedulerConfig scheduler;
   WanDefaults defaults;
 
+  /// Of a directory in Diffusers' format, which has a model_index.json, or in one of read_single_files.
   /// Throws wan::Error: WAN_NOT_FOUND for a missing directory or file, WAN_INVALID for one that is not what
   /// it should be or that asks for something not supported.
   static CheckpointConfig read(const std::filesystem::path &directory);

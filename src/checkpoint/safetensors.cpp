@@ -12,6 +12,7 @@
 #include <set>
 
 #include "checkpoint/json_file.h"
+#include "checkpoint/pickle.h"
 
 namespace wan {
 
@@ -117,38 +118,41 @@ size_t safetensors_element_size(std::string_view dtype) {
   return found == sizes.end() ? 0 : found->second;
 }
 
-std::map<std::string, TensorEntry> parse_safetensors_header(std::string_view head, uint64_t file_size,
-                                                            const std::string &source, uint64_t &data_begin) {
+SafetensorsHeader parse_safetensors_header(std::string_view head, uint64_t file_size,
+                                           const std::string &source) {
   uint64_t header_size = 0;
   if (head.size() < sizeof(header_size)) throw invalid(source + " is too short for a safetensors file");
   std::memcpy(&header_size, head.data(), sizeof(header_size));
   if (header_size > kMaxHeaderSize)
     throw invalid(source + " is not a safetensors file: its header is too large");
-  data_begin = sizeof(header_size) + header_size;
-  if (data_begin > file_size || data_begin > head.size())
+  SafetensorsHeader header;
+  header.data_begin = sizeof(header_size) + header_size;
+  if (header.data_begin > file_size || header.data_begin > head.size())
     throw invalid(source + " is truncated: it ends within its header");
   const std::string_view text = head.substr(sizeof(header_size), header_size);
   if (!text.starts_with('{')) throw invalid(source + " is not a safetensors file: its header is not JSON");
 
-  const JsonFile header(text, source);
-  std::map<std::string, TensorEntry> tensors;
-  for (const auto &[name, json] : header.json().items())
-    if (name != "__metadata__") tensors.emplace(name, parse_entry(json, name, source));
-  check_tiling(tensors, file_size - data_begin, source);
-  return tensors;
+  const JsonFile file(text, source);
+  if (const auto metadata = file.find<std::map<std::string, std::string>>("__metadata__"))
+    header.metadata = *metadata;
+  for (const auto &[name, json] : file.json().items())
+    if (name != "__metadata__") header.tensors.emplace(name, parse_entry(json, name, source));
+  check_tiling(header.tensors, file_size - header.data_begin, source);
+  return header;
 }
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path &path)
-    : path_(path.string()), file_(std::make_shared<const FileDescriptor>(path_)) {
+SafetensorsFile::SafetensorsFile(const std::filesystem::path &path) : path_(path.string()) {
+  if (is_pickle(path)) throw pickle_error(path_);
+  file_ = std::make_shared<const FileDescriptor>(path_);
   uint64_t size = 0;
   mapping_ = map_file(*file_, path_, size);
   const std::string_view bytes(reinterpret_cast<const char *>(mapping_.get()), size);
-  tensors_ = parse_safetensors_header(bytes, size, path_, data_begin_);
+  header_ = parse_safetensors_header(bytes, size, path_);
 }
 
 void SafetensorsFile::read(uint64_t begin, size_t size, std::byte *out) const {
   for (size_t done = 0; done < size;) {
-    const auto offset = static_cast<off_t>(data_begin_ + begin + done);
+    const auto offset = static_cast<off_t>(header_.data_begin + begin + done);
     const ssize_t count = pread(file_->number, out + done, size - done, offset);
     if (count == 0) throw invalid(path_ + " is truncated: it has become shorter while it was read");
     if (count < 0 && errno != EINTR) throw invalid(path_ + " cannot be read: " + std::strerror(errno));
@@ -161,7 +165,13 @@ std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &direc
   const std::filesystem::path index_path = directory / (stem + ".safetensors.index.json");
   std::vector<SafetensorsFile> files;
   if (!std::filesystem::exists(index_path)) {
-    files.emplace_back(directory / (stem + ".safetensors"));
+    const std::filesystem::path path = directory / (stem + ".safetensors");
+    if (!std::filesystem::exists(path))
+      for (const std::string_view extension : kPickleExtensions)
+        if (const auto pickle = directory / std::string(stem).append(extension);
+            std::filesystem::exists(pickle))
+          throw pickle_error(pickle.string());
+    files.emplace_back(path);
     return files;
   }
   const JsonFile index(index_path);

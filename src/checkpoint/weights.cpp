@@ -10,20 +10,25 @@ namespace wan {
 
 namespace {
 
-at::ScalarType scalar_type(const std::string &dtype, const std::string &tensor, const std::string &file) {
-  static const std::map<std::string, at::ScalarType> floating = {
-      {"F32", at::kFloat}, {"BF16", at::kBFloat16}, {"F16", at::kHalf}, {"F64", at::kDouble}};
-  const auto found = floating.find(dtype);
-  if (found == floating.end())
-    throw invalid(file + ": tensor '" + tensor + "' has dtype " + dtype +
-                  ", but weights must be F32, BF16, F16 or F64");
-  return found->second;
+// What ComfyUI and LightX2V store beside a weight in FP8: its scale, and what else the product may need.
+constexpr std::string_view kScaleSuffixes[] = {".scale_weight", ".weight_scale"};
+constexpr std::string_view kFp8Suffixes[] = {".scale_weight", ".weight_scale", ".scale_input", ".input_scale",
+                                             ".comfy_quant"};
+
+/// The name of a weight without ".weight".
+std::string module_of(const std::string &weight) {
+  return weight.ends_with(".weight") ? weight.substr(0, weight.rfind('.')) : weight;
 }
 
 std::string to_string(at::IntArrayRef shape) {
   std::ostringstream text;
   text << shape;
   return text.str();
+}
+
+Error wrong_dtype(const SafetensorsFile &file, const std::string &tensor) {
+  return invalid(file.path() + ": tensor '" + tensor + "' has dtype " + file.tensors().at(tensor).dtype +
+                 ", but weights must be F32, BF16, F16, F64, F8_E4M3 or F8_E5M2");
 }
 
 }  // namespace
@@ -37,21 +42,41 @@ at::Tensor WeightInventory::load(const std::string &name, at::IntArrayRef shape,
   return at::empty(shape, at::dtype(dtype).device(at::kMeta));
 }
 
-CheckpointWeights::CheckpointWeights(const std::filesystem::path &directory, const std::string &stem,
-                                     at::Device device, std::function<void(uint64_t)> loaded)
-    : files_(open_safetensors(directory, stem)),
-      directory_(directory.string()),
+at::Tensor stored_tensor(const SafetensorsFile &file, const std::string &name) {
+  static const std::map<std::string, at::ScalarType> types = {{"F32", at::kFloat},
+                                                              {"BF16", at::kBFloat16},
+                                                              {"F16", at::kHalf},
+                                                              {"F64", at::kDouble},
+                                                              {"I32", at::kInt},
+                                                              {"I64", at::kLong},
+                                                              {"F8_E4M3", at::kFloat8_e4m3fn},
+                                                              {"F8_E5M2", at::kFloat8_e5m2}};
+  const TensorEntry &entry = file.tensors().at(name);
+  const auto found = types.find(entry.dtype);
+  if (found == types.end()) throw wrong_dtype(file, name);
+  return at::from_blob(const_cast<std::byte *>(file.data(entry)), entry.shape, at::dtype(found->second));
+}
+
+CheckpointWeights::CheckpointWeights(ComponentFiles component, at::Device device,
+                                     std::function<void(uint64_t)> loaded)
+    : component_(std::move(component)),
+      files_(open_safetensors(component_.directory, component_.stem)),
       device_(device),
       loaded_(std::move(loaded)) {}
 
-const SafetensorsFile *CheckpointWeights::find(const std::string &name) const {
+const SafetensorsFile *CheckpointWeights::find(const std::string &stored) const {
   for (const SafetensorsFile &file : files_)
-    if (file.tensors().contains(name)) return &file;
+    if (file.tensors().contains(stored)) return &file;
   return nullptr;
 }
 
-bool CheckpointWeights::contains(const std::string &name) const {
-  return find(name) != nullptr;
+TensorShapes CheckpointWeights::shapes() const {
+  TensorShapes shapes;
+  for (const SafetensorsFile &file : files_)
+    for (const auto &[name, entry] : file.tensors())
+      if (name.starts_with(component_.prefix))
+        shapes[diffusers_name(component_.naming, name.substr(component_.prefix.size()))] = entry.shape;
+  return shapes;
 }
 
 uint64_t CheckpointWeights::bytes() const {
@@ -64,43 +89,94 @@ uint64_t CheckpointWeights::bytes() const {
 void CheckpointWeights::expect(const std::vector<WeightRequest> &requests) {
   if (device_.is_cpu()) return;
   std::vector<StagedReader::Range> ranges;
-  for (const WeightRequest &request : requests)
-    if (const SafetensorsFile *file = find(request.name))  // load() complains if there is none
-      ranges.push_back({file, &file->tensors().at(request.name)});
+  for (const WeightRequest &request : requests) {
+    const std::string stored = component_.stored_name(request.name);
+    if (const SafetensorsFile *file = find(stored))  // take() complains if there is none
+      ranges.push_back({file, &file->tensors().at(stored)});
+  }
   reader_ = std::make_unique<StagedReader>(device_, ranges);
 }
 
-at::Tensor CheckpointWeights::load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) {
-  const SafetensorsFile *file = find(name);
+/// A tensor on the device, as it is stored; on the CPU it lies in the file.
+at::Tensor CheckpointWeights::take(const std::string &stored, at::IntArrayRef shape) {
+  const SafetensorsFile *file = find(stored);
   if (!file)
-    throw invalid((files_.size() == 1 ? files_[0].path() : directory_) + " lacks the tensor '" + name + "'");
-  const TensorEntry &entry = file->tensors().at(name);
+    throw invalid((files_.size() == 1 ? files_[0].path() : component_.directory.string()) +
+                  " lacks the tensor '" + stored + "'");
+  const TensorEntry &entry = file->tensors().at(stored);
   if (at::IntArrayRef(entry.shape) != shape)
-    throw invalid(file->path() + ": tensor '" + name + "' has the shape " + to_string(entry.shape) +
+    throw invalid(file->path() + ": tensor '" + stored + "' has the shape " + to_string(entry.shape) +
                   ", not " + to_string(shape));
-  const auto stored = scalar_type(entry.dtype, name, file->path());
-  at::Tensor tensor;
-  if (reader_ && reader_->is_next(entry)) {
-    // A GPU converts faster, and half of the bytes cross the bus if they are bf16.
-    tensor = reader_->read().view(stored).view(shape).to(dtype);
-  } else {
-    const at::Tensor mapped =
-        at::from_blob(const_cast<std::byte *>(file->data(entry)), shape, at::dtype(stored));
-    tensor = mapped.to(device_).to(dtype);
-    if (tensor.is_alias_of(mapped)) tensor = mapped.clone();
-  }
-  names_loaded_.insert(name);
+  const at::Tensor mapped = stored_tensor(*file, stored);
+  if (!mapped.is_floating_point()) throw wrong_dtype(*file, stored);
+  const at::Tensor tensor = reader_ && reader_->is_next(entry)
+                                ? reader_->read().view(mapped.scalar_type()).view(shape)
+                                : mapped.to(device_);
+  names_loaded_.insert(stored);
   loaded_(entry.end - entry.begin);
   return tensor;
+}
+
+/// What a tensor in FP8 of this shape is to be multiplied by; undefined if nothing.
+at::Tensor CheckpointWeights::scale(const std::string &stored, at::IntArrayRef shape) const {
+  for (const std::string_view suffix : kScaleSuffixes) {
+    const std::string name = module_of(stored).append(suffix);
+    const SafetensorsFile *file = find(name);
+    if (!file) continue;
+    const at::Tensor scale = stored_tensor(*file, name);
+    const bool by_row =
+        scale.dim() > 0 && !shape.empty() && scale.numel() == shape[0] && scale.size(0) == shape[0];
+    if (!scale.is_floating_point() || (scale.numel() != 1 && !by_row))
+      throw invalid(file->path() + ": tensor '" + name + "' has the shape " + to_string(scale.sizes()) +
+                    ", which is no scale of '" + stored + "'");
+    std::vector<int64_t> rows(shape.size(), 1);
+    if (scale.numel() != 1) rows[0] = shape[0];
+    return scale.to(device_).to(at::kFloat).view(rows);
+  }
+  return {};
+}
+
+at::Tensor CheckpointWeights::load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) {
+  const std::string stored = component_.stored_name(name);
+  // Converted on the device: a GPU is faster, and half of the bytes cross the bus if they are bf16.
+  const at::Tensor tensor = take(stored, shape);
+  if (!at::isFloat8Type(tensor.scalar_type()))
+    return tensor.to(dtype, /*non_blocking=*/false, /*copy=*/device_.is_cpu());
+  const at::Tensor wide = tensor.to(at::kFloat), scale = this->scale(stored, shape);
+  return (scale.defined() ? wide * scale : wide).to(dtype);
+}
+
+std::optional<ScaledFp8> CheckpointWeights::load_fp8(const std::string &name, at::IntArrayRef shape) {
+  const std::string stored = component_.stored_name(name);
+  const SafetensorsFile *file = find(stored);
+  if (!file || shape.size() != 2 || file->tensors().at(stored).dtype != "F8_E4M3") return std::nullopt;
+  const at::Tensor weight = take(stored, shape);
+  ScaledFp8 matrix = {device_.is_cpu() ? weight.clone() : weight, scale(stored, shape)};
+  if (!matrix.scale.defined()) matrix.scale = at::ones({1, 1}, at::dtype(at::kFloat).device(device_));
+  return matrix;
 }
 
 void CheckpointWeights::check_all_loaded(const std::vector<std::string> &ignored) const {
   for (const SafetensorsFile &file : files_)
     for (const auto &[name, entry] : file.tensors()) {
-      const auto begins_name = [&name = name](const std::string &prefix) { return name.starts_with(prefix); };
-      if (!names_loaded_.contains(name) && std::none_of(ignored.begin(), ignored.end(), begins_name))
+      const auto is_ignored = [&](const std::string &prefix) {
+        return name.starts_with(component_.stored_name(prefix));
+      };
+      if (!names_loaded_.contains(name) && !is_of_fp8(name) && std::ranges::none_of(ignored, is_ignored))
         throw invalid(file.path() + " has the unexpected tensor '" + name + "'");
     }
+}
+
+/// Whether it belongs to a weight in FP8 that was loaded, or marks the file as one of such weights.
+bool CheckpointWeights::is_of_fp8(const std::string &stored) const {
+  if (stored == component_.prefix + "scaled_fp8") return true;
+  for (const std::string_view suffix : kFp8Suffixes) {
+    if (!stored.ends_with(suffix)) continue;
+    const std::string weight = stored.substr(0, stored.size() - suffix.size()) + ".weight";
+    const SafetensorsFile *file = find(weight);
+    return names_loaded_.contains(weight) && at::isFloat8Type(stored_tensor(*file, weight).scalar_type());
+  }
+  return false;
 }
 
 Weights::Weights(WeightSource &source, at::ScalarType dtype, std::set<std::string> keep_in_fp32)

@@ -5,11 +5,14 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "checkpoint/names.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/staged_reader.h"
 
@@ -24,14 +27,31 @@ struct WeightRequest {
   uint64_t bytes() const;
 };
 
+/// A tensor of a file as it is stored there, in host memory; valid as long as the file is open.
+at::Tensor stored_tensor(const SafetensorsFile &file, const std::string &name);
+
+/// A matrix in FP8 as a checkpoint stores it: it stands for weight * scale.
+struct ScaledFp8 {
+  at::Tensor weight;  // float8_e4m3fn, [out, in]
+  at::Tensor scale;   // float32, [1, 1] (of the whole matrix) or [out, 1] (of each output channel)
+};
+
 /// Where a component's tensors come from. Each is asked for once, by name, shape and dtype.
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
   /// Says what load() will be asked for, and in which order, so that it may be read ahead. Not needed.
   virtual void expect(const std::vector<WeightRequest> &) {}
-  /// Throws wan::Error (WAN_INVALID) naming file and tensor.
+  /// A tensor of the caller's own. Throws wan::Error (WAN_INVALID) naming file and tensor.
   virtual at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) = 0;
+  /// For those who can compute with FP8: a matrix that is stored so, on the device, as it is stored. Nothing
+  /// where it is stored in another dtype; then it must be loaded by load(). Throws as load() does.
+  virtual std::optional<ScaledFp8> load_fp8(const std::string & /*name*/, at::IntArrayRef /*shape*/) {
+    return std::nullopt;
+  }
+  /// Strictness: throws WAN_INVALID if there is a tensor that was not loaded and whose name does not begin
+  /// with one of `ignored`.
+  virtual void check_all_loaded(const std::vector<std::string> & /*ignored*/) const {}
 };
 
 /// Takes down what a component asks for, and gives it tensors without memory (device Meta).
@@ -44,33 +64,36 @@ class WeightInventory : public WeightSource {
   std::vector<WeightRequest> requests_;
 };
 
-/// The safetensors files of a Diffusers component. A tensor goes from the file to the device and is converted
-/// there, so that host memory never holds a second copy of the model: on the CPU from the mapped file, to a
-/// GPU by a StagedReader.
+/// The safetensors files of a component. A tensor goes from the file to the device and is converted there, so
+/// that host memory never holds a second copy of the model: on the CPU from the mapped file, to a GPU by a
+/// StagedReader. FP8 is multiplied by its scale, a tensor MODULE.scale_weight or MODULE.weight_scale of one
+/// number or one a row; without one it counts as it is.
 class CheckpointWeights : public WeightSource {
  public:
   /// `loaded` hears the bytes read by each tensor; it may throw to stop.
-  CheckpointWeights(const std::filesystem::path &directory, const std::string &stem, at::Device device,
-                    std::function<void(uint64_t)> loaded);
+  CheckpointWeights(ComponentFiles component, at::Device device, std::function<void(uint64_t)> loaded);
 
   void expect(const std::vector<WeightRequest> &requests) override;
   at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) override;
+  std::optional<ScaledFp8> load_fp8(const std::string &name, at::IntArrayRef shape) override;
 
-  /// Strictness: throws WAN_INVALID if the files hold a tensor that was not loaded and whose name does not
-  /// begin with one of `ignored`.
-  void check_all_loaded(const std::vector<std::string> &ignored = {}) const;
-  bool contains(const std::string &name) const;
+  void check_all_loaded(const std::vector<std::string> &ignored) const override;
+  /// Of all tensors, by Diffusers' names.
+  TensorShapes shapes() const;
   /// Bytes of all tensors of the files.
   uint64_t bytes() const;
 
  private:
-  const SafetensorsFile *find(const std::string &name) const;
+  const SafetensorsFile *find(const std::string &stored) const;
+  at::Tensor take(const std::string &stored, at::IntArrayRef shape);
+  at::Tensor scale(const std::string &stored, at::IntArrayRef shape) const;
+  bool is_of_fp8(const std::string &stored) const;
 
+  ComponentFiles component_;
   std::vector<SafetensorsFile> files_;
-  std::string directory_;
   at::Device device_;
   std::function<void(uint64_t)> loaded_;
-  std::set<std::string> names_loaded_;
+  std::set<std::string> names_loaded_;    // as they are stored
   std::unique_ptr<StagedReader> reader_;  // last: it uses files_
 };
 
@@ -84,6 +107,10 @@ class Weights {
   Weights operator/(const std::string &name) const;
   Weights operator/(int64_t index) const { return *this / std::to_string(index); }
   at::Tensor operator()(const std::string &name, at::IntArrayRef shape) const;
+  /// WeightSource::load_fp8 of a tensor.
+  std::optional<ScaledFp8> fp8(const std::string &name, at::IntArrayRef shape) const {
+    return source_->load_fp8(prefix_ + name, shape);
+  }
   /// The same point, for tensors of another dtype.
   Weights as(at::ScalarType dtype) const;
   /// The dtype of tensors outside keep_in_fp32.

@@ -19,36 +19,50 @@ constexpr int64_t kTextTokens = 512;  // the transformer attends to all of them,
 
 class CheckpointComponents : public ComponentSource {
  public:
-  CheckpointComponents(const CheckpointConfig &config, at::Device device,
+  CheckpointComponents(const CheckpointConfig &config, std::vector<Lora> loras, at::Device device,
                        std::function<void(uint64_t, uint64_t)> progress)
-      : directory_(config.directory), device_(device), progress_(std::move(progress)) {
-    // Opening all files first finds a missing or broken one before the first byte is copied.
+      : files_(config.files), loras_(std::move(loras)), device_(device), progress_(std::move(progress)) {
     std::vector<std::string> components = {"text_encoder", "transformer", "vae"};
     if (config.transformer_2) components.push_back("transformer_2");
-    for (const std::string &component : components) bytes_ += open_files(component)->bytes();
+    for (const Lora &lora : loras_)
+      if (!config.transformer_2 && lora.strength == 0 && lora.strength_2 != 0)
+        throw invalid("The LoRA " + lora.file.path() + " is for transformer_2 alone, which " +
+                      config.directory.string() + " has not");
+    // Opening all files first finds a missing or broken one before the first byte is copied.
+    for (const std::string &component : components) {
+      bytes_ += open_files(component)->bytes();
+      open(component);
+    }
   }
 
-  std::unique_ptr<WeightSource> open(const std::string &component) override { return open_files(component); }
+  std::unique_ptr<WeightSource> open(const std::string &component) override {
+    std::unique_ptr<CheckpointWeights> weights = open_files(component);
+    const auto changes = [&component](const Lora &lora) { return lora.strength_for(component) != 0; };
+    if (std::none_of(loras_.begin(), loras_.end(), changes)) return weights;
+    const TensorShapes shapes = weights->shapes();
+    return std::make_unique<LoraWeights>(std::move(weights), shapes, loras_, component);
+  }
 
   void close(const std::string &component, const WeightSource &source) override {
-    // The text encoder's embedding may be stored under a second name as well.
+    // The text encoder's embedding may be stored under a second name as well, and ComfyUI's file of it holds
+    // the tokenizer's model.
     static const std::map<std::string, std::vector<std::string>> ignored = {
-        {"vae", AutoencoderKLWan::kEncoderTensors}, {"text_encoder", {"encoder.embed_tokens.weight"}}};
+        {"vae", AutoencoderKLWan::kEncoderTensors},
+        {"text_encoder", {"encoder.embed_tokens.weight", "spiece_model"}}};
     const auto found = ignored.find(component);
-    dynamic_cast<const CheckpointWeights &>(source).check_all_loaded(
-        found == ignored.end() ? std::vector<std::string>() : found->second);
+    source.check_all_loaded(found == ignored.end() ? std::vector<std::string>() : found->second);
   }
 
  private:
   std::unique_ptr<CheckpointWeights> open_files(const std::string &component) {
-    const std::string stem = component == "text_encoder" ? "model" : "diffusion_pytorch_model";
-    return std::make_unique<CheckpointWeights>(directory_ / component, stem, device_, [this](uint64_t bytes) {
+    return std::make_unique<CheckpointWeights>(files_.at(component), device_, [this](uint64_t bytes) {
       bytes_read_ += bytes;
       progress_(bytes_read_, bytes_);
     });
   }
 
-  const std::filesystem::path directory_;
+  const std::map<std::string, ComponentFiles> files_;
+  const std::vector<Lora> loras_;
   const at::Device device_;
   const std::function<void(uint64_t, uint64_t)> progress_;
   uint64_t bytes_ = 0, bytes_read_ = 0;
@@ -61,6 +75,10 @@ class CancellableWeights : public WeightSource {
   at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) override {
     context_.check();
     return source_.load(name, shape, dtype);
+  }
+  std::optional<ScaledFp8> load_fp8(const std::string &name, at::IntArrayRef shape) override {
+    context_.check();
+    return source_.load_fp8(name, shape);
   }
 
  private:
@@ -105,9 +123,10 @@ class Predictor {
 
 }  // namespace
 
-std::unique_ptr<ComponentSource> open_checkpoint(const CheckpointConfig &config, at::Device device,
+std::unique_ptr<ComponentSource> open_checkpoint(const CheckpointConfig &config, std::vector<Lora> loras,
+                                                 at::Device device,
                                                  std::function<void(uint64_t, uint64_t)> progress) {
-  return std::make_unique<CheckpointComponents>(config, device, std::move(progress));
+  return std::make_unique<CheckpointComponents>(config, std::move(loras), device, std::move(progress));
 }
 
 WanPipeline::WanPipeline(const CheckpointConfig &config, std::unique_ptr<ComponentSource> source,
@@ -234,8 +253,7 @@ at::Tensor WanPipeline::embed(PromptEmbedding &cached, const std::string &prompt
   // On CUDA an index beyond the embedding would take the whole context down.
   if (std::max(tokenizer_.pad_id(), *std::max_element(tokens.begin(), tokens.end())) >=
       config_.text_encoder.vocab_size)
-    throw invalid((config_.directory / "tokenizer").string() +
-                  " gives ids beyond the text encoder's vocab_size");
+    throw invalid(config_.tokenizer.string() + " gives ids beyond the text encoder's vocab_size");
   const auto length = static_cast<int64_t>(tokens.size());
   at::Tensor ids = at::full({1, kTextTokens}, tokenizer_.pad_id(), at::kLong);
   ids[0].narrow(0, 0, length).copy_(at::tensor(tokens));

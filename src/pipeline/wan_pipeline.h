@@ -7,8 +7,10 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "checkpoint/config.h"
+#include "checkpoint/lora.h"
 #include "checkpoint/weights.h"
 #include "pipeline/crossfade.h"
 #include "pipeline/frame_ring.h"
@@ -99,9 +101,10 @@ class WanPipeline {
   const std::shared_ptr<FramePool> frame_pool_;
 };
 
-/// The components of a checkpoint directory. `progress` hears the bytes read and the bytes in all; it may
-/// throw.
-std::unique_ptr<ComponentSource> open_checkpoint(const CheckpointConfig &config, at::Device device,
+/// The components of a checkpoint directory, with LoRAs merged into the experts. `progress` hears the bytes
+/// read and the bytes in all; it may throw.
+std::unique_ptr<ComponentSource> open_checkpoint(const CheckpointConfig &config, std::vector<Lora> loras,
+                                                 at::Device device,
                                                  std::function<void(uint64_t, uint64_t)> progress);
 
 }  // namespace wan

@@ -133,7 +133,7 @@ typedef struct WanLora {
 } WanLora;
 
 typedef struct WanLoadOptions {
-  const char *model_dir; /* a Diffusers directory */
+  const char *model_dir; /* Diffusers', of the original release, or of single files (docs/checkpoints.md) */
   const char *device;    /* "auto", "cpu", "cuda" or "cuda:N" */
   WanDtype dtype;        /* AUTO: bfloat16 on CUDA, float32 on the CPU */
   WanQuantization quantization;
@@ -176,7 +176,7 @@ typedef struct WanEngineApi {
   uint32_t abi;        /* WAN_ENGINE_ABI */
   const char *version; /* of the project */
 
-  /** Reads the JSON files of a checkpoint, no weights. */
+  /** Reads the JSON files of a checkpoint and the headers of single files, no weights. */
   WanStatus (*describe)(const char *model_dir, WanDefaults *defaults, WanError *error);
   /** Loads a checkpoint. Uses callbacks' progress and cancelled. */
   WanStatus (*load)(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model,

@@ -85,7 +85,7 @@ std::unique_ptr<const AutoencoderKLWan> load_vae(const Options &options, const V
     const auto weights = random_components(device)->open("vae");
     return std::make_unique<AutoencoderKLWan>(config, Weights(*weights, dtype));
   }
-  CheckpointWeights weights(options.vae, "diffusion_pytorch_model", device, [](uint64_t) {});
+  CheckpointWeights weights({options.vae, "diffusion_pytorch_model"}, device, [](uint64_t) {});
   auto vae = std::make_unique<AutoencoderKLWan>(config, Weights(weights, dtype));
   weights.check_all_loaded(AutoencoderKLWan::kEncoderTensors);
   return vae;

@@ -141,11 +141,11 @@ std::shared_ptr<BlockSlots> slots(WanMemoryMode mode, const TransformerConfig &c
 double load_seconds(const fs::path &directory, const TransformerConfig &config, WanMemoryMode mode,
                     at::Device device) {
   const Clock::time_point start = Clock::now();
-  CheckpointWeights source(directory, kStem, device, [](uint64_t) {});
+  CheckpointWeights source({directory, kStem}, device, [](uint64_t) {});
   source.expect(requests(config));
   const WanTransformer3DModel model(config,
                                     Weights(source, at::kBFloat16, WanTransformer3DModel::kKeepInFp32),
-                                    slots(mode, config, device));
+                                    WAN_QUANTIZATION_NONE, slots(mode, config, device));
   synchronize(device);
   return seconds_since(start);
 }
@@ -163,7 +163,7 @@ Report run(const Options &options) {
   for (const size_t threads : {1, 4, 8, 16})
     read.push_back({{"threads", threads}, {"gb_per_s", read_rate(files, threads)}});
   const auto gigabytes =
-      static_cast<double>(CheckpointWeights(directory, kStem, device, [](uint64_t) {}).bytes()) / 1e9;
+      static_cast<double>(CheckpointWeights({directory, kStem}, device, [](uint64_t) {}).bytes()) / 1e9;
   for (int i = 0; i < options.repeat; ++i) {
     const double seconds = load_seconds(directory, config, mode, device);
     loads.push_back({{"seconds", seconds}, {"gb_per_s", gigabytes / seconds}});

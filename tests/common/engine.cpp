@@ -55,8 +55,14 @@ WanPixelLayout packed_layout(WanPixelFormat format, int32_t width, int32_t heigh
   return layout;
 }
 
-Model load_model(const std::string &directory, const std::string &device, WanDtype dtype) {
-  const WanLoadOptions options = {directory.c_str(), device.c_str(), dtype};
+Model load_model(const std::string &directory, const std::string &device, WanDtype dtype,
+                 const std::vector<WanLora> &loras) {
+  WanLoadOptions options{};
+  options.model_dir = directory.c_str();
+  options.device = device.c_str();
+  options.dtype = dtype;
+  options.loras = loras.data();
+  options.num_loras = loras.size();
   const Listener quiet;
   const WanCallbacks callbacks = callbacks_of(quiet);
   WanModel *model = nullptr;

@@ -25,7 +25,8 @@ struct Failure {
 using Model = std::unique_ptr<WanModel, void (*)(WanModel *)>;
 
 /// Throws Failure.
-Model load_model(const std::string &directory, const std::string &device, WanDtype dtype = WAN_DTYPE_AUTO);
+Model load_model(const std::string &directory, const std::string &device, WanDtype dtype = WAN_DTYPE_AUTO,
+                 const std::vector<WanLora> &loras = {});
 
 /// What a test wants to hear while a clip is made.
 struct Listener {

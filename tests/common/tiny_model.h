@@ -28,7 +28,7 @@ template <typename Model, typename Config>
 Model load_tiny(const std::string &component, const Config &config, at::ScalarType dtype = at::kFloat,
                 std::set<std::string> keep_in_fp32 = {}) {
   const std::string stem = component == "text_encoder" ? "model" : "diffusion_pytorch_model";
-  CheckpointWeights weights(tiny_config().directory / component, stem, test_device(), [](uint64_t) {});
+  CheckpointWeights weights({tiny_config().directory / component, stem}, test_device(), [](uint64_t) {});
   return Model(config, Weights(weights, dtype, std::move(keep_in_fp32)));
 }
 

@@ -6,7 +6,7 @@
 #include "fuzz.h"
 
 void wan::fuzz::run(std::string_view input) {
-  uint64_t data_begin = 0;
-  for (const auto &[name, entry] : parse_safetensors_header(input, input.size(), "input", data_begin))
-    if (entry.begin > entry.end || data_begin + entry.end > input.size()) std::abort();
+  const SafetensorsHeader header = parse_safetensors_header(input, input.size(), "input");
+  for (const auto &[name, entry] : header.tensors)
+    if (entry.begin > entry.end || header.data_begin + entry.end > input.size()) std::abort();
 }

@@ -92,8 +92,8 @@ TEST_F(Parity, RotaryEmbedding) {
 }
 
 TEST_F(Parity, TransformerBlock) {
-  CheckpointWeights source(tiny_config().directory / "transformer", "diffusion_pytorch_model", test_device(),
-                           [](uint64_t) {});
+  CheckpointWeights source({tiny_config().directory / "transformer", "diffusion_pytorch_model"},
+                           test_device(), [](uint64_t) {});
   const Weights weights(source, at::kFloat);
   const WanTransformerBlock block(tiny_config().transformer, weights / "blocks" / 0, WAN_QUANTIZATION_NONE);
   const auto text = block.cross_attention().key_value(reference_["block.text"].to(test_device()));

@@ -86,7 +86,7 @@ TEST_F(Checkpoint, MissingDirectoryAndFiles) {
   fs::rename(model_, directory_.path() / "away");
   EXPECT_THAT(refusal(WAN_NOT_FOUND), AllOf(HasSubstr("no model directory"), HasSubstr("model")));
   fs::create_directory(model_);
-  EXPECT_THAT(refusal(WAN_NOT_FOUND), HasSubstr("not a Diffusers checkpoint"));
+  EXPECT_THAT(refusal(WAN_NOT_FOUND), HasSubstr("no checkpoint"));
   fs::remove(model_);
   fs::rename(directory_.path() / "away", model_);
   for (const std::string file : {"vae/config.json", "text_encoder/model.safetensors",
@@ -95,6 +95,13 @@ TEST_F(Checkpoint, MissingDirectoryAndFiles) {
     EXPECT_THAT(refusal(WAN_NOT_FOUND), HasSubstr(file));
     fs::rename(directory_.path() / "away", model_ / file);
   }
+}
+
+TEST_F(Checkpoint, PicklesAreNotRead) {
+  const fs::path pickle = model_ / "transformer/diffusion_pytorch_model.bin";
+  fs::rename(model_ / kWeights, pickle);
+  EXPECT_THAT(refusal(), AllOf(HasSubstr(pickle.string()), HasSubstr("pickles"),
+                               HasSubstr("scripts/convert_wan_to_diffusers.py")));
 }
 
 TEST_F(Checkpoint, WrongClasses) {

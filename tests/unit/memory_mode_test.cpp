@@ -347,7 +347,7 @@ TEST(Reading, AFileThatBecomesShorterIsAnError) {
 TEST(Reading, AheadGivesTheSameTensorsInAnyOrder) {
   const c10::InferenceMode inference;
   const auto open = [] {
-    return CheckpointWeights(tiny_config().directory / "transformer", "diffusion_pytorch_model",
+    return CheckpointWeights({tiny_config().directory / "transformer", "diffusion_pytorch_model"},
                              test_device(), [](uint64_t) {});
   };
   CheckpointWeights plain = open();

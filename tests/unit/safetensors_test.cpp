@@ -22,9 +22,8 @@ std::string file_of(const std::string &header, size_t data_size = 0, uint64_t cl
   return bytes + header + std::string(data_size, 'x');
 }
 
-std::map<std::string, TensorEntry> parse(const std::string &bytes) {
-  uint64_t data_begin = 0;
-  return parse_safetensors_header(bytes, bytes.size(), "a.safetensors", data_begin);
+SafetensorsHeader parse(const std::string &bytes) {
+  return parse_safetensors_header(bytes, bytes.size(), "a.safetensors");
 }
 
 /// The sentence with which a file is refused.
@@ -40,7 +39,7 @@ std::string refusal(const std::string &bytes) {
 }
 
 TEST(Safetensors, ReadsTensorsScalarsEmptyOnesAndMetadata) {
-  const auto tensors = parse(file_of(
+  const auto [tensors, metadata, data_begin] = parse(file_of(
       R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
       R"("s":{"dtype":"BF16","shape":[],"data_offsets":[24,26]},"e":{"dtype":"F32","shape":[0,5],"data_offsets":[26,26]}}  )",
       26));
@@ -48,6 +47,7 @@ TEST(Safetensors, ReadsTensorsScalarsEmptyOnesAndMetadata) {
   EXPECT_EQ(tensors.at("a").shape, (std::vector<int64_t>{2, 3}));
   EXPECT_EQ(tensors.at("s").shape, std::vector<int64_t>{});
   EXPECT_EQ(tensors.at("e").begin, 26u);
+  EXPECT_EQ(metadata, (std::map<std::string, std::string>{{"format", "pt"}}));
 }
 
 TEST(Safetensors, RefusesBadHeaders) {
@@ -62,6 +62,7 @@ TEST(Safetensors, RefusesBadHeaders) {
   EXPECT_THAT(refusal(file_of("{\"a\":\"\xff\"}")), HasSubstr("not valid JSON"));
   EXPECT_THAT(refusal(file_of("{\"a\":" + std::string(100, '[') + std::string(100, ']') + "}")),
               HasSubstr("nested too deeply"));
+  EXPECT_THAT(refusal(file_of(R"({"__metadata__":{"format":1}})")), HasSubstr("'__metadata__'"));
 }
 
 TEST(Safetensors, RefusesBadEntries) {

@@ -1,0 +1,332 @@
+#include "checkpoint/layout.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <iterator>
+#include <set>
+#include <vector>
+
+#include "checkpoint/pickle.h"
+
+namespace wan {
+
+namespace {
+
+namespace fs = std::filesystem;
+using Kind = FoundComponent::Kind;
+
+constexpr double kA14bBoundary = 0.875, kA14bFlowShift = 3.0;
+constexpr int64_t kHeadDim = 128, kTrainTimesteps = 1000;
+// latents_mean and latents_std of the released VAE of Wan 2.1 and of Wan 2.2 A14B.
+constexpr std::array kLatentsMean = {-0.7571, -0.7089, -0.9113, 0.1075,  -0.1745, 0.9653,  -0.1517, 1.5508,
+                                     0.4134,  -0.0715, 0.5517,  -0.3632, -0.1922, -0.9497, 0.2503,  -0.2921};
+constexpr std::array kLatentsStd = {2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+                                    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160};
+
+/// A tensor that only one kind of component has, and whose name tells the naming.
+struct Sign {
+  const char *tensor;
+  Kind kind;
+  Naming naming;
+};
+constexpr Sign kSigns[] = {
+    {"head.modulation", Kind::kTransformer, Naming::kOriginalTransformer},
+    {"condition_embedder.time_proj.weight", Kind::kTransformer, Naming::kDiffusers},
+    {"decoder.middle.0.residual.0.gamma", Kind::kVae, Naming::kOriginalVae},
+    {"decoder.mid_block.resnets.0.norm1.gamma", Kind::kVae, Naming::kDiffusers},
+    // Of the second block: T5, which lies beside UMT5 where other models are used too, has it in the first
+    // only.
+    {"blocks.1.pos_embedding.embedding.weight", Kind::kTextEncoder, Naming::kOriginalTextEncoder},
+    {"encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight", Kind::kTextEncoder,
+     Naming::kDiffusers},
+};
+constexpr const char *kPrefixes[] = {"", "model.diffusion_model.", "diffusion_model."};
+
+std::string name_of(Kind kind) {
+  return kind == Kind::kTransformer ? "transformer" : kind == Kind::kVae ? "VAE" : "text encoder";
+}
+
+std::string joined(const std::vector<std::string> &texts) {
+  std::string all;
+  for (const std::string &text : texts) all.append(all.empty() ? "" : ", ").append(text);
+  return all;
+}
+
+std::string lower_case(std::string text) {
+  for (char &c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return text;
+}
+
+/// Whether the file's name says that it is the expert for this noise, "high" or "low".
+bool names_noise(const FoundComponent &found, const std::string &noise) {
+  std::string name = lower_case(found.files.stem);
+  std::erase_if(name, [](char c) { return c == '_' || c == '-' || c == '.'; });
+  return name.find(noise + "noise") != std::string::npos;
+}
+
+/// What lies in a directory and the places that ComfyUI and Diffusers have for components.
+class Listing {
+ public:
+  explicit Listing(const fs::path &directory) : directory_(directory) {
+    for (const char *part : {"", "diffusion_models", "text_encoders", "text_encoder", "vae"})
+      scan(part[0] ? directory / part : directory);
+  }
+
+  std::vector<const FoundComponent *> all(Kind kind) const {
+    std::vector<const FoundComponent *> some;
+    for (const FoundComponent &component : components_)
+      if (component.kind == kind) some.push_back(&component);
+    return some;
+  }
+
+  const FoundComponent &only(Kind kind) const {
+    const auto some = all(kind);
+    if (some.empty()) throw missing("a " + name_of(kind));
+    if (some.size() > 1) throw ambiguous("the " + name_of(kind), some);
+    return *some.front();
+  }
+
+  Error ambiguous(const std::string &what, const std::vector<const FoundComponent *> &some) const {
+    std::vector<std::string> paths;
+    for (const FoundComponent *component : some) paths.push_back(component->files.path());
+    return invalid("'" + directory_.string() + "' has more than one file for " + what + ": " + joined(paths) +
+                   "; leave one of them there");
+  }
+
+  /// `what`: "a VAE".
+  Error missing(const std::string &what) const {
+    const std::string start = "'" + directory_.string() + "' has neither a model_index.json nor " + what;
+    if (!pickles_.empty()) return pickle_error(start + " that can be read: " + joined(pickles_));
+    if (!ggufs_.empty())
+      return invalid(start + " that can be read: GGUF is not supported (" + joined(ggufs_) + ")");
+    if (components_.empty())
+      return not_found(
+          "'" + directory_.string() +
+          "' is no checkpoint: it has neither a model_index.json, as Diffusers' have, nor "
+          "high_noise_model and low_noise_model, nor a .safetensors of a transformer, a text encoder "
+          "or a VAE");
+    std::vector<std::string> found;
+    for (const FoundComponent &component : components_)
+      found.push_back(component.files.path() + " (" + name_of(component.kind) + ")");
+    return not_found(start + "; it has " + joined(found));
+  }
+
+ private:
+  void scan(const fs::path &directory) {
+    std::error_code status;
+    std::set<fs::path> files;  // in the same order on every machine
+    for (const auto &entry : fs::directory_iterator(directory, status))
+      if (entry.is_regular_file(status)) files.insert(entry.path());
+    std::set<std::string> stems, shards;
+    for (const fs::path &file : files) {
+      const std::string extension = lower_case(file.extension().string());
+      if (is_pickle(file))
+        pickles_.push_back(file.string());
+      else if (extension == ".gguf")
+        ggufs_.push_back(file.string());
+      else if (extension == ".safetensors")
+        stems.insert(file.stem().string());
+      else if (constexpr std::string_view kIndex = ".safetensors.index.json"; file.string().ends_with(kIndex))
+        add_sharded(directory,
+                    file.filename().string().substr(0, file.filename().string().size() - kIndex.size()),
+                    shards);
+    }
+    for (const std::string &stem : stems)
+      if (!shards.contains(stem)) add({directory, stem});
+  }
+
+  void add_sharded(const fs::path &directory, const std::string &stem, std::set<std::string> &shards) {
+    for (const SafetensorsFile &shard : add({directory, stem}))
+      shards.insert(fs::path(shard.path()).stem().string());
+    shards.insert(stem);
+  }
+
+  std::vector<SafetensorsFile> add(const ComponentFiles &files) {
+    std::vector<SafetensorsFile> opened = open_safetensors(files.directory, files.stem);
+    TensorShapes stored;
+    for (const SafetensorsFile &file : opened)
+      for (const auto &[name, entry] : file.tensors()) stored[name] = entry.shape;
+    if (auto found = FoundComponent::recognise(files, stored)) components_.push_back(*std::move(found));
+    return opened;
+  }
+
+  const fs::path directory_;
+  std::vector<FoundComponent> components_;
+  std::vector<std::string> pickles_, ggufs_;
+};
+
+/// The config.json of the original release, beside an expert; nothing in it but this is not in the shapes
+/// too.
+void apply_original_config(const fs::path &path, TransformerConfig &config) {
+  const JsonFile file(path);
+  const std::string type = file.get<std::string>("model_type", "t2v");
+  if (type != "t2v") throw file.error("model_type", "is '" + type + "', but only t2v is supported");
+  const int64_t heads = file.integer("num_heads", config.num_attention_heads, 1, config.inner_dim());
+  if (config.inner_dim() % heads || config.inner_dim() / heads % 2 || config.inner_dim() / heads < 6)
+    throw file.error("num_heads", "does not fit the width " + std::to_string(config.inner_dim()));
+  config.attention_head_dim = config.inner_dim() / heads;
+  config.num_attention_heads = heads;
+}
+
+struct Experts {
+  FoundComponent transformer;
+  std::optional<FoundComponent> transformer_2;
+  bool have_config = false;  // a config.json of the original release
+};
+
+Experts find_experts(const fs::path &directory, const Listing &listing) {
+  const fs::path high = directory / "high_noise_model", low = directory / "low_noise_model";
+  if (fs::is_directory(high) || fs::is_directory(low)) {
+    for (const fs::path &expert : {high, low})
+      if (!fs::is_directory(expert))
+        throw not_found("'" + directory.string() +
+                        "' has only one of high_noise_model and low_noise_model: " + expert.string() +
+                        " is missing");
+    return {Listing(high).only(Kind::kTransformer), Listing(low).only(Kind::kTransformer), true};
+  }
+  std::vector<const FoundComponent *> of_high, of_low, of_neither;
+  for (const FoundComponent *expert : listing.all(Kind::kTransformer))
+    (names_noise(*expert, "high")  ? of_high
+     : names_noise(*expert, "low") ? of_low
+                                   : of_neither)
+        .push_back(expert);
+  if (of_high.empty() && of_low.empty()) return {listing.only(Kind::kTransformer), std::nullopt};
+  if (of_high.size() > 1) throw listing.ambiguous("the expert for high noise", of_high);
+  if (of_low.size() > 1) throw listing.ambiguous("the expert for low noise", of_low);
+  if (of_high.empty() || of_low.empty())
+    throw listing.missing("a transformer with " + std::string(of_high.empty() ? "high_noise" : "low_noise") +
+                          " in its name");
+  if (!of_neither.empty())
+    throw invalid(of_neither.front()->files.path() +
+                  " has neither high_noise nor low_noise in its name, and there are experts for both");
+  return {*of_high.front(), *of_low.front()};
+}
+
+fs::path find_tokenizer(const fs::path &directory) {
+  for (const char *place : {"tokenizer", "google/umt5-xxl"})
+    if (fs::exists(directory / place / "tokenizer.json")) return directory / place;
+  throw not_found("'" + directory.string() +
+                  "' has no tokenizer: put the tokenizer.json of google/umt5-xxl on Hugging Face into " +
+                  (directory / "tokenizer").string());
+}
+
+TransformerConfig transformer_config(const FoundComponent &found, bool has_config) {
+  TransformerConfig config = found.transformer_config();
+  if (has_config) apply_original_config(found.files.directory / "config.json", config);
+  return config;
+}
+
+}  // namespace
+
+std::optional<FoundComponent> FoundComponent::recognise(const ComponentFiles &files,
+                                                        const TensorShapes &stored) {
+  for (const std::string prefix : kPrefixes)
+    for (const Sign &sign : kSigns) {
+      if (!stored.contains(prefix + sign.tensor)) continue;
+      FoundComponent found = {sign.kind, {files.directory, files.stem, sign.naming, prefix}, {}};
+      for (const auto &[name, shape] : stored)
+        if (name.starts_with(prefix))
+          found.shapes[diffusers_name(sign.naming, name.substr(prefix.size()))] = shape;
+      return found;
+    }
+  return std::nullopt;
+}
+
+/// Of a dimension of a tensor that must have so many and not be empty; so their product is at most a file's
+/// size.
+int64_t FoundComponent::length(const std::string &tensor, size_t dimension, size_t dimensions) const {
+  const auto found = shapes.find(tensor);
+  const std::string stored = files.stored_name(tensor);
+  if (found == shapes.end()) throw invalid(files.path() + " lacks the tensor '" + stored + "'");
+  const bool is_empty = std::ranges::any_of(found->second, [](int64_t size) { return size < 1; });
+  if (found->second.size() != dimensions || is_empty)
+    throw invalid(files.path() + ": tensor '" + stored + "' has not the dimensions of a " + name_of(kind));
+  return found->second[dimension];
+}
+
+int64_t FoundComponent::count_blocks(const std::string &before, const std::string &after) const {
+  int64_t count = 0;
+  while (shapes.contains(before + std::to_string(count) + after)) ++count;
+  return count;
+}
+
+JsonFile FoundComponent::json(const Json &values) const {
+  return JsonFile(std::string_view(values.dump()), files.path());
+}
+
+TransformerConfig FoundComponent::transformer_config() const {
+  const std::string patch = "patch_embedding.weight";
+  const int64_t width = length(patch, 0, 5), area = length(patch, 3, 5) * length(patch, 4, 5);
+  if (width % kHeadDim)
+    throw invalid(files.path() + ": a width of " + std::to_string(width) + " is no multiple of " +
+                  std::to_string(kHeadDim));
+  const bool takes_image = std::ranges::any_of(shapes, [](const auto &tensor) {
+    return tensor.first.find("k_img") != std::string::npos ||
+           tensor.first.find("add_k_proj") != std::string::npos;
+  });
+  const std::string embedder = "condition_embedder.";
+  return TransformerConfig::parse(
+      json({{"_class_name", "WanTransformer3DModel"},
+            {"patch_size", {length(patch, 2, 5), length(patch, 3, 5), length(patch, 4, 5)}},
+            {"num_attention_heads", width / kHeadDim},
+            {"attention_head_dim", kHeadDim},
+            {"in_channels", length(patch, 1, 5)},
+            {"out_channels", length("proj_out.weight", 0, 2) / area},
+            {"text_dim", length(embedder + "text_embedder.linear_1.weight", 1, 2)},
+            {"freq_dim", length(embedder + "time_embedder.linear_1.weight", 1, 2)},
+            {"ffn_dim", length("blocks.0.ffn.net.0.proj.weight", 0, 2)},
+            {"num_layers", count_blocks("blocks.", ".scale_shift_table")},
+            {"image_dim", takes_image ? Json(length(patch, 0, 5)) : Json()}}));
+}
+
+VaeConfig FoundComponent::vae_config() const {
+  const int64_t latent_channels = length("post_quant_conv.weight", 0, 5);
+  if (latent_channels != std::ssize(kLatentsMean))
+    throw invalid(files.path() + ": a VAE with " + std::to_string(latent_channels) +
+                  " latent channels is not supported; A14B's has " + std::to_string(kLatentsMean.size()));
+  return VaeConfig::parse(json({{"_class_name", "AutoencoderKLWan"},
+                                {"base_dim", length("decoder.norm_out.gamma", 0, 4)},
+                                {"z_dim", latent_channels},
+                                {"latents_mean", kLatentsMean},
+                                {"latents_std", kLatentsStd}}));
+}
+
+TextEncoderConfig FoundComponent::text_encoder_config() const {
+  const std::string layer = "encoder.block.0.layer.";
+  const std::string bias = layer + "0.SelfAttention.relative_attention_bias.weight";
+  const int64_t heads = length(bias, 1, 2);
+  return TextEncoderConfig::parse(
+      json({{"model_type", "umt5"},
+            {"vocab_size", length("shared.weight", 0, 2)},
+            {"d_model", length("shared.weight", 1, 2)},
+            {"d_kv", length(layer + "0.SelfAttention.q.weight", 0, 2) / heads},
+            {"d_ff", length(layer + "1.DenseReluDense.wi_0.weight", 0, 2)},
+            {"num_layers", count_blocks("encoder.block.", ".layer.0.layer_norm.weight")},
+            {"num_heads", heads},
+            {"relative_attention_num_buckets", length(bias, 0, 2)}}));
+}
+
+CheckpointConfig read_single_files(const fs::path &directory) {
+  const Listing listing(directory);
+  const Experts experts = find_experts(directory, listing);
+  const FoundComponent &text_encoder = listing.only(Kind::kTextEncoder), &vae = listing.only(Kind::kVae);
+  CheckpointConfig config{};
+  config.directory = directory;
+  config.tokenizer = find_tokenizer(directory);
+  config.transformer = transformer_config(experts.transformer, experts.have_config);
+  config.files["transformer"] = experts.transformer.files;
+  if (experts.transformer_2) {
+    config.boundary_ratio = kA14bBoundary;
+    config.transformer_2 = transformer_config(*experts.transformer_2, experts.have_config);
+    config.files["transformer_2"] = experts.transformer_2->files;
+  }
+  config.text_encoder = text_encoder.text_encoder_config();
+  config.files["text_encoder"] = text_encoder.files;
+  config.vae = vae.vae_config();
+  config.files["vae"] = vae.files;
+  config.scheduler = {WAN_SCHEDULER_UNIPC, kA14bFlowShift, kTrainTimesteps};
+  return config;
+}
+
+}  // namespace wan

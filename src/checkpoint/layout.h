@@ -1,0 +1,52 @@
+// Checkpoints that are not in Diffusers' format: the original Wan release, and the single files that ComfyUI
+// and LightX2V use. They say little of themselves; what a file is and how large the model, its header tells.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "checkpoint/config.h"
+#include "checkpoint/names.h"
+#include "checkpoint/safetensors.h"
+
+namespace wan {
+
+/// A component that was found in a directory.
+struct FoundComponent {
+  enum class Kind { kTransformer, kVae, kTextEncoder };
+
+  Kind kind;
+  ComponentFiles files;
+  TensorShapes shapes;  // by Diffusers' names
+
+  /// What a set of tensors is, by the names that only such a component has; nothing if it is none of these.
+  static std::optional<FoundComponent> recognise(const ComponentFiles &files, const TensorShapes &stored);
+
+  /// The architecture by the shapes; what they do not tell is as in the released A14B. Throws wan::Error
+  /// (WAN_INVALID), naming the file, where a shape is missing or not supported.
+  TransformerConfig transformer_config() const;
+  VaeConfig vae_config() const;
+  TextEncoderConfig text_encoder_config() const;
+
+ private:
+  int64_t length(const std::string &tensor, size_t dimension, size_t dimensions) const;
+  int64_t count_blocks(const std::string &before, const std::string &after) const;
+  JsonFile json(const Json &values) const;
+};
+
+/// Reads a directory without a model_index.json:
+///
+/// - the experts: high_noise_model/ and low_noise_model/, as in the original release, or single files beside
+/// the
+///   rest or in diffusion_models/, told apart by "high_noise" and "low_noise" in their names; one alone,
+///   without either, is a model with one transformer;
+/// - text encoder and VAE: files in the directory itself, text_encoders/, text_encoder/ or vae/;
+/// - tokenizer.json in tokenizer/ or google/umt5-xxl/.
+///
+/// Throws wan::Error: WAN_NOT_FOUND saying what is missing and what was found; WAN_INVALID where two files
+/// are for the same, or where a component is there in a format that is not read (pickle, GGUF). Leaves
+/// defaults open.
+CheckpointConfig read_single_files(const std::filesystem::path &directory);
+
+}  // namespace wan

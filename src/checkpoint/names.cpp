@@ -1,0 +1,147 @@
+#include "checkpoint/names.h"
+
+#include <cctype>
+#include <optional>
+#include <vector>
+
+namespace wan {
+
+namespace {
+
+/// Two names of one thing; '#' stands for a number, equal in both. What follows it in a name is kept.
+struct Rule {
+  std::string diffusers, original;
+};
+using Rules = std::vector<Rule>;  // of several that fit, the first counts
+
+// Diffusers' scripts/convert_wan_to_diffusers.py has these names too, as substrings to replace.
+const Rules &transformer_rules() {
+  static const Rules rules = {
+      {"condition_embedder.text_embedder.linear_1", "text_embedding.0"},
+      {"condition_embedder.text_embedder.linear_2", "text_embedding.2"},
+      {"condition_embedder.time_embedder.linear_1", "time_embedding.0"},
+      {"condition_embedder.time_embedder.linear_2", "time_embedding.2"},
+      {"condition_embedder.time_proj", "time_projection.1"},
+      {"blocks.#.scale_shift_table", "blocks.#.modulation"},
+      {"blocks.#.attn1.to_q", "blocks.#.self_attn.q"},
+      {"blocks.#.attn1.to_k", "blocks.#.self_attn.k"},
+      {"blocks.#.attn1.to_v", "blocks.#.self_attn.v"},
+      {"blocks.#.attn1.to_out.0", "blocks.#.self_attn.o"},
+      {"blocks.#.attn1", "blocks.#.self_attn"},
+      {"blocks.#.attn2.to_q", "blocks.#.cross_attn.q"},
+      {"blocks.#.attn2.to_k", "blocks.#.cross_attn.k"},
+      {"blocks.#.attn2.to_v", "blocks.#.cross_attn.v"},
+      {"blocks.#.attn2.to_out.0", "blocks.#.cross_attn.o"},
+      {"blocks.#.attn2", "blocks.#.cross_attn"},
+      {"blocks.#.norm2", "blocks.#.norm3"},
+      {"blocks.#.ffn.net.0.proj", "blocks.#.ffn.0"},
+      {"blocks.#.ffn.net.2", "blocks.#.ffn.2"},
+      {"scale_shift_table", "head.modulation"},
+      {"proj_out", "head.head"},
+  };
+  return rules;
+}
+
+const Rules &text_encoder_rules() {
+  static const Rules rules = {
+      {"shared", "token_embedding"},
+      {"encoder.final_layer_norm", "norm"},
+      {"encoder.block.#.layer.0.layer_norm", "blocks.#.norm1"},
+      {"encoder.block.#.layer.0.SelfAttention.relative_attention_bias", "blocks.#.pos_embedding.embedding"},
+      {"encoder.block.#.layer.0.SelfAttention", "blocks.#.attn"},
+      {"encoder.block.#.layer.1.layer_norm", "blocks.#.norm2"},
+      {"encoder.block.#.layer.1.DenseReluDense.wi_0", "blocks.#.ffn.gate.0"},
+      {"encoder.block.#.layer.1.DenseReluDense.wi_1", "blocks.#.ffn.fc1"},
+      {"encoder.block.#.layer.1.DenseReluDense.wo", "blocks.#.ffn.fc2"},
+  };
+  return rules;
+}
+
+/// Of the decoder with two residual blocks a stage, which is the only one there is in original names.
+Rules make_vae_rules() {
+  Rules rules = {
+      {"quant_conv", "conv1"},
+      {"post_quant_conv", "conv2"},
+      {"decoder.conv_in", "decoder.conv1"},
+      {"decoder.norm_out", "decoder.head.0"},
+      {"decoder.conv_out", "decoder.head.2"},
+      {"decoder.mid_block.attentions.0", "decoder.middle.1"},
+  };
+  Rules residual_blocks = {{"decoder.mid_block.resnets.0", "decoder.middle.0"},
+                           {"decoder.mid_block.resnets.1", "decoder.middle.2"}};
+  constexpr int kStages = 4, kResnets = 3;
+  for (int stage = 0; stage < kStages; ++stage) {
+    const std::string block = "decoder.up_blocks." + std::to_string(stage);
+    const auto original = [stage](int part) {
+      return "decoder.upsamples." + std::to_string(stage * (kResnets + 1) + part);
+    };
+    for (int resnet = 0; resnet < kResnets; ++resnet)
+      residual_blocks.push_back({block + ".resnets." + std::to_string(resnet), original(resnet)});
+    if (stage < kStages - 1) rules.push_back({block + ".upsamplers.0", original(kResnets)});
+  }
+  for (const Rule &block : residual_blocks)
+    for (const auto &[diffusers, original] : {std::pair{".norm1", ".residual.0"},
+                                              {".conv1", ".residual.2"},
+                                              {".norm2", ".residual.3"},
+                                              {".conv2", ".residual.6"},
+                                              {".conv_shortcut", ".shortcut"}})
+      rules.push_back({block.diffusers + diffusers, block.original + original});
+  return rules;
+}
+
+const Rules &rules_of(Naming naming) {
+  static const Rules none, vae = make_vae_rules();
+  switch (naming) {
+    case Naming::kOriginalTransformer:
+      return transformer_rules();
+    case Naming::kOriginalVae:
+      return vae;
+    case Naming::kOriginalTextEncoder:
+      return text_encoder_rules();
+    default:
+      return none;
+  }
+}
+
+/// What follows the pattern in the name, if that begins with it; `number` receives what '#' stands for.
+std::optional<std::string_view> rest_after(std::string_view pattern, std::string_view name,
+                                           std::string_view &number) {
+  size_t at = 0;
+  for (const char expected : pattern) {
+    if (expected != '#') {
+      if (at == name.size() || name[at++] != expected) return std::nullopt;
+      continue;
+    }
+    const size_t begin = at;
+    while (at < name.size() && std::isdigit(static_cast<unsigned char>(name[at]))) ++at;
+    if (at == begin) return std::nullopt;
+    number = name.substr(begin, at - begin);
+  }
+  if (at != name.size() && name[at] != '.') return std::nullopt;
+  return name.substr(at);
+}
+
+std::string rename(std::string_view name, const Rules &rules, std::string Rule::*from,
+                   std::string Rule::*to) {
+  for (const Rule &rule : rules) {
+    std::string_view number;
+    const auto rest = rest_after(rule.*from, name, number);
+    if (!rest) continue;
+    std::string renamed = rule.*to;
+    if (const size_t at = renamed.find('#'); at != std::string::npos) renamed.replace(at, 1, number);
+    return renamed.append(*rest);
+  }
+  return std::string(name);
+}
+
+}  // namespace
+
+std::string stored_name(Naming naming, std::string_view diffusers) {
+  return rename(diffusers, rules_of(naming), &Rule::diffusers, &Rule::original);
+}
+
+std::string diffusers_name(Naming naming, std::string_view stored) {
+  return rename(stored, rules_of(naming), &Rule::original, &Rule::diffusers);
+}
+
+}  // namespace wan

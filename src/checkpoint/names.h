@@ -1,0 +1,35 @@
+// How the tensors of a component are called in its files: as Diffusers calls them, which are the names that
+// the engine uses, or as the original Wan release does, ComfyUI and the makers of LoRAs too.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace wan {
+
+/// Whose names: Diffusers', or the original ones of a component.
+enum class Naming { kDiffusers, kOriginalTransformer, kOriginalVae, kOriginalTextEncoder };
+
+/// The name that stands in a file for a tensor or module of Diffusers: of kOriginalTransformer,
+/// "blocks.3.self_attn.q.weight" for "blocks.3.attn1.to_q.weight". A name that no rule knows stays as it is.
+std::string stored_name(Naming naming, std::string_view diffusers);
+/// The reverse.
+std::string diffusers_name(Naming naming, std::string_view stored);
+
+/// The files of a component: DIRECTORY/STEM.safetensors, or the shards of
+/// DIRECTORY/STEM.safetensors.index.json.
+struct ComponentFiles {
+  std::filesystem::path directory;
+  std::string stem;
+  Naming naming = Naming::kDiffusers;
+  std::string prefix = {};  // of all names
+
+  std::string stored_name(std::string_view diffusers) const {
+    return prefix + wan::stored_name(naming, diffusers);
+  }
+  /// For error messages.
+  std::string path() const { return (directory / (stem + ".safetensors")).string(); }
+};
+
+}  // namespace wan

@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Write names.json: Diffusers' names of the original Wan release's tensors, by Diffusers' own conversion.
+
+  python3 tests/parity/make_names_reference.py        (needs diffusers 0.40.0)
+
+Of the transformer all that is outside of the blocks and block 12, of the VAE the whole decoder.
+"""
+import json
+import os
+
+import torch
+from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def both(*modules):
+    return [f"{module}.{part}" for module in modules for part in ("weight", "bias")]
+
+
+def transformer():
+    names = both("patch_embedding", "text_embedding.0", "text_embedding.2", "time_embedding.0", "time_embedding.2",
+                 "time_projection.1", "head.head") + ["head.modulation", "blocks.12.modulation"]
+    for attention in ("self_attn", "cross_attn"):
+        names += both(*(f"blocks.12.{attention}.{part}" for part in "qkvo"))
+        names += [f"blocks.12.{attention}.norm_{part}.weight" for part in "qk"]
+    return names + both("blocks.12.norm3", "blocks.12.ffn.0", "blocks.12.ffn.2")
+
+
+def vae():
+    names = both("conv2", "decoder.conv1", "decoder.head.2", "decoder.middle.1.to_qkv", "decoder.middle.1.proj",
+                 "decoder.upsamples.4.shortcut") + ["decoder.head.0.gamma", "decoder.middle.1.norm.gamma"]
+    blocks = ["decoder.middle.0", "decoder.middle.2"]
+    for k in range(15):
+        if k % 4 == 3:
+            names += both(f"decoder.upsamples.{k}.resample.1")
+            names += both(f"decoder.upsamples.{k}.time_conv") if k < 11 else []
+        else:
+            blocks.append(f"decoder.upsamples.{k}")
+    for block in blocks:
+        names += both(f"{block}.residual.2", f"{block}.residual.6")
+        names += [f"{block}.residual.{k}.gamma" for k in (0, 3)]
+    return names
+
+
+def converted(names, convert):
+    numbered = {name: torch.tensor(k) for k, name in enumerate(names)}
+    return {diffusers: names[int(k)] for diffusers, k in convert(dict(numbered)).items()}
+
+
+def main():
+    out = {"transformer": converted(transformer(), convert_wan_transformer_to_diffusers),
+           "vae": converted(vae(), convert_wan_vae_to_diffusers)}
+    assert all(len(out[k]) == len(set(out[k].values())) for k in out)
+    with open(os.path.join(HERE, "names.json"), "w") as file:
+        json.dump(out, file, indent=0, sort_keys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+// LoRAs: what is added to which tensor, and which files are refused. Whether the sums are right, tests/parity
+// tells.
+#include "checkpoint/lora.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "checkpoint/names.h"
+#include "common/engine.h"
+#include "common/reference.h"
+#include "common/temporary_directory.h"
+#include "common/write_safetensors.h"
+
+namespace wan::test {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+namespace fs = std::filesystem;
+
+/// A small expert: shapes, and weights of ones.
+const TensorShapes kShapes = {
+    {"patch_embedding.weight", {8, 4, 1, 2, 2}},
+    {"patch_embedding.bias", {8}},
+    {"scale_shift_table", {1, 2, 8}},
+    {"proj_out.weight", {16, 8}},
+    {"blocks.0.scale_shift_table", {1, 6, 8}},
+    {"blocks.0.norm2.weight", {8}},
+    {"blocks.0.norm2.bias", {8}},
+    {"blocks.0.attn1.norm_q.weight", {8}},
+    {"blocks.0.attn1.to_q.weight", {8, 8}},
+    {"blocks.0.attn1.to_q.bias", {8}},
+    {"blocks.0.ffn.net.0.proj.weight", {12, 8}},
+    {"blocks.11.ffn.net.0.proj.weight", {12, 8}},
+};
+
+class Ones : public WeightSource {
+ public:
+  at::Tensor load(const std::string &, at::IntArrayRef shape, at::ScalarType dtype) override {
+    return at::ones(shape, at::dtype(dtype));
+  }
+};
+
+class LoraFiles : public testing::Test {
+ protected:
+  Lora lora(const Tensors &tensors, double strength = 1, double strength_2 = 1) const {
+    write_safetensors(path_, tensors);
+    return {path_, strength, strength_2};
+  }
+  static LoraWeights with(const std::vector<Lora> &loras, const std::string &component = "transformer") {
+    return {std::make_unique<Ones>(), kShapes, loras, component};
+  }
+  static at::Tensor load(LoraWeights &weights, const std::string &name, at::ScalarType dtype = at::kFloat) {
+    return weights.load(name, kShapes.at(name), dtype);
+  }
+  std::string refusal(const Tensors &tensors, const std::string &component = "transformer") const {
+    try {
+      with({lora(tensors)}, component);
+    } catch (const Error &error) {
+      EXPECT_EQ(error.kind(), WAN_INVALID);
+      EXPECT_THAT(error.what(), HasSubstr(path_.string()));
+      return error.what();
+    }
+    return "accepted";
+  }
+
+  const c10::InferenceMode inference_;
+  const TemporaryDirectory directory_;
+  const fs::path path_ = directory_.path() / "lora.safetensors";
+};
+
+TEST_F(LoraFiles, WholeDifferencesOfWeightsBiasesNormsAndTables) {
+  const Tensors diffs = {{"diffusion_model.blocks.0.self_attn.norm_q.diff", at::arange(8, at::kFloat)},
+                         {"diffusion_model.blocks.0.norm3.diff", at::full({8}, 2.0f)},
+                         {"diffusion_model.blocks.0.norm3.diff_b", at::full({8}, 3.0f)},
+                         {"diffusion_model.blocks.0.diff_m", at::full({1, 6, 8}, 4.0f)},
+                         {"diffusion_model.head.diff_m", at::full({1, 2, 8}, 5.0f)},
+                         {"diffusion_model.head.head.diff", at::full({16, 8}, 6.0f)},
+                         {"diffusion_model.patch_embedding.diff_b", at::full({8}, 7.0f)}};
+  LoraWeights weights = with({lora(diffs, 0.5)});
+  EXPECT_TRUE(at::equal(load(weights, "blocks.0.attn1.norm_q.weight"), 1 + 0.5 * at::arange(8, at::kFloat)));
+  EXPECT_TRUE(at::equal(load(weights, "blocks.0.norm2.weight"), at::full({8}, 2.0f)));
+  EXPECT_TRUE(at::equal(load(weights, "blocks.0.norm2.bias"), at::full({8}, 2.5f)));
+  EXPECT_TRUE(at::equal(load(weights, "blocks.0.scale_shift_table"), at::full({1, 6, 8}, 3.0f)));
+  EXPECT_TRUE(at::equal(load(weights, "scale_shift_table"), at::full({1, 2, 8}, 3.5f)));
+  EXPECT_TRUE(at::equal(load(weights, "proj_out.weight"), at::full({16, 8}, 4.0f)));
+  EXPECT_TRUE(at::equal(load(weights, "patch_embedding.bias"), at::full({8}, 4.5f)));
+  EXPECT_TRUE(at::equal(load(weights, "blocks.0.attn1.to_q.bias"), at::ones({8})));
+}
+
+TEST_F(LoraFiles, AlphaIsDividedByTheRankAndScalesAPeftBiasToo) {
+  // LightX2V stores alpha as an integer.
+  const Tensors tensors = {{"blocks.0.attn1.to_q.lora_A.weight", at::ones({4, 8})},
+                           {"blocks.0.attn1.to_q.lora_B.weight", at::ones({8, 4})},
+                           {"blocks.0.attn1.to_q.lora_B.bias", at::ones({8})},
+                           {"blocks.0.attn1.to_q.alpha", at::scalar_tensor(8, at::kLong)}};
+  LoraWeights weights = with({lora(tensors, 0.25)});
+  EXPECT_TRUE(at::equal(load(weights, "blocks.0.attn1.to_q.weight"), at::full({8, 8}, 3.0f)));
+  EXPECT_TRUE(at::equal(load(weights, "blocks.0.attn1.to_q.bias"), at::full({8}, 1.5f)));
+}
+
+TEST_F(LoraFiles, AConvolution) {
+  const Tensors tensors = {{"lora_unet_patch_embedding.lora_down.weight", at::ones({2, 4, 1, 2, 2})},
+                           {"lora_unet_patch_embedding.lora_up.weight", at::ones({8, 2, 1, 1, 1})}};
+  LoraWeights weights = with({lora(tensors)});
+  EXPECT_TRUE(at::equal(load(weights, "patch_embedding.weight"), at::full({8, 4, 1, 2, 2}, 3.0f)));
+}
+
+TEST_F(LoraFiles, TheSumIsRoundedOnce) {
+  // 1 + 2^-8 + 2^-8 is a bfloat16, 1 + 2^-8 is none.
+  const Tensors tensors = {{"blocks.0.attn1.to_q.diff_b", at::full({8}, 0x1p-8f)}};
+  const Lora half = lora(tensors);
+  LoraWeights weights = with({half, half});
+  EXPECT_TRUE(at::equal(load(weights, "blocks.0.attn1.to_q.bias", at::kBFloat16),
+                        at::full({8}, 1 + 0x1p-7f, at::kBFloat16)));
+}
+
+TEST_F(LoraFiles, EachExpertGetsItsStrengthAndItsKeys) {
+  const std::string bias = "blocks.0.attn1.to_q.bias";
+  const Lora both = lora({{"transformer.blocks.0.attn1.to_q.diff_b", at::ones({8})}}, 1, 3);
+  LoraWeights high = with({both}), low = with({both}, "transformer_2");
+  EXPECT_EQ(load(high, bias)[0].item<float>(), 2);
+  EXPECT_EQ(load(low, bias)[0].item<float>(), 4);
+
+  const Lora apart = lora({{"transformer.blocks.0.attn1.to_q.diff_b", at::ones({8})},
+                           {"transformer_2.blocks.0.attn1.to_q.diff_b", at::full({8}, 9.0f)}});
+  LoraWeights first = with({apart}), second = with({apart}, "transformer_2");
+  EXPECT_EQ(load(first, bias)[0].item<float>(), 2);
+  EXPECT_EQ(load(second, bias)[0].item<float>(), 10);
+
+  // What an expert does not get is not even looked at.
+  const Lora neither = lora({{"transformer.nonsense", at::ones({8})}}, 0, 0);
+  LoraWeights unchanged = with({neither});
+  EXPECT_EQ(load(unchanged, bias)[0].item<float>(), 1);
+}
+
+TEST_F(LoraFiles, KeysThatMatchNothingAreListed) {
+  EXPECT_THAT(refusal({{"diffusion_model.blocks.0.self_attn.q.lora_mid.weight", at::ones({1})}}),
+              HasSubstr("stand for no weight of transformer: "
+                        "diffusion_model.blocks.0.self_attn.q.lora_mid.weight"));
+  EXPECT_THAT(refusal({{"a.diff", at::ones({1})},
+                       {"b.diff", at::ones({1})},
+                       {"blocks.1.norm3.diff", at::ones({8})},
+                       {"d.diff", at::ones({1})},
+                       {"e.diff", at::ones({1})}}),
+              HasSubstr(": a.diff, b.diff, blocks.1.norm3.diff and 2 more"));
+  // A number that only begins like one of the model's, and kohya's underscores taken apart in the wrong
+  // place.
+  EXPECT_THAT(refusal({{"lora_unet_blocks_1_ffn_0.diff", at::ones({12, 8})}}), HasSubstr("blocks_1_ffn_0"));
+  EXPECT_THAT(refusal({{"blocks.0.self_attn_q.diff", at::ones({8, 8})}}), HasSubstr("self_attn_q"));
+  // Names of the original modules without parameters are none of Diffusers' either.
+  EXPECT_THAT(refusal({{"blocks.0.attn1.norm_q.diff_b", at::ones({8})}}), HasSubstr("stand for no weight"));
+  EXPECT_THAT(refusal({}), HasSubstr("holds no tensors"));
+}
+
+TEST_F(LoraFiles, TextEncoderKeys) {
+  EXPECT_THAT(refusal({{"lora_te_encoder_block_0_q.lora_up.weight", at::ones({1})}}),
+              AllOf(HasSubstr("text encoder"), HasSubstr("lora_te_encoder_block_0_q.lora_up.weight")));
+  EXPECT_THAT(refusal({{"text_encoder.encoder.lora_A.weight", at::ones({1})}}), HasSubstr("text encoder"));
+}
+
+TEST_F(LoraFiles, HalvesAndDuplicates) {
+  EXPECT_THAT(refusal({{"blocks.0.attn1.to_q.lora_A.weight", at::ones({1, 8})}}),
+              AllOf(HasSubstr("only one of the two matrices"), HasSubstr("to_q.lora_A.weight")));
+  EXPECT_THAT(refusal({{"blocks.0.attn1.to_q.alpha", at::ones({1})}}), HasSubstr("to_q.alpha"));
+  EXPECT_THAT(refusal({{"blocks.0.attn1.to_q.diff_b", at::ones({8})},
+                       {"diffusion_model.blocks.0.self_attn.q.diff_b", at::ones({8})}}),
+              HasSubstr("second tensor"));
+}
+
+TEST_F(LoraFiles, WrongShapesAndNumbers) {
+  const auto product = [](const at::Tensor &down, const at::Tensor &up) {
+    return Tensors{{"blocks.0.attn1.to_q.lora_A.weight", down}, {"blocks.0.attn1.to_q.lora_B.weight", up}};
+  };
+  EXPECT_EQ(refusal(product(at::ones({2, 8}), at::ones({8, 2}))), "accepted");
+  EXPECT_THAT(refusal(product(at::ones({2, 7}), at::ones({8, 2}))),
+              AllOf(HasSubstr("wrong shapes"), HasSubstr("to_q.lora_A.weight [2, 7] for"),
+                    HasSubstr("blocks.0.attn1.to_q.weight [8, 8]")));
+  EXPECT_THAT(refusal(product(at::ones({2, 8}), at::ones({8, 3}))), HasSubstr("wrong shapes"));
+  EXPECT_THAT(refusal(product(at::ones({0, 8}), at::ones({8, 0}))), HasSubstr("wrong shapes"));
+  EXPECT_THAT(refusal(product(at::ones({8}), at::ones({8}))), HasSubstr("wrong shapes"));
+  EXPECT_THAT(refusal(product(at::scalar_tensor(1), at::scalar_tensor(1))), HasSubstr("wrong shapes"));
+  EXPECT_THAT(refusal({{"blocks.0.norm3.diff", at::ones({1, 8})}}), HasSubstr("wrong shapes"));
+  Tensors endless = product(at::ones({2, 8}), at::ones({8, 2}));
+  endless["blocks.0.attn1.to_q.alpha"] = at::scalar_tensor(INFINITY);
+  EXPECT_THAT(refusal(endless), HasSubstr("alpha that is not a number"));
+  endless["blocks.0.attn1.to_q.alpha"] = at::ones({2});
+  EXPECT_THAT(refusal(endless), HasSubstr("alpha that is not a number"));
+  EXPECT_THAT(refusal({{"blocks.0.norm3.diff", at::ones({8}).to(at::kByte)}}), HasSubstr("dtype U8"));
+  write_safetensors(path_, product(at::ones({2, 8}), at::ones({8, 2})), {{"lora_adapter_metadata", "{"}});
+  EXPECT_THROW(with({{path_, 1, 1}}), Error);
+  EXPECT_THROW((Lora{path_, NAN, 1}), Error);
+  EXPECT_THROW((Lora{directory_.path() / "lora.pt", 1, 1}), Error);
+}
+
+TEST_F(LoraFiles, TheTwoSpellingsOfATransformersNames) {
+  for (const auto &[diffusers, original] :
+       {std::pair{"blocks.12.attn2.to_out.0.weight", "blocks.12.cross_attn.o.weight"},
+        {"blocks.0.attn1.norm_q.weight", "blocks.0.self_attn.norm_q.weight"},
+        {"blocks.7.norm2.bias", "blocks.7.norm3.bias"},
+        {"blocks.3.scale_shift_table", "blocks.3.modulation"},
+        {"scale_shift_table", "head.modulation"},
+        {"condition_embedder.time_proj.bias", "time_projection.1.bias"},
+        {"patch_embedding.weight", "patch_embedding.weight"}}) {
+    EXPECT_EQ(stored_name(Naming::kOriginalTransformer, diffusers), original);
+    EXPECT_EQ(diffusers_name(Naming::kOriginalTransformer, original), diffusers);
+  }
+  for (const char *same : {"proj_outer.weight", "blocks.x.norm2.weight"})
+    EXPECT_EQ(stored_name(Naming::kOriginalTransformer, same), same);
+}
+
+class LoraModel : public LoraFiles {
+ protected:
+  at::Tensor frame(std::vector<WanLora> loras) const {
+    WanGenerateOptions options = tiny_options();
+    options.num_frames = 1;
+    options.steps = 2;
+    return generate_clip(load_model(tiny_model(), "cpu", WAN_DTYPE_AUTO, std::move(loras)), options);
+  }
+  Failure failure(const WanLora &lora) const {
+    try {
+      load_model(tiny_model(), "cpu", WAN_DTYPE_AUTO, {lora});
+    } catch (const Failure &failure) {
+      return failure;
+    }
+    return {WAN_OK, ""};
+  }
+};
+
+TEST_F(LoraModel, ChangesTheVideoOfEitherExpertAndLeavesItAtStrengthZero) {
+  write_safetensors(path_, {{"diffusion_model.head.head.diff_b", at::ones({64})}});
+  const std::string path = path_.string();
+  const at::Tensor plain = frame({});
+  EXPECT_TRUE(at::equal(frame({{path.c_str(), 0, 0}}), plain));
+  const at::Tensor high = frame({{path.c_str(), 1, 0}}), low = frame({{path.c_str(), 0, 1}});
+  EXPECT_FALSE(at::equal(high, plain));
+  EXPECT_FALSE(at::equal(low, plain));
+  EXPECT_FALSE(at::equal(low, high));
+}
+
+TEST_F(LoraModel, ErrorsOfTheInterface) {
+  const std::string path = path_.string();
+  EXPECT_EQ(failure({path.c_str(), 1, 1}).status, WAN_NOT_FOUND);
+  EXPECT_THAT(failure({path.c_str(), 1, 1}).message, HasSubstr(path));
+  std::ofstream(path_) << "pickled, perhaps";
+  EXPECT_EQ(failure({path.c_str(), 1, 1}).status, WAN_INVALID);
+  write_safetensors(path_, {{"blocks.6.norm3.diff", at::ones({256})}});
+  const Failure unmatched = failure({path.c_str(), 0, 1});
+  EXPECT_EQ(unmatched.status, WAN_INVALID);
+  EXPECT_THAT(unmatched.message, AllOf(HasSubstr(path), HasSubstr("transformer_2: blocks.6.norm3.diff")));
+}
+
+}  // namespace
+}  // namespace wan::test
