@@ -43,6 +43,9 @@ class Ones : public WeightSource {
   at::Tensor load(const std::string &, at::IntArrayRef shape, at::ScalarType dtype) override {
     return at::ones(shape, at::dtype(dtype));
   }
+  std::optional<ScaledFp8> load_fp8(const std::string &, at::IntArrayRef shape) override {
+    return ScaledFp8{at::ones(shape).to(at::kFloat8_e4m3fn), at::ones({1, 1})};
+  }
 };
 
 class LoraFiles : public testing::Test {
@@ -117,6 +120,12 @@ TEST_F(LoraFiles, TheSumIsRoundedOnce) {
   LoraWeights weights = with({half, half});
   EXPECT_TRUE(at::equal(load(weights, "blocks.0.attn1.to_q.bias", at::kBFloat16),
                         at::full({8}, 1 + 0x1p-7f, at::kBFloat16)));
+}
+
+TEST_F(LoraFiles, AStoredFp8MatrixIsThereOnlyWhereNothingChangesIt) {
+  LoraWeights weights = with({lora({{"proj_out.diff", at::ones({16, 8})}})});
+  EXPECT_FALSE(weights.load_fp8("proj_out.weight", {16, 8}));
+  EXPECT_TRUE(weights.load_fp8("blocks.0.attn1.to_q.weight", {8, 8}));
 }
 
 TEST_F(LoraFiles, EachExpertGetsItsStrengthAndItsKeys) {
