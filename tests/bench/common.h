@@ -43,6 +43,7 @@ void print(const Report &report, bool as_json);
 void generate(int argc, char **argv);
 void decode(int argc, char **argv);
 void transformer(int argc, char **argv);
+void text(int argc, char **argv);
 void load(int argc, char **argv);
 
 }  // namespace wan::bench

@@ -14,10 +14,11 @@ void run(int argc, char **argv) {
       {"generate", wan::bench::generate},
       {"transformer", wan::bench::transformer},
       {"decode", wan::bench::decode},
-      {"load", wan::bench::load}};
+      {"load", wan::bench::load},
+      {"text", wan::bench::text}};
   const auto found = argc > 1 ? subcommands.find(argv[1]) : subcommands.end();
   if (found == subcommands.end())
-    throw wan::invalid("usage: wan-bench generate|transformer|decode|load [options]");
+    throw wan::invalid("usage: wan-bench generate|transformer|text|decode|load [options]");
   found->second(argc - 1, argv + 1);
 }
 

@@ -24,7 +24,7 @@ struct HeadRows {
 };
 
 /// Values in e4m3, transposed: [batch, heads, head_dim, columns]. A column is a key, in the order that
-/// launch_quantize_values() gives them; there are so many that they are a multiple of 16.
+/// launch_quantize_values() gives them.
 struct QuantizedValues {
   const void *data;
   const float *scale;  // [batch, heads, head_dim]

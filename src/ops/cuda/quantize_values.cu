@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kThreads)
 cudaError_t launch_quantize_values(const ValueRows &rows, int batch, int heads, int64_t columns, void *out,
                                    float *scale, cudaStream_t stream) {
   const int channels = batch * heads * kHeadDim;
-  const dim3 grid(static_cast<unsigned>((rows.tokens + kTileKeys - 1) / kTileKeys),
+  const dim3 grid(static_cast<unsigned>((columns + kTileKeys - 1) / kTileKeys),
                   static_cast<unsigned>(heads), static_cast<unsigned>(batch));
   const cudaError_t cleared =
       cudaMemsetAsync(scale, 0, static_cast<size_t>(channels) * sizeof(float), stream);

@@ -15,8 +15,13 @@ struct ValueRows {
   int64_t token_stride, batch_stride;
 };
 
-/// out: [batch, heads, 128, columns] e4m3; columns: tokens rounded up to a multiple of 16, the last ones
-/// zero. scale: [batch, heads, 128], of each channel.
+/// So many that every row begins with a line of the cache.
+constexpr int64_t value_columns(int64_t tokens) {
+  return (tokens + 127) / 128 * 128;
+}
+
+/// out: [batch, heads, 128, columns] e4m3; columns: value_columns(), the last ones zero. scale: [batch, heads, 128],
+/// of each channel.
 cudaError_t launch_quantize_values(const ValueRows &rows, int batch, int heads, int64_t columns, void *out,
                                    float *scale, cudaStream_t stream);
 

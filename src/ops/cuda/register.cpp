@@ -174,7 +174,7 @@ at::Tensor fp8_attention_sm90_cuda(const at::Tensor &q, const at::Tensor &k, con
   check(k, at::kFloat8_e4m3fn, v.sizes());
   check(v, at::kBFloat16, v.sizes());
   const int64_t batch = v.size(0), tokens = v.size(1), heads = v.size(2), head_dim = v.size(3);
-  const int64_t columns = (tokens + 15) / 16 * 16;
+  const int64_t columns = value_columns(tokens);
   const c10::cuda::CUDAGuard guard(q.device());
   const auto stream = c10::cuda::getCurrentCUDAStream();
   at::Tensor out = at::empty(q.sizes(), v.options());
