@@ -1,4 +1,5 @@
 // wan-bench generate: one clip from prompt to frames, the seconds of each stage.
+#include <ATen/Context.h>
 #include <c10/core/InferenceMode.h>
 
 #include <array>
@@ -88,6 +89,8 @@ Report run(const Options &options) {
   const Size size = parse_size(options.size ? options.size : "832x480");
   const at::Device device = parse_device(options.device ? options.device : "auto");
   const at::ScalarType dtype = parse_dtype(options.dtype ? options.dtype : "bf16");
+  // So that the checksums of two processes can be compared. After parse_device(): it asks for CUDA.
+  at::manual_seed(0);
   const Clock::time_point start = Clock::now();
   const CheckpointConfig config =
       options.model ? CheckpointConfig::read(options.model) : a14b_config(options.layers);
