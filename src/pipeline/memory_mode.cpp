@@ -60,14 +60,14 @@ uint64_t WeightBytes::on_gpu(WanMemoryMode mode) const {
   }
 }
 
-uint64_t denoise_bytes(const TransformerConfig &config, int64_t frames, int64_t height, int64_t width,
-                       bool cached) {
+uint64_t denoise_bytes(const TransformerConfig &config, at::ScalarType dtype, int64_t frames, int64_t height,
+                       int64_t width, bool cached) {
   const uint64_t tokens = static_cast<uint64_t>(frames * (height / config.patch_height)) *
                           static_cast<uint64_t>(width / config.patch_width);
-  // The residual stream and what a block makes of it: about ten tensors of float32, and the feed-forward's
-  // inside. A cache holds three tensors more, of each of two predictions.
+  // The residual stream and what a block makes of it: about ten tensors, and the feed-forward's inside. A
+  // cache holds three tensors more, of each of two predictions.
   const int64_t values = (cached ? 16 : 10) * config.inner_dim() + 2 * config.ffn_dim;
-  return tokens * static_cast<uint64_t>(values) * 4;
+  return tokens * static_cast<uint64_t>(values) * c10::elementSize(dtype);
 }
 
 WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const WeightBytes &weights, uint64_t room,
@@ -88,7 +88,7 @@ WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const CheckpointConfig &c
   if (device.is_cpu()) return WAN_MEMORY_RESIDENT;
   const VaeConfig &vae = config.vae;
   const uint64_t room =
-      denoise_bytes(config.transformer, (81 - 1) / vae.temporal_scale() + 1, 720 / vae.spatial_scale(),
+      denoise_bytes(config.transformer, dtype, (81 - 1) / vae.temporal_scale() + 1, 720 / vae.spatial_scale(),
                     1280 / vae.spatial_scale(), /*cached=*/false);
   return choose_memory_mode(wanted, WeightBytes::of(config, dtype, quantization), room, free_memory(device),
                             free_memory(at::kCPU));

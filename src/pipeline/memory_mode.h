@@ -30,9 +30,9 @@ struct WeightBytes {
 constexpr size_t kStreamSlots = 2;
 
 /// A rough upper bound of what denoising latents of this size takes beside the weights, without or with a
-/// cache of steps.
-uint64_t denoise_bytes(const TransformerConfig &config, int64_t frames, int64_t height, int64_t width,
-                       bool cached);
+/// cache of steps. dtype: of the activations.
+uint64_t denoise_bytes(const TransformerConfig &config, at::ScalarType dtype, int64_t frames, int64_t height,
+                       int64_t width, bool cached);
 
 /// The mode for what is asked for. AUTO: the first that fits the free bytes, with room to denoise 81 frames
 /// of 1280x720 and for the text encoder; RESIDENT where none does, which needs no host memory.

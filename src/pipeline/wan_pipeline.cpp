@@ -231,8 +231,11 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
 
   const auto [frames, height, width] = latent_size(options);
   transformer_->check_size(frames, height, width);
+  // The reference operations, which the CPU has, compute in float32.
+  const at::ScalarType activations = device_.is_cpu() ? at::kFloat : dtype_;
   const bool cached = options.cache != WAN_CACHE_NONE;
-  require_memory(options, denoise_bytes(config_.transformer, frames, height, width, cached), device_);
+  require_memory(options, denoise_bytes(config_.transformer, activations, frames, height, width, cached),
+                 device_);
   if (!needs_tiles(height, width)) return;
   require_memory(options, tiled_decode_bytes(*vae_, height, width), device_);
   // Decoded in tiles, the whole clip waits in host memory, in float32.

@@ -6,6 +6,8 @@
 #include <c10/core/StreamGuard.h>
 
 #include <algorithm>
+#include <atomic>
+#include <future>
 
 #include "device.h"
 #include "transformer/wan_transformer_3d.h"
@@ -17,6 +19,8 @@ namespace {
 constexpr int64_t kAlignment = 256;  // bytes; what LibTorch's allocator and its kernels count on
 /// LibTorch rounds page-locked memory up to a power of two, which would waste half as much again on a block.
 constexpr int64_t kPieceBytes = int64_t{64} << 20;
+/// Page-locking takes several times as long as reading the weights.
+constexpr size_t kLockingThreads = 4;
 /// Host memory that stays free for all else.
 constexpr uint64_t kHostReserve = uint64_t{2} << 30;
 
@@ -91,11 +95,20 @@ std::vector<at::Tensor> BlockSlots::host_arena(int64_t bytes) const {
                                         ": choose memory=resident or a smaller model");
   };
   if (needed > free) throw too_little("");
-  std::vector<at::Tensor> pieces;
+  std::vector<at::Tensor> pieces(static_cast<size_t>((bytes + kPieceBytes - 1) / kPieceBytes));
+  std::atomic<size_t> next = 0;
+  const auto allocate = [&] {
+    for (size_t i; (i = next++) < pieces.size();) {
+      const auto begin = static_cast<int64_t>(i) * kPieceBytes;
+      pieces[i] = at::empty({std::min(kPieceBytes, bytes - begin)},
+                            at::dtype(at::kByte).pinned_memory(!device_.is_cpu()));
+    }
+  };
+  std::vector<std::future<void>> threads;
+  for (size_t i = 0; i < kLockingThreads; ++i) threads.push_back(std::async(std::launch::async, allocate));
+  for (std::future<void> &thread : threads) thread.wait();
   try {
-    for (int64_t done = 0; done < bytes; done += kPieceBytes)
-      pieces.push_back(at::empty({std::min(kPieceBytes, bytes - done)},
-                                 at::dtype(at::kByte).pinned_memory(!device_.is_cpu())));
+    for (std::future<void> &thread : threads) thread.get();
   } catch (const c10::Error &) {
     throw too_little(", of which the system does not let so many be page-locked");
   }

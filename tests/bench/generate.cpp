@@ -1,4 +1,5 @@
 // wan-bench generate: one clip from prompt to frames, the seconds of each stage.
+#include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/InferenceMode.h>
 
@@ -160,6 +161,8 @@ Report run(const Options &options) {
   const c10::InferenceMode inference;
   const at::Device device = parse_device(options.device ? options.device : "auto");
   const at::ScalarType dtype = parse_dtype(options.dtype ? options.dtype : "bf16");
+  // So that the checksums of two processes can be compared. After parse_device(): it asks for CUDA.
+  at::manual_seed(0);
   const Clock::time_point start = Clock::now();
   const CheckpointConfig config =
       options.model ? CheckpointConfig::read(options.model) : a14b_config(options.layers);

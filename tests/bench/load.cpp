@@ -158,6 +158,7 @@ Report run(const Options &options) {
   const TransformerConfig config = a14b_config(options.layers).transformer;
   if (options.make) write_expert(directory, config);
 
+  const double bus = bus_rate(device);  // first: it creates the GPU's context, too
   Report read = Report::array(), loads = Report::array();
   const std::vector<SafetensorsFile> files = open_safetensors(directory, kStem);
   for (const size_t threads : {1, 4, 8, 16})
@@ -168,13 +169,10 @@ Report run(const Options &options) {
     const double seconds = load_seconds(directory, config, mode, device);
     loads.push_back({{"seconds", seconds}, {"gb_per_s", gigabytes / seconds}});
   }
-  return {{"what", "load"},
-          {"device", device.str()},
-          {"memory", options.memory ? options.memory : "resident"},
-          {"gb", gigabytes},
-          {"bus_gb_per_s", bus_rate(device)},
-          {"read", read},
-          {"load", loads}};
+  return {
+      {"what", "load"},  {"device", device.str()}, {"memory", options.memory ? options.memory : "resident"},
+      {"gb", gigabytes}, {"bus_gb_per_s", bus},    {"read", read},
+      {"load", loads}};
 }
 
 }  // namespace
