@@ -213,10 +213,11 @@ void install_properties(GObjectClass *klass) {
   install(PROP_DTYPE,
           g_param_spec_enum("dtype", "Data type", "Number format of the weights and of the computation",
                             dtype_type(), defaults.dtype, kReady));
-  install(PROP_MEMORY,
-          g_param_spec_enum("memory", "Memory",
-                            "Where the experts' weights are while a clip is made; on the CPU always there",
-                            memory_mode_type(), defaults.memory, kReady));
+  install(
+      PROP_MEMORY,
+      g_param_spec_enum("memory", "Memory",
+                        "Where the experts' weights are while a clip is made; a model on the CPU is resident",
+                        memory_mode_type(), defaults.memory, kReady));
   install(PROP_NUM_CLIPS,
           g_param_spec_int("num-clips", "Number of clips",
                            "Clips to make before the stream ends, if none is queued then (-1: endless)", -1,
