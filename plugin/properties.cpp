@@ -304,10 +304,11 @@ void install_properties(GObjectClass *klass) {
           g_param_spec_enum("quantization", "Quantization",
                             "Number format of the matrices that the experts multiply; on a GPU only",
                             quantization_type(), defaults.quantization, kReady));
-  install(PROP_MEMORY,
-          g_param_spec_enum("memory", "Memory",
-                            "Where the experts' weights are while a clip is made; on the CPU always there",
-                            memory_mode_type(), defaults.memory, kReady));
+  install(
+      PROP_MEMORY,
+      g_param_spec_enum("memory", "Memory",
+                        "Where the experts' weights are while a clip is made; a model on the CPU is resident",
+                        memory_mode_type(), defaults.memory, kReady));
   install(
       PROP_LORAS,
       gst_param_spec_array(

@@ -72,8 +72,13 @@ BlockSlots::BlockSlots(at::Device device, size_t count) : device_(device), copy_
 }
 
 BlockSlots::~BlockSlots() {
-  // Else LibTorch would keep the blocks' host memory for its next allocation.
-  if (!device_.is_cpu()) at::getHostAllocator(device_.type())->empty_cache();
+  if (device_.is_cpu()) return;
+  try {
+    // Else LibTorch would keep the blocks' host memory for its next allocation.
+    at::getHostAllocator(device_.type())->empty_cache();
+  } catch (const c10::Error &) {
+    // The device has failed, which a generation has reported.
+  }
 }
 
 c10::Stream BlockSlots::compute_stream() const {
@@ -194,8 +199,13 @@ void BlockSlots::release(PackedBlock &block, PackedBlock *next) {
 }
 
 void BlockSlots::forget(const PackedBlock &block) {
-  if (!device_.is_cpu()) c10::impl::VirtualGuardImpl(device_.type()).synchronizeStream(copy_stream_);
   if (Slot *slot = find(block)) slot->block = nullptr;
+  if (device_.is_cpu()) return;
+  try {
+    c10::impl::VirtualGuardImpl(device_.type()).synchronizeStream(copy_stream_);
+  } catch (const c10::Error &) {
+    // The device has failed, which a generation has reported; it copies no more.
+  }
 }
 
 BlockStore::~BlockStore() {

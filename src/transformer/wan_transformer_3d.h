@@ -132,7 +132,7 @@ class WanTransformer3DModel {
   /// latents: [B, in_channels, T, H, W]; timestep in [0, 1000]; rotary: tables for (T, H / patch, W / patch).
   /// Returns the predicted velocity, [B, out_channels, T, H, W] in the weights' dtype. With a cache, blocks
   /// may be left out.
-  at::Tensor operator()(const at::Tensor &latents, double timestep, const TextContext &text,
+  at::Tensor operator()(const at::Tensor &latents, double timestep, TextContext &text,
                         const RotaryEmbedding &rotary, const RunContext &context,
                         StepCache *cache = nullptr) const;
   /// Says whose forward follows the next one of this model, so that its first blocks come in time. Where it

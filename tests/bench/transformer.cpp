@@ -103,7 +103,7 @@ struct Denoiser {
         text(transformer.encode_text(at::randn({1, 512, config.text_dim}).to(device))),
         rotary(transformer.rotary(latents.size(2), latents.size(3), latents.size(4))) {}
 
-  double forward() const {
+  double forward() {
     synchronize(latents.device());
     const Clock::time_point start = Clock::now();
     transformer(latents, /*timestep=*/900, text, rotary, RunContext({}));
@@ -121,7 +121,7 @@ struct Denoiser {
   const std::unique_ptr<WeightSource> weights;
   const WanTransformer3DModel transformer;
   const at::Tensor latents;
-  const WanTransformer3DModel::TextContext text;
+  WanTransformer3DModel::TextContext text;
   const RotaryEmbedding rotary;
 };
 
@@ -129,7 +129,7 @@ Report run(const Options &options) {
   const c10::InferenceMode inference;
   if (options.repeat < 1) throw invalid("--repeat must be above 0");
   const at::Device device = parse_device(options.device ? options.device : "auto");
-  const Denoiser denoiser(options, device);
+  Denoiser denoiser(options, device);
   const double first = denoiser.forward();
   std::vector<double> seconds;
   for (int i = 0; i < options.repeat; ++i) seconds.push_back(denoiser.forward());

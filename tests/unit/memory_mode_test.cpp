@@ -231,7 +231,7 @@ TEST(MemoryModes, TheWeightsAreCountedWithoutReadingThem) {
   EXPECT_GT(bytes.text_encoder, 0u);
 }
 
-Model load_in_mode(WanMemoryMode mode) {
+Model load_in_mode(WanMemoryMode mode, const WanCallbacks &callbacks = {}) {
   const std::string directory = tiny_model(), device = test_device_name();
   WanLoadOptions options{};
   options.model_dir = directory.c_str();
@@ -239,7 +239,6 @@ Model load_in_mode(WanMemoryMode mode) {
   options.memory = mode;
   WanModel *model = nullptr;
   WanError error;
-  const WanCallbacks callbacks{};
   const WanStatus status = api().load(&options, &callbacks, &model, &error);
   if (status != WAN_OK) throw Failure{status, error.message};
   return {model, api().model_free};
@@ -273,6 +272,40 @@ TEST(MemoryModes, AllGiveTheSameVideos) {
     }
     EXPECT_TRUE(at::equal(video, first)) << mode;
     EXPECT_TRUE(at::equal(next, second)) << mode;
+  }
+}
+
+TEST(MemoryModes, ACancelLeavesEverythingUsable) {
+  at::Tensor expected;
+  for (const WanMemoryMode mode : {WAN_MEMORY_RESIDENT, WAN_MEMORY_ONE_EXPERT, WAN_MEMORY_STREAM}) {
+    int left = 0;
+    WanCallbacks callbacks{};
+    callbacks.user = &left;
+    callbacks.cancelled = [](void *user) { return --*static_cast<int *>(user) == 0; };
+    for (const int asked : {1, 50, 150}) {
+      left = asked;
+      try {
+        load_in_mode(mode, callbacks);
+        ADD_FAILURE() << "loaded";
+      } catch (const Failure &failure) {
+        EXPECT_EQ(failure.status, WAN_CANCELLED) << failure.message;
+      }
+    }
+    const Model model = load_in_mode(mode);
+    for (const int asked : {3, 8, 11, 25, 30}) {
+      left = asked;
+      Listener listener;
+      listener.cancelled = [&] { return --left == 0; };
+      try {
+        generate_clip(model, small_clip(), listener);
+        ADD_FAILURE() << "made";
+      } catch (const Failure &failure) {
+        EXPECT_EQ(failure.status, WAN_CANCELLED) << failure.message;
+      }
+    }
+    const at::Tensor video = generate_clip(model, small_clip());
+    if (!expected.defined()) expected = video;
+    EXPECT_TRUE(at::equal(video, expected)) << mode;
   }
 }
 
