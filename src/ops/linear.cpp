@@ -43,6 +43,9 @@ Activations quantize_rows(const Product &x, bool applies_gelu) {
 }
 
 QuantizedWeight quantize_weight(const at::Tensor &weight) {
+  if (weight.is_meta())
+    return {at::empty_like(weight, at::kFloat8_e4m3fn),
+            at::empty({weight.size(0)}, weight.options().dtype(at::kFloat))};
   auto [values, scale] = quantize(weight);
   return {values, scale.squeeze(-1)};
 }

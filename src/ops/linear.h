@@ -35,6 +35,7 @@ Activations quantize_rows(const Product &x, bool applies_gelu = false);
 struct QuantizedWeight {
   at::Tensor weight, scale;
 };
+/// Without values where the weight has none (device Meta).
 QuantizedWeight quantize_weight(const at::Tensor &weight);
 
 /// x W^T for activations and a weight in e4m3, rounded to bfloat16. scale: [out]. For GPUs that have FP8.

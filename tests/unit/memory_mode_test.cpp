@@ -30,7 +30,9 @@ std::vector<at::Tensor> tensors_of(const WanTransformerBlock &block) {
 /// The embedded model's first expert, block by block.
 class Blocks : public testing::Test {
  protected:
-  WanTransformerBlock block(int64_t i) { return {tiny_config().transformer, weights_ / "blocks" / i}; }
+  WanTransformerBlock block(int64_t i) {
+    return {tiny_config().transformer, weights_ / "blocks" / i, WAN_QUANTIZATION_NONE};
+  }
   std::shared_ptr<BlockSlots> slots(size_t count) const {
     return std::make_shared<BlockSlots>(test_device(), count);
   }
@@ -48,8 +50,8 @@ class Blocks : public testing::Test {
 
   const c10::InferenceMode inference_;
   const int64_t count_ = tiny_config().transformer.num_layers;
-  CheckpointWeights source_{tiny_config().directory / "transformer", "diffusion_pytorch_model", test_device(),
-                            [](uint64_t) {}};
+  CheckpointWeights source_{
+      {tiny_config().directory / "transformer", "diffusion_pytorch_model"}, test_device(), [](uint64_t) {}};
   const Weights weights_{source_, at::kFloat, WanTransformer3DModel::kKeepInFp32};
 };
 
@@ -108,7 +110,8 @@ TEST_F(Blocks, OnlyAsManyAreOnTheDeviceAsThereAreSlots) {
   for (size_t i = 0; i < store.size(); ++i) {
     const uint64_t one = [&] {
       uint64_t bytes = 0;
-      for (const at::Tensor &tensor : tensors_of(store.use(i))) bytes += tensor.nbytes();
+      for (const at::Tensor &tensor : tensors_of(store.use(i)))
+        if (tensor.defined()) bytes += tensor.nbytes();
       return bytes;
     }();
     EXPECT_LE(store.bytes(), 2 * one);
@@ -123,10 +126,11 @@ struct Experts {
 
   static std::unique_ptr<WanTransformer3DModel> load(const std::string &component,
                                                      const std::shared_ptr<BlockSlots> &slots) {
-    CheckpointWeights source(tiny_config().directory / component, "diffusion_pytorch_model", test_device(),
+    CheckpointWeights source({tiny_config().directory / component, "diffusion_pytorch_model"}, test_device(),
                              [](uint64_t) {});
     return std::make_unique<WanTransformer3DModel>(
-        tiny_config().transformer, Weights(source, at::kFloat, WanTransformer3DModel::kKeepInFp32), slots);
+        tiny_config().transformer, Weights(source, at::kFloat, WanTransformer3DModel::kKeepInFp32),
+        WAN_QUANTIZATION_NONE, slots);
   }
 
   std::unique_ptr<WanTransformer3DModel> high, low;
@@ -229,6 +233,16 @@ TEST(MemoryModes, TheWeightsAreCountedWithoutReadingThem) {
   EXPECT_EQ(bytes.expert, blocks / 2);
   EXPECT_EQ(bytes.block * static_cast<uint64_t>(tiny_config().transformer.num_layers), bytes.expert);
   EXPECT_GT(bytes.text_encoder, 0u);
+}
+
+TEST(MemoryModes, Fp8TakesHalfOfTheMatrices) {
+  const auto of = [](WanQuantization quantization) {
+    return WeightBytes::of(tiny_config(), at::kBFloat16, quantization);
+  };
+  const WeightBytes whole = of(WAN_QUANTIZATION_NONE), fp8 = of(WAN_QUANTIZATION_FP8);
+  EXPECT_LT(fp8.blocks, whole.blocks * 6 / 10);
+  EXPECT_GT(fp8.blocks, whole.blocks / 2);
+  EXPECT_EQ(fp8.other, whole.other);
 }
 
 Model load_in_mode(WanMemoryMode mode, const WanCallbacks &callbacks = {}) {
@@ -397,7 +411,7 @@ TEST(Reading, AheadGivesTheSameTensorsInAnyOrder) {
       EXPECT_TRUE(at::equal(ahead.load(request.name, request.shape, request.dtype),
                             plain.load(request.name, request.shape, request.dtype)))
           << request.name;
-    ahead.check_all_loaded();
+    ahead.check_all_loaded({});
   }
 }
 
@@ -407,7 +421,7 @@ TEST(Reading, AheadStopsWhereTheFileHasBecomeShorter) {
   const TemporaryDirectory directory;
   const fs::path path = directory.path() / "diffusion_pytorch_model.safetensors";
   fs::copy(fs::path(tiny_model()) / "transformer/diffusion_pytorch_model.safetensors", path);
-  CheckpointWeights weights(directory.path(), "diffusion_pytorch_model", test_device(), [](uint64_t) {});
+  CheckpointWeights weights({directory.path(), "diffusion_pytorch_model"}, test_device(), [](uint64_t) {});
   std::vector<WeightRequest> requests;
   const SafetensorsFile file(path);
   for (const auto &[name, entry] : file.tensors()) requests.push_back({name, entry.shape, at::kFloat});
