@@ -56,11 +56,12 @@ WanPixelLayout packed_layout(WanPixelFormat format, int32_t width, int32_t heigh
 }
 
 Model load_model(const std::string &directory, const std::string &device, WanDtype dtype,
-                 const std::vector<WanLora> &loras) {
+                 const std::vector<WanLora> &loras, WanQuantization quantization) {
   WanLoadOptions options{};
   options.model_dir = directory.c_str();
   options.device = device.c_str();
   options.dtype = dtype;
+  options.quantization = quantization;
   options.loras = loras.data();
   options.num_loras = loras.size();
   const Listener quiet;

@@ -26,7 +26,8 @@ using Model = std::unique_ptr<WanModel, void (*)(WanModel *)>;
 
 /// Throws Failure.
 Model load_model(const std::string &directory, const std::string &device, WanDtype dtype = WAN_DTYPE_AUTO,
-                 const std::vector<WanLora> &loras = {});
+                 const std::vector<WanLora> &loras = {},
+                 WanQuantization quantization = WAN_QUANTIZATION_NONE);
 
 /// What a test wants to hear while a clip is made.
 struct Listener {

@@ -9,6 +9,7 @@
 
 #include "common/engine.h"
 #include "common/reference.h"
+#include "device.h"
 
 namespace wan::test {
 namespace {
@@ -45,6 +46,16 @@ TEST_F(Generation, ASeedGivesTheSameVideoAndAnotherSeedAnother) {
   EXPECT_TRUE(at::equal(first, generate_clip(model_, options)));
   options.seed = 43;
   EXPECT_FALSE(at::equal(first, generate_clip(model_, options)));
+}
+
+TEST_F(Generation, Fp8GivesNearlyTheSameVideo) {
+  if (compute_capability(parse_device(test_device_name())) < 89) GTEST_SKIP() << "needs a GPU with FP8";
+  WanGenerateOptions options = small_clip();
+  options.layout = packed_layout(WAN_PIXEL_RGB, 448, 256);  // attention in FP8 begins at 1024 tokens
+  const at::Tensor whole = generate_clip(model_, options).to(at::kFloat);
+  const Model model = load_model(tiny_model(), test_device_name(), WAN_DTYPE_AUTO, {}, WAN_QUANTIZATION_FP8);
+  const at::Tensor fp8 = generate_clip(model, options).to(at::kFloat);
+  EXPECT_LT((fp8 - whole).abs().mean().item<double>(), 0.2 * whole.std().item<double>());
 }
 
 TEST_F(Generation, TheSameVideoInTwoModelsAtATime) {
