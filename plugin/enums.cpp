@@ -48,7 +48,7 @@ GType dtype_type() {
 GType quantization_type() {
   static const GEnumValue values[] = {
       {WAN_QUANTIZATION_NONE, "As dtype says", "none"},
-      {WAN_QUANTIZATION_FP8, "FP8 (e4m3) in the experts, faster and less exact; for GPUs that have it", "fp8"},
+      {WAN_QUANTIZATION_FP8, "FP8 (e4m3): faster on GPUs that have it, and less exact", "fp8"},
       {0, nullptr, nullptr},
   };
   static const GType type = g_enum_register_static("GstWanQuantization", values);

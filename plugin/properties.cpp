@@ -302,7 +302,7 @@ void install_properties(GObjectClass *klass) {
                             dtype_type(), defaults.dtype, kReady));
   install(PROP_QUANTIZATION,
           g_param_spec_enum("quantization", "Quantization",
-                            "Number format of the matrices that the experts multiply; on a GPU only",
+                            "Number format of the matrices that the experts multiply",
                             quantization_type(), defaults.quantization, kReady));
   install(
       PROP_MEMORY,

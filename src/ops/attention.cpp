@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "device.h"
+#include "ops/linear.h"
 
 namespace wan {
 
@@ -17,9 +18,13 @@ constexpr int64_t kFewKeys = 1024;
 
 constexpr int64_t kHeadDim = 128;
 
+bool is_sm90(at::Device device) {
+  return compute_capability(device) / 10 == 9;
+}
+
 /// Whether the kernels for Hopper are worth it.
-bool is_for_sm90(at::Device device, int64_t num_keys, int64_t head_dim) {
-  return num_keys > kFewKeys && head_dim == kHeadDim && compute_capability(device) / 10 == 9;
+bool takes_shape(int64_t num_keys, int64_t head_dim) {
+  return num_keys > kFewKeys && head_dim == kHeadDim;
 }
 
 bool takes_heads(const at::Tensor &x) {
@@ -51,7 +56,8 @@ TORCH_LIBRARY_FRAGMENT(wan, library) {
 }
 
 at::Tensor attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v) {
-  if (is_for_sm90(q.device(), k.size(1), k.size(3)) && takes_heads(q) && takes_heads(k) && takes_heads(v)) {
+  if (takes_shape(k.size(1), k.size(3)) && is_sm90(q.device()) && takes_heads(q) && takes_heads(k) &&
+      takes_heads(v)) {
     static const auto operation =
         c10::Dispatcher::singleton()
             .findSchemaOrThrow("wan::attention_sm90", "")
@@ -63,11 +69,20 @@ at::Tensor attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor 
 }
 
 bool has_fp8_attention(at::Device device, int64_t num_keys, int64_t head_dim) {
-  return is_for_sm90(device, num_keys, head_dim);
+  return takes_shape(num_keys, head_dim) && (device.is_cpu() || is_sm90(device));
 }
 
 at::Tensor fp8_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
                          const at::Tensor &v_bias) {
+  if (q.is_cpu()) {
+    const at::Tensor values = v_bias.defined() ? v + v_bias.view({v.size(2), v.size(3)}) : v;
+    // A scale for each channel of each head: its tokens are a row.
+    const Activations rows = quantize_rows(values.permute({0, 2, 3, 1}).flatten(1, 2).contiguous());
+    const at::Tensor rounded = rows.values.to(at::kFloat) * rows.scale.view({v.size(0), -1, 1});
+    return attention(q.to(at::kFloat), k.to(at::kFloat),
+                     rounded.unflatten(1, {v.size(2), v.size(3)}).permute({0, 3, 1, 2}))
+        .to(v.scalar_type());
+  }
   static const auto operation =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("wan::fp8_attention_sm90", "")

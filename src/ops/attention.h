@@ -9,10 +9,11 @@ namespace wan {
 /// [B, Lq, heads, head_dim].
 at::Tensor attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v);
 
-/// Whether there is an attention in e4m3 for so many keys and such heads.
+/// Whether there is an attention in e4m3 for so many keys and such heads: on Hopper GPUs, and as its
+/// reference on the CPU.
 bool has_fp8_attention(at::Device device, int64_t num_keys, int64_t head_dim);
-/// The same with products in e4m3. q, k: e4m3, without scales; v: bfloat16, scaled and rounded inside; v_bias:
-/// [heads * head_dim] is added to v, or undefined. Returns bfloat16.
+/// The same with products in e4m3. q, k: e4m3, without scales; v: bfloat16, scaled and rounded inside;
+/// v_bias: [heads * head_dim] is added to v, or undefined. Returns v's dtype.
 at::Tensor fp8_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
                          const at::Tensor &v_bias);
 

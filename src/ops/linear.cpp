@@ -54,9 +54,15 @@ QuantizedWeight quantize_weight(const at::Tensor &weight) {
 /// which is a quarter slower. Over so many products their own error stays far below that of e4m3.
 constexpr int64_t kFewProducts = 8192;
 
-at::Tensor quantized_product(const Activations &x, const at::Tensor &weight, const at::Tensor &scale) {
+at::Tensor quantized_product(const Activations &x, const at::Tensor &weight, const at::Tensor &scale,
+                             at::ScalarType dtype) {
+  if (x.values.is_cpu()) {
+    const at::Tensor rows = x.values.flatten(0, -2).to(at::kFloat) * x.scale;
+    const at::Tensor product = at::linear(rows, weight.to(at::kFloat) * scale.unsqueeze(-1));
+    return product.to(dtype).view({x.values.size(0), x.values.size(1), weight.size(0)});
+  }
   const at::Tensor product = at::_scaled_mm(x.values.flatten(0, -2), weight.t(), x.scale, scale.unsqueeze(0),
-                                            /*bias=*/{}, /*scale_result=*/{}, at::kBFloat16,
+                                            /*bias=*/{}, /*scale_result=*/{}, dtype,
                                             /*use_fast_accum=*/weight.size(1) <= kFewProducts);
   return product.view({x.values.size(0), x.values.size(1), weight.size(0)});
 }

@@ -38,8 +38,10 @@ struct QuantizedWeight {
 /// Without values where the weight has none (device Meta).
 QuantizedWeight quantize_weight(const at::Tensor &weight);
 
-/// x W^T for activations and a weight in e4m3, rounded to bfloat16. scale: [out]. For GPUs that have FP8.
-at::Tensor quantized_product(const Activations &x, const at::Tensor &weight, const at::Tensor &scale);
+/// x W^T for activations and a weight in e4m3, rounded to dtype. scale: [out]. On a GPU dtype is bfloat16,
+/// and the GPU must have FP8.
+at::Tensor quantized_product(const Activations &x, const at::Tensor &weight, const at::Tensor &scale,
+                             at::ScalarType dtype);
 
 /// GELU(x W^T + bias), by tanh.
 at::Tensor gelu_linear(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias);

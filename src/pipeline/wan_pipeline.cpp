@@ -139,7 +139,8 @@ WanPipeline::WanPipeline(const CheckpointConfig &config, std::unique_ptr<Compone
       dtype_(dtype),
       memory_mode_(choose_memory_mode(memory, config, dtype, quantization, device)),
       frame_pool_(std::make_shared<FramePool>(device)) {
-  if (quantization == WAN_QUANTIZATION_FP8 && (dtype != at::kBFloat16 || compute_capability(device) < 89))
+  if (quantization == WAN_QUANTIZATION_FP8 && !device.is_cpu() &&
+      (dtype != at::kBFloat16 || compute_capability(device) < 89))
     throw invalid(
         "quantization=fp8 needs dtype=bfloat16 and a GPU with FP8 tensor cores (compute capability 8.9 or "
         "above)");

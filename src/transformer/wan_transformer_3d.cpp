@@ -27,7 +27,7 @@ Linear::Linear(const Weights &weights, int64_t in, int64_t out, WanQuantization 
     : Linear(weights("bias", {out}), load_weight(weights, {out, in}, quantization)) {}
 
 Product Linear::product(const Activations &x) const {
-  if (quantized()) return {quantized_product(x, weight_, scale_), bias_};
+  if (quantized()) return {quantized_product(x, weight_, scale_, bias_.scalar_type()), bias_};
   return {at::linear(x.values, weight_, bias_), {}};
 }
 

@@ -37,7 +37,8 @@ typedef struct WanError {
 
 typedef enum WanDtype { WAN_DTYPE_AUTO, WAN_DTYPE_FLOAT32, WAN_DTYPE_BFLOAT16 } WanDtype;
 
-/** Of the experts' large matrices; FP8 needs bfloat16 and a GPU with FP8 tensor cores. */
+/** Of the experts' large matrices; on a GPU, FP8 needs bfloat16 and FP8 tensor cores. On the CPU it is slower than
+ * none. */
 typedef enum WanQuantization { WAN_QUANTIZATION_NONE, WAN_QUANTIZATION_FP8 } WanQuantization;
 
 /** Where the experts' weights are while a clip is made. On the CPU all stand for RESIDENT. */

@@ -96,11 +96,6 @@ TEST(BadModel, LoadingEndsWithAProgressError) {
   EXPECT_EQ(type, GST_PROGRESS_TYPE_ERROR);
 }
 
-TEST(BadValue, Fp8OnTheCpu) {
-  expect_resource_error(error_of(kSmallSource + " device=cpu quantization=fp8" + kSmallCaps + kSink),
-                        GST_RESOURCE_ERROR_SETTINGS, "quantization=fp8");
-}
-
 TEST(BadValue, PromptThatIsNotUtf8) {
   Pipeline pipeline(kSmallSource + kSmallCaps + kSink);
   g_object_set(pipeline.find("src").get(), "prompt", "a \xff\xfe cat", nullptr);

@@ -300,11 +300,12 @@ TEST_P(Ops, QuantizeRowsOfZeros) {
   EXPECT_EQ(dequantized(out).abs().max().item<double>(), 0);
 }
 
-/// FP8 is for some GPUs only.
+/// On the CPU by reference; of the GPUs some have it.
 class Fp8 : public testing::Test {
  protected:
   void SetUp() override {
-    if (compute_capability(test_device()) < 89) GTEST_SKIP() << "needs a GPU with FP8";
+    if (test_device().is_cuda() && compute_capability(test_device()) < 89)
+      GTEST_SKIP() << "needs a GPU with FP8";
   }
   const c10::InferenceMode inference_;
 };
@@ -317,7 +318,7 @@ TEST_F(Fp8, Product) {
   const at::Tensor x = random_bfloat16({2, 33, 256}), weight = random_bfloat16({512, 256});
   const Activations rows = quantize_rows(x);
   const QuantizedWeight quantized = quantize_weight(weight);
-  const at::Tensor product = quantized_product(rows, quantized.weight, quantized.scale);
+  const at::Tensor product = quantized_product(rows, quantized.weight, quantized.scale, at::kBFloat16);
   const at::Tensor matrix = exact(quantized.weight) * exact(quantized.scale).unsqueeze(-1);
   EXPECT_LT(relative_error(product, at::matmul(dequantized(rows), matrix.t())), 5e-3);
   EXPECT_LT(relative_error(product, at::matmul(exact(x), exact(weight).t())), 5e-2);
@@ -336,7 +337,7 @@ TEST_F(Fp8, NormsQuantizeAsRowsDo) {
 /// Values whose mean is not zero show whether the sums of many keys keep their bits.
 TEST_F(Fp8, Attention) {
   if (!has_fp8_attention(test_device(), 3000, 128)) GTEST_SKIP() << "needs a Hopper GPU";
-  for (const auto &[queries, keys] : {std::pair<int64_t, int64_t>{300, 1056}, {1000, 1111}, {257, 30000}})
+  for (const auto &[queries, keys] : {std::pair<int64_t, int64_t>{300, 1056}, {1000, 1111}, {40, 30000}})
     for (const double mean : {0.0, 1.0}) {
       const at::Tensor q = random_bfloat16({2, queries, 3, 128}), k = random_bfloat16({2, keys, 3, 128});
       const at::Tensor v = random_bfloat16({2, keys, 3, 128}), bias = random_bfloat16({3 * 128}) + mean;
