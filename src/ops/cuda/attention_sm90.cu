@@ -241,7 +241,8 @@ struct Consumer {
 
   __device__ void rescale_out() {
     if (!rescales) return;
-    for (int row = 0; row < 2; ++row) sums_rescale[row] *= rescale[row];
+    if constexpr (kIsFp8)
+      for (int row = 0; row < 2; ++row) sums_rescale[row] *= rescale[row];
 #pragma unroll
     for (int i = 0; i < kHeadDim / 2; ++i) out[i] *= rescale[i / 2 % 2];
   }
