@@ -71,7 +71,7 @@ class Ops : public testing::TestWithParam<at::ScalarType> {
     ASSERT_EQ(out.sizes(), reference.sizes()) << what;
     EXPECT_TRUE(out.is_contiguous()) << what;
     // Of a few values the roundings do not average out.
-    const double narrow = out.numel() < 128 ? 1.5e-2 : 6e-3;
+    const double narrow = out.numel() < 512 ? 1.5e-2 : 6e-3;
     const double tolerance = out.scalar_type() == at::kBFloat16 ? narrow : 1e-5;
     const double error = (exact(out) - reference).norm().item<double>();
     EXPECT_LE(error, tolerance * magnitude.value_or(reference.norm().item<double>())) << what;
