@@ -215,7 +215,9 @@ class Protocol(unittest.TestCase):
         before = count()
         for _ in range(5):
             come_and_go()
-        wait_for(f"files and threads are as before, {before}", lambda: count() <= before)
+        # Pools keep a thread or two more at times; what is left of a viewer would be there twenty times.
+        wait_for(f"files and threads are as before, {before}",
+                 lambda: all(now <= then + 4 for now, then in zip(count(), before)))
 
     def test_a_viewer_who_does_not_answer_holds_up_nobody(self):
         pages = [self.studio.socket() for _ in range(6)]
