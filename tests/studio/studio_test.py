@@ -206,9 +206,10 @@ class Protocol(unittest.TestCase):
                     page.send_frame(8, b"\x03\xe8")
                 page.__exit__()
 
-        def count():
             with self.studio.socket() as page:
                 wait_for("all viewers are gone", lambda: page.read("state")["viewers"] == 0)
+
+        def count():  # without a page: one opened at each look would be counted, and those before it
             return self.studio.count("fd"), self.studio.count("task")
 
         come_and_go()  # libraries keep what they open once
