@@ -38,8 +38,7 @@ struct FoundComponent {
 /// Reads a directory without a model_index.json:
 ///
 /// - the experts: high_noise_model/ and low_noise_model/, as in the original release, or single files beside
-/// the
-///   rest or in diffusion_models/, told apart by "high_noise" and "low_noise" in their names; one alone,
+///   the rest or in diffusion_models/, told apart by "high_noise" and "low_noise" in their names; one alone,
 ///   without either, is a model with one transformer;
 /// - text encoder and VAE: files in the directory itself, text_encoders/, text_encoder/ or vae/;
 /// - tokenizer.json in tokenizer/ or google/umt5-xxl/.

@@ -55,9 +55,13 @@ def row(result, results):
             f"{1000 * result['first_frame_s']:.0f} ms")
 
 
+def markdown(columns, rows):
+    """A table; columns and rows are tuples of texts."""
+    return "".join("| " + " | ".join(line) + " |\n" for line in [columns, ("---",) * len(columns), *rows])
+
+
 def table(results):
-    lines = [COLUMNS, ("---",) * len(COLUMNS)] + [row(result, results) for result in results]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return markdown(COLUMNS, [row(result, results) for result in results])
 
 
 def parse():

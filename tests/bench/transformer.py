@@ -8,7 +8,7 @@ import json
 import os
 import sys
 
-from decode import HERE, run
+from decode import HERE, markdown, run
 
 COLUMNS = ("size", "denoiser", "seconds", "× Diffusers", "TFLOP/s", "GPU busy", "peak GPU memory")
 
@@ -36,17 +36,11 @@ def row(result, results):
 
 def operations(results):
     """A table of milliseconds: an operation a row, a run a column."""
-    runs = [r for r in results if "operations" in r]
-    names = list(dict.fromkeys(o["name"] for r in runs for o in r["operations"]))
-    lines = [("ms", *(f"{r['dtype']} {r['size']}" for r in runs)), ("---",) * (1 + len(runs))]
-    for name in names:
-        ms = [next((o["ms"] for o in r["operations"] if o["name"] == name), 0) for r in runs]
-        lines.append((name, *(f"{m:.1f}" for m in ms)))
-    return lines
-
-
-def table(lines):
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    runs = [{"of": f"{r['dtype']} {r['size']}", **{o["name"]: o["ms"] for o in r["operations"]}}
+            for r in results if "operations" in r]
+    names = list(dict.fromkeys(name for run in runs for name in run if name != "of"))
+    return markdown(("ms", *(run["of"] for run in runs)),
+                    [(name, *(f"{run.get(name, 0):.1f}" for run in runs)) for name in names])
 
 
 def parse():
@@ -70,8 +64,7 @@ def main():
             results += run_ours(options, size, dtype)
         if not options.no_diffusers:
             results += run_diffusers(options, size)
-    text = table([COLUMNS, ("---",) * len(COLUMNS)] + [row(r, results) for r in results])
-    text += "\n" + table(operations(results))
+    text = markdown(COLUMNS, [row(r, results) for r in results]) + "\n" + operations(results)
     with open(os.path.join(options.out, "transformer.json"), "w") as file:
         json.dump(results, file, indent=1)
     with open(os.path.join(options.out, "transformer.md"), "w") as file:
