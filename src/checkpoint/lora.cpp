@@ -90,12 +90,6 @@ std::string list(const std::vector<std::string> &keys) {
   return keys.size() > kShown ? text + " and " + std::to_string(keys.size() - kShown) + " more" : text;
 }
 
-std::string to_string(const std::vector<int64_t> &shape) {
-  std::string text = "[";
-  for (const int64_t length : shape) text.append(text.size() > 1 ? ", " : "").append(std::to_string(length));
-  return text + "]";
-}
-
 /// PEFT's scaling of modules whose alpha is not among the tensors, from the metadata in which Diffusers
 /// stores a LoRA's configuration.
 class AdapterMetadata {

@@ -20,18 +20,18 @@ std::string module_of(const std::string &weight) {
   return weight.ends_with(".weight") ? weight.substr(0, weight.rfind('.')) : weight;
 }
 
-std::string to_string(at::IntArrayRef shape) {
-  std::ostringstream text;
-  text << shape;
-  return text.str();
-}
-
 Error wrong_dtype(const SafetensorsFile &file, const std::string &tensor) {
   return invalid(file.path() + ": tensor '" + tensor + "' has dtype " + file.tensors().at(tensor).dtype +
                  ", but weights must be F32, BF16, F16, F64, F8_E4M3 or F8_E5M2");
 }
 
 }  // namespace
+
+std::string to_string(at::IntArrayRef shape) {
+  std::ostringstream text;
+  text << shape;
+  return text.str();
+}
 
 uint64_t WeightRequest::bytes() const {
   return static_cast<uint64_t>(c10::multiply_integers(shape)) * c10::elementSize(dtype);

@@ -27,6 +27,9 @@ struct WeightRequest {
   uint64_t bytes() const;
 };
 
+/// "[2, 3]", for error messages.
+std::string to_string(at::IntArrayRef shape);
+
 /// A tensor of a file as it is stored there, in host memory; valid as long as the file is open.
 at::Tensor stored_tensor(const SafetensorsFile &file, const std::string &name);
 

@@ -31,9 +31,9 @@ Product Linear::product(const Activations &x) const {
   return {at::linear(x.values, weight_, bias_), {}};
 }
 
-Activations Linear::gelu(const Activations &x, const Linear &next) const {
+Activations Linear::gelu(const Activations &x) const {
   if (quantized()) return quantize_rows(product(x), /*applies_gelu=*/true);
-  return next.input(gelu_linear(x.values, weight_, bias_));
+  return gelu_linear(x.values, weight_, bias_);
 }
 
 WanAttention::WanAttention(const TransformerConfig &config, const Weights &weights,
@@ -101,8 +101,7 @@ at::Tensor WanTransformerBlock::operator()(const at::Tensor &x, const WanAttenti
 
   y = residual(y, attn2_.cross_attention(affine_norm(y, norm2_weight_, norm2_bias_, eps_, quantizes), text));
 
-  const Activations hidden =
-      ffn_in_.gelu(modulated_norm(y, shift_ffn, scale_ffn, eps_, quantizes), /*next=*/ffn_out_);
+  const Activations hidden = ffn_in_.gelu(modulated_norm(y, shift_ffn, scale_ffn, eps_, quantizes));
   return gated_residual(y, ffn_out_.product(hidden), gate_ffn);
 }
 

@@ -29,8 +29,8 @@ class Linear {
   /// product.
   Activations input(const at::Tensor &x) const { return quantized() ? quantize_rows(x) : Activations(x); }
   Product product(const Activations &x) const;
-  /// gelu(product), as an input of `next`.
-  Activations gelu(const Activations &x, const Linear &next) const;
+  /// gelu(product), as the input of another that is quantized if this one is.
+  Activations gelu(const Activations &x) const;
 
   bool quantized() const { return scale_.defined(); }
 
