@@ -30,17 +30,17 @@ struct Format;
 template <>
 struct Format<__nv_bfloat16> {
   static constexpr int kKeys = 176;  // a tile's: as many as the registers hold scores of
-  static constexpr float kExponentBias = 0;
+  static constexpr int kValueRows = kHeadDim;
 };
 
 template <>
 struct Format<__nv_fp8_e4m3> {
   static constexpr int kKeys = 192;
+  /// To the channels of the values come rows of ones: the product with the weights then has their sum, too.
+  static constexpr int kValueRows = kHeadDim + 8;
   /// The tensor cores add products of e4m3 to sums of some 13 bits, so that many small ones would be lost.
   /// After so many tiles the sums go to float32 in shared memory.
   static constexpr int kTilesInRegisters = 4;
-  /// Weights of up to 1 times 2^8, the largest power that e4m3 (448) holds: so that small ones stay normal.
-  static constexpr float kExponentBias = 8;
 };
 
 template <typename Element>
@@ -49,11 +49,14 @@ struct alignas(kAlignment) Shared {
   static constexpr int kKeys = Format<Element>::kKeys;
   static constexpr int kChunks = kHeadDim * sizeof(Element) / kRowBytes;  // of a row of queries or keys
   static constexpr int kTileBytes = kKeys * kHeadDim * sizeof(Element);
+  static constexpr int kValueRows = Format<Element>::kValueRows;
+  static constexpr int kOut = kValueRows / 2;  // of a thread of the consumers
 
   char queries[kQueries * kHeadDim * sizeof(Element)];  // [chunk][query][kRowBytes]
   char keys[kStages][kTileBytes];                       // [chunk][key][kRowBytes]
-  char values[kStages][kTileBytes];  // bfloat16: as keys; e4m3: [64 keys][head_dim][64], transposed
-  float4 sums[kIsFp8 ? kConsumers : 0][kHeadDim / 2 / 4][128];  // of each thread of the consumers
+  // bfloat16: as keys; e4m3: [64 keys][kValueRows][64], transposed
+  char values[kStages][kTileBytes / kHeadDim * kValueRows];
+  float4 sums[kIsFp8 ? kConsumers : 0][kOut / 4][128];  // of each thread of the consumers
   Barrier queries_full, keys_full[kStages], keys_empty[kStages], values_full[kStages], values_empty[kStages];
 };
 
@@ -85,8 +88,21 @@ __device__ void copy_keys(const Params &params, Shared<__nv_fp8_e4m3> &shared, i
 __device__ void copy_values(const Params &params, Shared<__nv_fp8_e4m3> &shared, int stage, int first,
                             int head, int batch, int half) {
   for (int chunk = 0; chunk < shared.kKeys / 64; ++chunk)
-    copy_box_to_cluster(shared.values[stage] + (chunk * kHeadDim + half * kHeadDim / 2) * 64, &params.values,
-                        shared.values_full[stage], first + chunk * 64, half * kHeadDim / 2, head, batch);
+    copy_box_to_cluster(shared.values[stage] + (chunk * shared.kValueRows + half * kHeadDim / 2) * 64,
+                        &params.values, shared.values_full[stage], first + chunk * 64, half * kHeadDim / 2,
+                        head, batch);
+}
+
+__device__ void write_ones(Shared<__nv_bfloat16> &) {}
+/// The rows of ones, which no copy overwrites. The order of their bytes, and so the swizzle, is all the same.
+__device__ void write_ones(Shared<__nv_fp8_e4m3> &shared) {
+  using Tiles = Shared<__nv_fp8_e4m3>;
+  constexpr int kChunkBytes = Tiles::kValueRows * 64, kFirst = kHeadDim * 64;
+  constexpr int kWords = (kChunkBytes - kFirst) / 4, kChunks = kStages * Tiles::kKeys / 64;
+  constexpr uint32_t kOnes = 0x38383838;
+  for (int i = static_cast<int>(threadIdx.x); i < kChunks * kWords; i += kThreads)
+    reinterpret_cast<uint32_t *>(shared.values[0] + i / kWords * kChunkBytes + kFirst)[i % kWords] = kOnes;
+  make_writes_visible_to_wgmma();
 }
 
 template <typename Element>
@@ -133,6 +149,121 @@ __device__ uint32_t pack(float a, float b, float c, float d) {
   return packed;
 }
 
+/// Of the four threads that have a row together.
+__device__ float row_max(float largest) {
+  largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
+  return fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
+}
+__device__ float row_sum(float sum) {
+  sum += __shfl_xor_sync(~0u, sum, 1);
+  return sum + __shfl_xor_sync(~0u, sum, 2);
+}
+
+/// Makes a thread's scores, those of two rows, weights: tile after tile, relative to a number that may grow.
+/// Then it says how what was summed up before must be rescaled.
+template <typename Element>
+struct Softmax;
+
+/// Relative to the largest score so far.
+template <>
+struct Softmax<__nv_bfloat16> {
+  float largest[2], sums[2], rescale[2];
+  bool rescales;  // one of the warp's rows, at least
+
+  template <int kScores>
+  __device__ __forceinline__ void start(const float (&)[kScores], float) {
+    largest[0] = largest[1] = -INFINITY;
+    sums[0] = sums[1] = 0;
+  }
+
+  template <int kScores>
+  __device__ __forceinline__ void weigh(float (&scores)[kScores], float scale_log2) {
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      float most = largest[row];
+#pragma unroll
+      for (int i = 2 * row; i < kScores; i += 4) most = fmaxf(most, fmaxf(scores[i], scores[i + 1]));
+      most = row_max(most);
+      rescale[row] = exponential2((largest[row] - most) * scale_log2);
+      largest[row] = most;
+      const float subtracted = most * scale_log2;
+      float sum[2] = {0, 0};  // two, so that additions wait less for each other
+#pragma unroll
+      for (int i = 2 * row; i < kScores; i += 4) {
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          scores[i + j] = exponential2(fmaf(scores[i + j], scale_log2, -subtracted));
+          sum[j] += scores[i + j];
+        }
+      }
+      sums[row] = sums[row] * rescale[row] + (sum[0] + sum[1]);
+    }
+    // The sums are asked (they are above 0) so that the assembler cannot put off the softmax until the
+    // product that runs beside it is done.
+    rescales = !__all_sync(~0u, rescale[0] == 1 && rescale[1] == 1 && sums[0] > 0 && sums[1] > 0);
+  }
+};
+
+/// Here instructions are what costs. The number that scores are relative to follows the largest one late,
+/// only when weights outgrow e4m3; the sum of the weights is one more column of the product with the values.
+template <>
+struct Softmax<__nv_fp8_e4m3> {
+  /// Powers of 2. The largest that is rounded to no more than the 448 of e4m3, and what the largest becomes:
+  /// as high as it may be, so that small weights stay normal, yet with room to grow.
+  static constexpr float kLimit = 8.75f, kTarget = 6;
+
+  float subtracted[2], rescale[2];
+  bool rescales;  // one of the warp's rows, at least
+
+  template <int kScores>
+  __device__ __forceinline__ void start(const float (&scores)[kScores], float scale_log2) {
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      float most = -INFINITY;
+#pragma unroll
+      for (int i = 2 * row; i < kScores; i += 4) most = fmaxf(most, fmaxf(scores[i], scores[i + 1]));
+      subtracted[row] = row_max(most) * scale_log2 - kTarget;
+    }
+  }
+
+  template <int kScores>
+  __device__ __forceinline__ void weigh(float (&scores)[kScores], float scale_log2) {
+    int largest[2];  // as bits: of floats above 0 these have the same order, and all others are below
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+#pragma unroll
+      for (int i = 2 * row; i < kScores; i += 4)
+#pragma unroll
+        for (int j = 0; j < 2; ++j) scores[i + j] = fmaf(scores[i + j], scale_log2, -subtracted[row]);
+      largest[row] = __float_as_int(scores[2 * row]);
+#pragma unroll
+      for (int i = 2 * row; i < kScores; i += 4)
+        largest[row] = __vimax3_s32(largest[row], __float_as_int(scores[i]), __float_as_int(scores[i + 1]));
+    }
+    rescales = !__all_sync(~0u, max(largest[0], largest[1]) <= __float_as_int(kLimit));
+    if (rescales) raise(scores, largest);
+#pragma unroll
+    for (int i = 0; i < kScores; ++i) scores[i] = exponential2(scores[i]);
+  }
+
+  /// Makes the scores of rows with one above the limit relative to their largest.
+  template <int kScores>
+  __device__ __forceinline__ void raise(float (&scores)[kScores], const int (&largest)[2]) {
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const float most = row_max(__int_as_float(largest[row]));
+      const float raised = most <= kLimit ? 0 : most - kTarget;
+      subtracted[row] += raised;
+      rescale[row] = exponential2(-raised);
+#pragma unroll
+      for (int i = 2 * row; i < kScores; i += 4) {
+        scores[i] -= raised;
+        scores[i + 1] -= raised;
+      }
+    }
+  }
+};
+
 /// A warpgroup's 64 queries. A thread has two of their rows, and of each every fourth pair of columns.
 template <typename Element>
 struct Consumer {
@@ -140,30 +271,45 @@ struct Consumer {
   static constexpr bool kIsFp8 = Tiles::kIsFp8;
   static constexpr int kKeys = Tiles::kKeys;
   static constexpr int kStepBytes = 32;  // K of one wgmma
+  static constexpr int kQuerySteps = kHeadDim * sizeof(Element) / kStepBytes;
   static constexpr int kSteps = kKeys * sizeof(Element) / kStepBytes;
 
+  uint32_t queries[kIsFp8 ? kQuerySteps : 0][4];
   float scores[kKeys / 2];
+  Softmax<Element> softmax;
   uint32_t weights[kSteps][4];
-  float out[kHeadDim / 2];
-  float row_max[2], row_sum[2], rescale[2];
+  float out[Tiles::kOut];
   float sums_rescale[2];  // of the sums in shared memory
-  bool rescales;          // one of the warp's rows, at least
+
+  /// Those of e4m3 fit into registers, where the tensor cores need not fetch them again for every tile.
+  __device__ void load_queries(const Tiles &shared, int consumer) {
+    const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) % 128 / 32;
+#pragma unroll
+    for (int step = 0; step < kQuerySteps; ++step)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int row = consumer * kWarpgroupQueries + warp * 16 + lane / 4 + i % 2 * 8;
+        const int sixteen = 2 * step + i / 2;  // bytes
+        queries[step][i] = *reinterpret_cast<const uint32_t *>(shared.queries + row * kRowBytes +
+                                                               (sixteen ^ row % 8) * 16 + lane % 4 * 4);
+      }
+  }
 
   /// scores = queries * keys^T
   __device__ void multiply_keys(const Tiles &shared, int consumer, int stage) {
     constexpr int kGroup = 8 * kRowBytes;
-    const uint64_t queries = operand_descriptor(
-        Swizzle::k128, shared_address(shared.queries) + consumer * kWarpgroupQueries * kRowBytes, kGroup);
     const uint64_t keys = operand_descriptor(Swizzle::k128, shared_address(shared.keys[stage]), kGroup);
 #pragma unroll
-    for (int step = 0; step < Tiles::kChunks * kRowBytes / kStepBytes; ++step) {
+    for (int step = 0; step < kQuerySteps; ++step) {
       const int chunk = step * kStepBytes / kRowBytes, offset = step * kStepBytes % kRowBytes;
-      const uint64_t a = advance_operand(queries, chunk * kQueries * kRowBytes + offset);
       const uint64_t b = advance_operand(keys, chunk * kKeys * kRowBytes + offset);
-      if constexpr (kIsFp8)
-        wgmma_e4m3(scores, a, b, step > 0);
-      else
-        wgmma<kKeys>(scores, a, b, step > 0);
+      if constexpr (kIsFp8) {
+        wgmma_registers_e4m3(scores, queries[step], b, step > 0);
+      } else {
+        const uint64_t a = operand_descriptor(
+            Swizzle::k128, shared_address(shared.queries) + consumer * kWarpgroupQueries * kRowBytes, kGroup);
+        wgmma<kKeys>(scores, advance_operand(a, chunk * kQueries * kRowBytes + offset), b, step > 0);
+      }
     }
   }
 
@@ -177,8 +323,9 @@ struct Consumer {
     for (int step = 0; step < kSteps; ++step) {
       const int sums = step > 0 || accumulate;
       if constexpr (kIsFp8)
-        wgmma_registers_e4m3(out, weights[step],
-                             advance_operand(values, step / 2 * kHeadDim * 64 + step % 2 * kStepBytes), sums);
+        wgmma_registers_e4m3(
+            out, weights[step],
+            advance_operand(values, step / 2 * Tiles::kValueRows * 64 + step % 2 * kStepBytes), sums);
       else
         wgmma_registers(out, weights[step], advance_operand(values, 2 * step * kGroup), sums);
     }
@@ -189,37 +336,6 @@ struct Consumer {
 #pragma unroll
     for (int i = 0; i < kKeys / 2; ++i)
       if (i / 4 * 8 + first + i % 2 >= valid_keys) scores[i] = -INFINITY;
-  }
-
-  /// Makes the scores powers of 2, relative to the largest so far, and says how what was summed up before
-  /// must be rescaled.
-  template <bool kFirst>
-  __device__ void softmax(float scale_log2) {
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      float largest = kFirst ? -INFINITY : row_max[row];
-#pragma unroll
-      for (int i = 2 * row; i < kKeys / 2; i += 4) largest = fmaxf(largest, fmaxf(scores[i], scores[i + 1]));
-      largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
-      largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
-      rescale[row] = kFirst ? 0 : exponential2((row_max[row] - largest) * scale_log2);
-      row_max[row] = largest;
-      const float subtracted = largest * scale_log2 - Format<Element>::kExponentBias;
-      float sums[2] = {0, 0};  // two, so that additions wait less for each other
-#pragma unroll
-      for (int i = 2 * row; i < kKeys / 2; i += 4) {
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          scores[i + j] = exponential2(fmaf(scores[i + j], scale_log2, -subtracted));
-          sums[j] += scores[i + j];
-        }
-      }
-      const float sum = sums[0] + sums[1];
-      row_sum[row] = kFirst ? sum : row_sum[row] * rescale[row] + sum;
-    }
-    // The sums are asked (they are above 0) so that the assembler cannot put off the softmax until the
-    // product that runs beside it is done.
-    rescales = !__all_sync(~0u, rescale[0] == 1 && rescale[1] == 1 && row_sum[0] > 0 && row_sum[1] > 0);
   }
 
   /// In e4m3 the columns stand in another order than their keys: quantize_values() gave the values the same.
@@ -240,11 +356,11 @@ struct Consumer {
   }
 
   __device__ void rescale_out() {
-    if (!rescales) return;
+    if (!softmax.rescales) return;
     if constexpr (kIsFp8)
-      for (int row = 0; row < 2; ++row) sums_rescale[row] *= rescale[row];
+      for (int row = 0; row < 2; ++row) sums_rescale[row] *= softmax.rescale[row];
 #pragma unroll
-    for (int i = 0; i < kHeadDim / 2; ++i) out[i] *= rescale[i / 2 % 2];
+    for (int i = 0; i < Tiles::kOut; ++i) out[i] *= softmax.rescale[i / 2 % 2];
   }
 
   __device__ void clear_sums(Tiles &shared, int consumer) {
@@ -266,7 +382,7 @@ struct Consumer {
   template <typename Function>
   __device__ void each_four_sums(Tiles &shared, int consumer, Function function) {
 #pragma unroll
-    for (int i = 0; i < kHeadDim / 8; ++i) {
+    for (int i = 0; i < Tiles::kOut / 4; ++i) {
       float(&four)[4] = reinterpret_cast<float(&)[4]>(out[4 * i]);
       float4 &sums = shared.sums[consumer][i][threadIdx.x % 128];
       function(sums,
@@ -280,9 +396,11 @@ struct Consumer {
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) % 128 / 32;
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      row_sum[row] += __shfl_xor_sync(~0u, row_sum[row], 1);
-      row_sum[row] += __shfl_xor_sync(~0u, row_sum[row], 2);
-      const float factor = 1 / row_sum[row];
+      float factor;
+      if constexpr (kIsFp8)
+        factor = 1 / out[kHeadDim / 2 + 2 * row];
+      else
+        factor = 1 / row_sum(softmax.sums[row]);
       const int query = first_query + warp * 16 + lane / 4 + 8 * row;
       if (query >= params.num_queries) continue;
       const int64_t start =
@@ -316,6 +434,7 @@ __device__ void consume(const Params &params, Shared<Element> &shared, int first
   const int tiles = (params.num_keys + Tiles::kKeys - 1) / Tiles::kKeys;
 
   shared.queries_full.wait(0);
+  if constexpr (Tiles::kIsFp8) state.load_queries(shared, consumer);
   shared.keys_full[keys.stage].wait(keys.parity);
   wgmma_fence();
   state.multiply_keys(shared, consumer, keys.stage);
@@ -324,7 +443,8 @@ __device__ void consume(const Params &params, Shared<Element> &shared, int first
   release(shared.keys_empty[keys.stage]);
   keys.advance();
   if (params.num_keys % Tiles::kKeys != 0) state.mask(params.num_keys % Tiles::kKeys);
-  state.template softmax<true>(params.scale_log2);
+  state.softmax.start(state.scores, params.scale_log2);
+  state.softmax.weigh(state.scores, params.scale_log2);
   state.round_weights();
 
   if constexpr (Tiles::kIsFp8) state.clear_sums(shared, consumer);
@@ -344,7 +464,7 @@ __device__ void consume(const Params &params, Shared<Element> &shared, int first
     wgmma_wait<1>();
     release(shared.keys_empty[keys.stage]);
     keys.advance();
-    state.template softmax<false>(params.scale_log2);
+    state.softmax.weigh(state.scores, params.scale_log2);
     keep_order(state.scores);
     wait_for_keys(tile + 1);
     wgmma_wait<0>();
@@ -383,6 +503,7 @@ __global__ void __cluster_dims__(kClusterBlocks, 1, 1) __launch_bounds__(kThread
     }
     make_barriers_visible();
   }
+  write_ones(shared);
   sync_cluster();
   const int first_query = static_cast<int>(blockIdx.x) * kQueries;
   const int head = static_cast<int>(blockIdx.y), batch = static_cast<int>(blockIdx.z);

@@ -156,6 +156,10 @@ __device__ inline void wgmma_fence() {
 __device__ inline void wgmma_commit() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
+/// What this thread wrote to shared memory by ordinary instructions.
+__device__ inline void make_writes_visible_to_wgmma() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 /// Waits until at most that many groups are under way.
 template <int kGroups>
 __device__ inline void wgmma_wait() {
@@ -183,6 +187,7 @@ __device__ inline void wake_follower() {
 #define WAN_D16(i) WAN_D8(i), WAN_D8(i + 8)
 #define WAN_D48 WAN_D16(0), WAN_D16(16), WAN_D16(32)
 #define WAN_D64 WAN_D48, WAN_D16(48)
+#define WAN_D68 WAN_D64, WAN_D4(64)
 #define WAN_D88 WAN_D64, WAN_D16(64), WAN_D8(80)
 #define WAN_D96 WAN_D88, WAN_D8(88)
 #define WAN_R8 "%0,%1,%2,%3,%4,%5,%6,%7"
@@ -191,6 +196,7 @@ __device__ inline void wake_follower() {
   ",%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32," \
   "%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
 #define WAN_R64 WAN_R48 ",%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define WAN_R68 WAN_R64 ",%64,%65,%66,%67"
 #define WAN_R88 \
   WAN_R64 ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87"
 #define WAN_R96 WAN_R88 ",%88,%89,%90,%91,%92,%93,%94,%95"
@@ -225,9 +231,6 @@ __device__ inline void wgmma(float (&d)[kColumns / 2], uint64_t a_operand, uint6
   if constexpr (kColumns == 192)
     WAN_WGMMA(WAN_BFLOAT16("192"), WAN_R96, WAN_D96, "%96", "97", "98", ", 0, 0", "l"(a_operand));
 }
-__device__ inline void wgmma_e4m3(float (&d)[96], uint64_t a_operand, uint64_t b_operand, int accumulate) {
-  WAN_WGMMA(WAN_E4M3("192"), WAN_R96, WAN_D96, "%96", "97", "98", "", "l"(a_operand));
-}
 
 #define WAN_A4 "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3])
 /// The same with a in registers and 128 columns; b is MN-major.
@@ -235,10 +238,14 @@ __device__ inline void wgmma_registers(float (&d)[64], const uint32_t (&a)[4], u
                                        int accumulate) {
   WAN_WGMMA(WAN_BFLOAT16("128"), WAN_R64, WAN_D64, "{%64, %65, %66, %67}", "68", "69", ", 1", WAN_A4);
 }
-/// b is K-major.
-__device__ inline void wgmma_registers_e4m3(float (&d)[64], const uint32_t (&a)[4], uint64_t b_operand,
+/// 136 columns, and 192; b is K-major.
+__device__ inline void wgmma_registers_e4m3(float (&d)[68], const uint32_t (&a)[4], uint64_t b_operand,
                                             int accumulate) {
-  WAN_WGMMA(WAN_E4M3("128"), WAN_R64, WAN_D64, "{%64, %65, %66, %67}", "68", "69", "", WAN_A4);
+  WAN_WGMMA(WAN_E4M3("136"), WAN_R68, WAN_D68, "{%68, %69, %70, %71}", "72", "73", "", WAN_A4);
+}
+__device__ inline void wgmma_registers_e4m3(float (&d)[96], const uint32_t (&a)[4], uint64_t b_operand,
+                                            int accumulate) {
+  WAN_WGMMA(WAN_E4M3("192"), WAN_R96, WAN_D96, "{%96, %97, %98, %99}", "100", "101", "", WAN_A4);
 }
 
 #undef WAN_A4
@@ -247,11 +254,13 @@ __device__ inline void wgmma_registers_e4m3(float (&d)[64], const uint32_t (&a)[
 #undef WAN_BFLOAT16
 #undef WAN_R96
 #undef WAN_R88
+#undef WAN_R68
 #undef WAN_R64
 #undef WAN_R48
 #undef WAN_R8
 #undef WAN_D96
 #undef WAN_D88
+#undef WAN_D68
 #undef WAN_D64
 #undef WAN_D48
 #undef WAN_D16
