@@ -286,9 +286,11 @@ TEST_F(Generation, AGuidanceScaleOf1IsThatOfThePromptAlone) {
   options.steps = 4;
   options.guidance_scale = 4;
   options.guidance_scale_2 = 1;
-  const at::Tensor skipped = generate_clip(model_, options);
+  // In bfloat16 the two predictions would be rounded on the way to the one.
+  const Model model = load_model(tiny_model(), test_device_name(), WAN_DTYPE_FLOAT32);
+  const at::Tensor skipped = generate_clip(model, options);
   options.guidance_scale_2 = 1 + 1e-7;  // the unguided prediction is made, and has no weight
-  EXPECT_GT(psnr(generate_clip(model_, options), skipped), 60);
+  EXPECT_GT(psnr(generate_clip(model, options), skipped), 60);
 }
 
 TEST_F(Generation, ACacheShortensForwardsUpToItsThreshold) {
