@@ -15,13 +15,13 @@ class RandomWeights : public WeightSource {
   explicit RandomWeights(at::Device device) : device_(device) {}
 
   at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) override {
-    const auto options = at::dtype(dtype).device(device_);
+    const auto options = at::dtype(at::kFloat).device(device_);  // so that each dtype's are the same, rounded
     const bool scale =
         name.ends_with("gamma") || (name.find("norm") != std::string::npos && name.ends_with("weight"));
-    if (scale) return at::ones(shape, options);
+    if (scale) return at::ones(shape, options).to(dtype);
     const int64_t count = c10::multiply_integers(shape);
     const double fan_in = shape.size() > 1 ? static_cast<double>(count / shape[0]) : 1e4;
-    return at::empty(shape, options).normal_(0.0, 1.0 / std::sqrt(fan_in));
+    return at::empty(shape, options).normal_(0.0, 1.0 / std::sqrt(fan_in)).to(dtype);
   }
 
  private:

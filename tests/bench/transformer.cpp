@@ -14,7 +14,7 @@ namespace wan::bench {
 namespace {
 
 struct Options {
-  char *size = nullptr, *device = nullptr, *dtype = nullptr;
+  char *size = nullptr, *device = nullptr, *dtype = nullptr, *against = nullptr;
   int frames = 81, layers = 40, repeat = 3;
   gboolean ops = FALSE, json = FALSE;
 };
@@ -27,6 +27,8 @@ Options parse(int argc, char **argv) {
       {"layers", 0, 0, G_OPTION_ARG_INT, &options.layers, "transformer blocks (40)", "N"},
       {"device", 0, 0, G_OPTION_ARG_STRING, &options.device, "auto, cpu, cuda or cuda:N (auto)", "D"},
       {"dtype", 0, 0, G_OPTION_ARG_STRING, &options.dtype, "fp32, bf16 or fp8 (bf16)", "T"},
+      {"against", 0, 0, G_OPTION_ARG_STRING, &options.against,
+       "report the output's distance to what the same weights give in that dtype", "T"},
       {"repeat", 0, 0, G_OPTION_ARG_INT, &options.repeat, "forwards to time, after one to warm up (3)", "N"},
       {"ops", 0, 0, G_OPTION_ARG_NONE, &options.ops, "list the GPU's kernels by their time", nullptr},
       {"json", 0, 0, G_OPTION_ARG_NONE, &options.json, "print JSON", nullptr},
@@ -88,13 +90,19 @@ Precision parse_precision(const std::string &name) {
   return {parse_dtype(name), WAN_QUANTIZATION_NONE};
 }
 
+/// Its generators start anew: the same numbers come to every denoiser, rounded to its dtype.
+std::unique_ptr<ComponentSource> same_components(at::Device device) {
+  at::manual_seed(0);
+  return random_components(device);
+}
+
 /// A forward's input, made once.
 struct Denoiser {
-  Denoiser(const Options &options, at::Device device)
+  Denoiser(const Options &options, const std::string &dtype, at::Device device)
       : size(parse_size(options.size ? options.size : "832x480")),
         config(a14b_config(options.layers).transformer),
-        precision(parse_precision(options.dtype ? options.dtype : "bf16")),
-        weights(random_components(device)->open("transformer")),
+        precision(parse_precision(dtype)),
+        weights(same_components(device)->open("transformer")),
         transformer(config, Weights(*weights, precision.dtype, WanTransformer3DModel::kKeepInFp32),
                     precision.quantization),
         latents(
@@ -103,10 +111,11 @@ struct Denoiser {
         text(transformer.encode_text(at::randn({1, 512, config.text_dim}).to(device))),
         rotary(transformer.rotary(latents.size(2), latents.size(3), latents.size(4))) {}
 
-  double forward() {
+  at::Tensor forward() { return transformer(latents, /*timestep=*/900, text, rotary, RunContext({})); }
+  double forward_seconds() {
     synchronize(latents.device());
     const Clock::time_point start = Clock::now();
-    transformer(latents, /*timestep=*/900, text, rotary, RunContext({}));
+    forward();
     synchronize(latents.device());
     return seconds_since(start);
   }
@@ -129,10 +138,13 @@ Report run(const Options &options) {
   const c10::InferenceMode inference;
   if (options.repeat < 1) throw invalid("--repeat must be above 0");
   const at::Device device = parse_device(options.device ? options.device : "auto");
-  Denoiser denoiser(options, device);
-  const double first = denoiser.forward();
+  const std::string dtype = options.dtype ? options.dtype : "bf16";
+  at::Tensor reference;
+  if (options.against) reference = Denoiser(options, options.against, device).forward().to(at::kDouble);
+  Denoiser denoiser(options, dtype, device);
+  const double first = denoiser.forward_seconds();
   std::vector<double> seconds;
-  for (int i = 0; i < options.repeat; ++i) seconds.push_back(denoiser.forward());
+  for (int i = 0; i < options.repeat; ++i) seconds.push_back(denoiser.forward_seconds());
   std::vector<double> sorted = seconds;
   std::sort(sorted.begin(), sorted.end());
   const double median = sorted[sorted.size() / 2];
@@ -141,16 +153,20 @@ Report run(const Options &options) {
                    {"size", std::to_string(denoiser.size.width) + "x" + std::to_string(denoiser.size.height)},
                    {"frames", options.frames},
                    {"layers", options.layers},
-                   {"dtype", options.dtype ? options.dtype : "bf16"},
+                   {"dtype", dtype},
                    {"first_s", first},
                    {"seconds", seconds},
                    {"seconds_p50", median},
                    {"tflop", denoiser.operations() / 1e12},
                    {"tflop_per_s", denoiser.operations() / 1e12 / median},
                    {"peak_gpu_gb", static_cast<double>(memory_in_use(device).gpu_peak_bytes) / 1e9}};
+  if (options.against) {
+    report["against"] = options.against;
+    report["relative_error"] = ((denoiser.forward() - reference).norm() / reference.norm()).item<double>();
+  }
   if (options.ops) {
     Trace trace(device, /*chunks=*/false);
-    denoiser.forward();
+    denoiser.forward_seconds();
     const Timeline timeline = trace.finish();
     const Coverage busy = coverage(timeline, {Lane::kKernel});
     report["busy"] = busy.share;
