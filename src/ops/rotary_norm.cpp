@@ -10,11 +10,11 @@ namespace wan {
 
 namespace {
 
-/// x: [B, L, heads, head_dim].
-at::Tensor rotate(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin, at::ScalarType dtype) {
-  const at::Tensor pairs = x.unflatten(-1, {-1, 2});
+/// x: [B, L, D]. Returns [B, L, heads, head_dim] in float32.
+at::Tensor rotate(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin) {
+  const at::Tensor pairs = x.unflatten(-1, {-1, cos.size(-1), 2});
   const at::Tensor a = pairs.select(-1, 0), b = pairs.select(-1, 1);
-  return at::stack({a * cos - b * sin, a * sin + b * cos}, -1).flatten(-2).to(dtype);
+  return at::stack({a * cos - b * sin, a * sin + b * cos}, -1).flatten(-2);
 }
 
 /// [L, 1, head_dim / 2] with whole vectors of pairs.
@@ -30,17 +30,22 @@ bool takes_weight(const at::Tensor &weight, const at::Tensor &x) {
 }
 
 at::Tensor rms_norm_kernel(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
-                           const at::Tensor &sin, double eps, bool quantizes) {
-  static const auto operation = c10::Dispatcher::singleton()
-                                    .findSchemaOrThrow("wan::heads_rms_norm", "")
-                                    .typed<at::Tensor(const at::Tensor &, const std::optional<at::Tensor> &,
-                                                      const at::Tensor &, const std::optional<at::Tensor> &,
-                                                      const std::optional<at::Tensor> &, double, bool)>();
-  return operation.call(x.values, optional(x.bias), weight, optional(cos), optional(sin), eps, quantizes);
+                           const at::Tensor &sin, double eps, bool quantizes, const at::Tensor &center) {
+  static const auto operation =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("wan::heads_rms_norm", "")
+          .typed<at::Tensor(const at::Tensor &, const std::optional<at::Tensor> &, const at::Tensor &,
+                            const std::optional<at::Tensor> &, const std::optional<at::Tensor> &, double,
+                            bool, const std::optional<at::Tensor> &)>();
+  return operation.call(x.values, optional(x.bias), weight, optional(cos), optional(sin), eps, quantizes,
+                        optional(center));
 }
 
 bool takes(const Product &x, const at::Tensor &weight) {
   return takes_rows(x.values) && takes_bias(x.bias, x.values) && takes_weight(weight, x.values);
+}
+bool takes(const Product &x, const at::Tensor &weight, const at::Tensor &cos, const at::Tensor &sin) {
+  return takes(x, weight) && takes_table(cos, x.values) && takes_table(sin, x.values);
 }
 
 }  // namespace
@@ -49,21 +54,48 @@ bool takes(const Product &x, const at::Tensor &weight) {
 TORCH_LIBRARY_FRAGMENT(wan, library) {
   library.def(
       "heads_rms_norm(Tensor x, Tensor? bias, Tensor weight, Tensor? cos, Tensor? sin, float eps, bool "
-      "quantizes) -> Tensor");
+      "quantizes, Tensor? center) -> Tensor");
 }
 
 at::Tensor heads_rms_norm(const Product &x, const at::Tensor &weight, double eps) {
-  if (takes(x, weight)) return rms_norm_kernel(x, weight, {}, {}, eps, /*quantizes=*/false);
+  if (takes(x, weight)) return rms_norm_kernel(x, weight, {}, {}, eps, /*quantizes=*/false, {});
   return at::rms_norm(x.sum(), weight.sizes(), weight, eps);
 }
 
 at::Tensor rotary_rms_norm(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
-                           const at::Tensor &sin, double eps, bool quantizes) {
-  if (takes(x, weight) && takes_table(cos, x.values) && takes_table(sin, x.values))
-    return rms_norm_kernel(x, weight, cos, sin, eps, quantizes);
+                           const at::Tensor &sin, double eps) {
+  if (takes(x, weight, cos, sin)) return rms_norm_kernel(x, weight, cos, sin, eps, /*quantizes=*/false, {});
   const at::Tensor normed = heads_rms_norm(x, weight, eps);
-  return rotate(normed.unflatten(-1, {-1, 2 * cos.size(-1)}), cos, sin,
-                quantizes ? at::kFloat8_e4m3fn : normed.scalar_type());
+  return rotate(normed, cos, sin).to(normed.scalar_type());
+}
+
+namespace {
+
+/// Of what rotary_rms_norm() gives, the mean of some thousand of the tokens: [D], float32.
+at::Tensor mean_of_some(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
+                        const at::Tensor &sin, double eps) {
+  constexpr int64_t kTokens = 1024;
+  // Odd, so that columns of all parities come in.
+  const int64_t tokens = x.values.size(1), step = tokens / kTokens | 1;
+  const auto some = [&](const at::Tensor &rows, int64_t dim) {
+    return rows.slice(dim, 0, tokens, step).contiguous();
+  };
+  return rotary_rms_norm({some(x.values, 1), x.bias}, weight, some(cos, 0), some(sin, 0), eps)
+      .flatten(0, 1)
+      .mean({0}, /*keepdim=*/false, at::kFloat)
+      .flatten();
+}
+
+}  // namespace
+
+at::Tensor fp8_rotary_rms_norm(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
+                               const at::Tensor &sin, double eps, bool centers) {
+  const at::Tensor center = centers ? mean_of_some(x, weight, cos, sin, eps) : at::Tensor();
+  if (takes(x, weight, cos, sin))
+    return rms_norm_kernel(x, weight, cos, sin, eps, /*quantizes=*/true, center);
+  at::Tensor rotated = rotate(heads_rms_norm(x, weight, eps), cos, sin);
+  if (centers) rotated = rotated - center.view({rotated.size(2), rotated.size(3)});
+  return rotated.to(at::kFloat8_e4m3fn);
 }
 
 }  // namespace wan

@@ -9,10 +9,15 @@ namespace wan {
 /// dtype. Returns [B, L, D].
 at::Tensor heads_rms_norm(const Product &x, const at::Tensor &weight, double eps);
 
-/// The same, and then adjacent pairs of channels are turned, in float32 again and rounded once: to x's dtype,
-/// or to e4m3, whose range needs no scale for what a norm gives. cos, sin: [L, 1, head_dim / 2], float32.
-/// Returns [B, L, heads, head_dim].
+/// The same, and then adjacent pairs of channels are turned, in float32 again and rounded once to x's dtype.
+/// cos, sin: [L, 1, head_dim / 2], float32. Returns [B, L, heads, head_dim].
 at::Tensor rotary_rms_norm(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
-                           const at::Tensor &sin, double eps, bool quantizes = false);
+                           const at::Tensor &sin, double eps);
+
+/// The same rounded to e4m3, whose range needs no scale for what a norm gives. centers: less one vector for
+/// all tokens, about their mean, so that what is left is rounded finer. The softmax does not see what is
+/// taken from all keys alike (SageAttention, https://arxiv.org/abs/2410.02367).
+at::Tensor fp8_rotary_rms_norm(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
+                               const at::Tensor &sin, double eps, bool centers = false);
 
 }  // namespace wan

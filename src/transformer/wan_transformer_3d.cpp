@@ -61,15 +61,16 @@ Product WanAttention::project(const at::Tensor &attended) const {
 }
 
 Product WanAttention::self_attention(const Activations &x, const RotaryEmbedding &rotary) const {
-  const bool fp8 =
-      quantized() && has_fp8_attention(x.values.device(), x.values.size(1), x.values.size(2) / num_heads_);
-  const auto rotated = [&](const Linear &projection, const at::Tensor &norm) {
-    return rotary_rms_norm(projection.product(x), norm, rotary.cos, rotary.sin, eps_, fp8);
-  };
-  const at::Tensor query = rotated(to_q_, norm_q_), key = rotated(to_k_, norm_k_);
-  const Product value = to_v_.product(x);
-  return project(fp8 ? fp8_attention(query, key, heads(value.values), value.bias)
-                     : attention(query, key, heads(value.sum())));
+  const at::Tensor &cos = rotary.cos, &sin = rotary.sin;
+  if (quantized() && has_fp8_attention(x.values.device(), x.values.size(1), x.values.size(2) / num_heads_)) {
+    const at::Tensor query = fp8_rotary_rms_norm(to_q_.product(x), norm_q_, cos, sin, eps_);
+    const at::Tensor key = fp8_rotary_rms_norm(to_k_.product(x), norm_k_, cos, sin, eps_, /*centers=*/true);
+    const Product value = to_v_.product(x);
+    return project(fp8_attention(query, key, heads(value.values), value.bias));
+  }
+  const at::Tensor query = rotary_rms_norm(to_q_.product(x), norm_q_, cos, sin, eps_);
+  const at::Tensor key = rotary_rms_norm(to_k_.product(x), norm_k_, cos, sin, eps_);
+  return project(attention(query, key, heads(to_v_.product(x).sum())));
 }
 
 Product WanAttention::cross_attention(const Activations &x, const KeyValue &text) const {

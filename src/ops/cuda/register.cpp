@@ -111,7 +111,8 @@ at::Tensor gated_residual_cuda(const at::Tensor &x, const at::Tensor &branch,
 
 at::Tensor heads_rms_norm_cuda(const at::Tensor &x, const std::optional<at::Tensor> &bias,
                                const at::Tensor &weight, const std::optional<at::Tensor> &cos,
-                               const std::optional<at::Tensor> &sin, double eps, bool quantizes) {
+                               const std::optional<at::Tensor> &sin, double eps, bool quantizes,
+                               const std::optional<at::Tensor> &center) {
   check(weight, at::kBFloat16, {x.size(-1)});
   RotaryTables tables{};
   std::vector<int64_t> shape = x.sizes().vec();
@@ -123,10 +124,12 @@ at::Tensor heads_rms_norm_cuda(const at::Tensor &x, const std::optional<at::Tens
     shape = {x.size(0), x.size(1), x.size(2) / tables.head_channels, tables.head_channels};
   }
   TORCH_CHECK(tables.cos || !quantizes);
+  if (center) check(*center, at::kFloat, {x.size(-1)});
   const c10::cuda::CUDAGuard guard(x.device());
   at::Tensor out = at::empty(shape, x.options().dtype(quantizes ? at::kFloat8_e4m3fn : at::kBFloat16));
   C10_CUDA_CHECK(launch_rms_norm(bfloat16_data(x), optional_row(bias, x), rows_of(x), bfloat16_data(weight),
-                                 tables, static_cast<float>(eps), quantizes, out.data_ptr(),
+                                 tables, static_cast<float>(eps), quantizes,
+                                 center ? center->const_data_ptr<float>() : nullptr, out.data_ptr(),
                                  c10::cuda::getCurrentCUDAStream()));
   return out;
 }

@@ -30,7 +30,7 @@ __device__ WideVector rotate(const WideVector &x, const float4 &cos, const float
 template <int kVectors, bool kRotates, bool kQuantizes>
 __global__ void __launch_bounds__(kRowThreads)
     rms_norm_kernel(const NarrowVector *x, const NarrowVector *bias, Rows rows, const NarrowVector *weight,
-                    RotaryTables tables, float eps, void *out) {
+                    RotaryTables tables, float eps, const float *center, void *out) {
   const int count = rows.channels / kRowVector;
   const int64_t start = static_cast<int64_t>(blockIdx.x) * count;
   const int head_vectors = tables.head_channels / kRowVector;
@@ -45,10 +45,12 @@ __global__ void __launch_bounds__(kRowThreads)
       normed = rotate(normed, reinterpret_cast<const float4 *>(tables.cos)[angle],
                       reinterpret_cast<const float4 *>(tables.sin)[angle]);
     }
-    if constexpr (kQuantizes)
+    if constexpr (kQuantizes) {
+      if (center) normed = difference_of(normed, load_wide(center + vector * kRowVector));
       static_cast<QuantizedVector *>(out)[start + vector] = quantize(normed, 1);
-    else
+    } else {
       static_cast<NarrowVector *>(out)[start + vector] = round_to_narrow(normed);
+    }
   });
 }
 
@@ -56,7 +58,7 @@ __global__ void __launch_bounds__(kRowThreads)
 
 cudaError_t launch_rms_norm(const __nv_bfloat16 *x, const __nv_bfloat16 *bias, const Rows &rows,
                             const __nv_bfloat16 *weight, const RotaryTables &tables, float eps,
-                            bool quantizes, void *out, cudaStream_t stream) {
+                            bool quantizes, const float *center, void *out, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(rows.batch * rows.tokens);
   return for_row_size(rows.channels, [&](auto vectors) {
     constexpr int kVectors = decltype(vectors)::value;
@@ -65,7 +67,7 @@ cudaError_t launch_rms_norm(const __nv_bfloat16 *x, const __nv_bfloat16 *bias, c
                                     : rms_norm_kernel<kVectors, true, false>;
     kernel<<<blocks, kRowThreads, 0, stream>>>(
         reinterpret_cast<const NarrowVector *>(x), reinterpret_cast<const NarrowVector *>(bias), rows,
-        reinterpret_cast<const NarrowVector *>(weight), tables, eps, out);
+        reinterpret_cast<const NarrowVector *>(weight), tables, eps, center, out);
   });
 }
 

@@ -10,10 +10,10 @@ struct RotaryTables {
   int head_channels;
 };
 
-/// out = rotate(RMS_norm(x + bias) * weight): bfloat16, or e4m3 without a scale where it rotates and
-/// quantizes. bias: a row, or null.
+/// out = rotate(RMS_norm(x + bias) * weight): bfloat16, or, where it rotates and quantizes, less center in
+/// e4m3 without a scale. bias, center: a row, or null.
 cudaError_t launch_rms_norm(const __nv_bfloat16 *x, const __nv_bfloat16 *bias, const Rows &rows,
                             const __nv_bfloat16 *weight, const RotaryTables &tables, float eps,
-                            bool quantizes, void *out, cudaStream_t stream);
+                            bool quantizes, const float *center, void *out, cudaStream_t stream);
 
 }  // namespace wan

@@ -48,6 +48,12 @@ __device__ inline WideVector sum_of(WideVector a, const WideVector &b) {
   return a;
 }
 
+__device__ inline WideVector difference_of(WideVector a, const WideVector &b) {
+#pragma unroll
+  for (int c = 0; c < kRowVector; ++c) a.values[c] -= b.values[c];
+  return a;
+}
+
 /// What `combine` makes of the values of all threads of the block.
 template <int kThreads, typename Combine>
 __device__ inline float block_reduce(float value, Combine combine) {
