@@ -351,6 +351,19 @@ TEST_F(Fp8, Attention) {
 
 constexpr double kEps = 1e-6;
 
+/// The kernel goes from the last key to the first, and its weights are relative to a number that it raises on
+/// the way: here by some forty powers of 2, in steps large and small, and in some rows alone.
+TEST_F(Fp8, AttentionToEverLargerScores) {
+  if (!has_fp8_attention(test_device(), 3000, 128)) GTEST_SKIP() << "needs a Hopper GPU";
+  const int64_t keys = 5000;
+  const at::Tensor growth = at::linspace(8, 0, keys).view({1, keys, 1, 1}).to(test_device());
+  const at::Tensor k = (random_bfloat16({1, keys, 2, 128}) * growth).to(at::kFloat8_e4m3fn);
+  const at::Tensor q = random_bfloat16({1, 300, 2, 128}).to(at::kFloat8_e4m3fn);
+  const at::Tensor v = random_bfloat16({1, keys, 2, 128});
+  const at::Tensor out = fp8_attention(q, k, v, {});
+  EXPECT_LT(relative_error(out.slice(1, 0, 300, 13), plain_attention(q, k, v, 13)), 0.05);
+}
+
 /// Most of a trained model's keys is the same in all of them. Rounded with the rest, it costs an error of
 /// 0.2.
 TEST_F(Fp8, AttentionDoesNotRoundWhatAllKeysHaveInCommon) {
