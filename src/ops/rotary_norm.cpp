@@ -48,6 +48,21 @@ bool takes(const Product &x, const at::Tensor &weight, const at::Tensor &cos, co
   return takes(x, weight) && takes_table(cos, x.values) && takes_table(sin, x.values);
 }
 
+/// Of what rotary_rms_norm() gives, the mean of some thousand of the tokens: [D], float32.
+at::Tensor mean_of_some(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
+                        const at::Tensor &sin, double eps) {
+  constexpr int64_t kTokens = 1024;
+  // Odd, so that columns of all parities come in.
+  const int64_t tokens = x.values.size(1), step = tokens / kTokens | 1;
+  const auto some = [&](const at::Tensor &rows, int64_t dim) {
+    return rows.slice(dim, 0, tokens, step).contiguous();
+  };
+  return rotary_rms_norm({some(x.values, 1), x.bias}, weight, some(cos, 0), some(sin, 0), eps)
+      .flatten(0, 1)
+      .mean({0}, /*keepdim=*/false, at::kFloat)
+      .flatten();
+}
+
 }  // namespace
 
 // The CUDA module registers its kernel.
@@ -68,25 +83,6 @@ at::Tensor rotary_rms_norm(const Product &x, const at::Tensor &weight, const at:
   const at::Tensor normed = heads_rms_norm(x, weight, eps);
   return rotate(normed, cos, sin).to(normed.scalar_type());
 }
-
-namespace {
-
-/// Of what rotary_rms_norm() gives, the mean of some thousand of the tokens: [D], float32.
-at::Tensor mean_of_some(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
-                        const at::Tensor &sin, double eps) {
-  constexpr int64_t kTokens = 1024;
-  // Odd, so that columns of all parities come in.
-  const int64_t tokens = x.values.size(1), step = tokens / kTokens | 1;
-  const auto some = [&](const at::Tensor &rows, int64_t dim) {
-    return rows.slice(dim, 0, tokens, step).contiguous();
-  };
-  return rotary_rms_norm({some(x.values, 1), x.bias}, weight, some(cos, 0), some(sin, 0), eps)
-      .flatten(0, 1)
-      .mean({0}, /*keepdim=*/false, at::kFloat)
-      .flatten();
-}
-
-}  // namespace
 
 at::Tensor fp8_rotary_rms_norm(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
                                const at::Tensor &sin, double eps, bool centers) {

@@ -365,7 +365,7 @@ TEST_F(Fp8, AttentionToEverLargerScores) {
 }
 
 /// Most of a trained model's keys is the same in all of them. Rounded with the rest, it costs an error of
-/// 0.2.
+/// 0.1.
 TEST_F(Fp8, AttentionDoesNotRoundWhatAllKeysHaveInCommon) {
   if (!has_fp8_attention(test_device(), 3000, 128)) GTEST_SKIP() << "needs a Hopper GPU";
   const int64_t tokens = 2100, heads = 2;

@@ -154,6 +154,13 @@ __device__ float row_max(float largest) {
   largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
   return fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
 }
+/// `most`, or the largest of a row's scores.
+template <int kScores>
+__device__ __forceinline__ float row_max(const float (&scores)[kScores], int row, float most) {
+#pragma unroll
+  for (int i = 2 * row; i < kScores; i += 4) most = fmaxf(most, fmaxf(scores[i], scores[i + 1]));
+  return row_max(most);
+}
 __device__ float row_sum(float sum) {
   sum += __shfl_xor_sync(~0u, sum, 1);
   return sum + __shfl_xor_sync(~0u, sum, 2);
@@ -180,10 +187,7 @@ struct Softmax<__nv_bfloat16> {
   __device__ __forceinline__ void weigh(float (&scores)[kScores], float scale_log2) {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      float most = largest[row];
-#pragma unroll
-      for (int i = 2 * row; i < kScores; i += 4) most = fmaxf(most, fmaxf(scores[i], scores[i + 1]));
-      most = row_max(most);
+      const float most = row_max(scores, row, largest[row]);
       rescale[row] = exponential2((largest[row] - most) * scale_log2);
       largest[row] = most;
       const float subtracted = most * scale_log2;
@@ -218,12 +222,8 @@ struct Softmax<__nv_fp8_e4m3> {
   template <int kScores>
   __device__ __forceinline__ void start(const float (&scores)[kScores], float scale_log2) {
 #pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      float most = -INFINITY;
-#pragma unroll
-      for (int i = 2 * row; i < kScores; i += 4) most = fmaxf(most, fmaxf(scores[i], scores[i + 1]));
-      subtracted[row] = row_max(most) * scale_log2 - kTarget;
-    }
+    for (int row = 0; row < 2; ++row)
+      subtracted[row] = row_max(scores, row, -INFINITY) * scale_log2 - kTarget;
   }
 
   template <int kScores>
