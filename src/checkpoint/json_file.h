@@ -1,11 +1,14 @@
 // A JSON file of a checkpoint, read with errors that name the file and the key.
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <vector>
 
 #include "error.h"
 
@@ -30,7 +33,8 @@ class JsonFile {
 
   /// True where the key is there and not null.
   bool has(const char *key) const;
-  /// The value of a key, or nothing where it is absent or null. Throws WAN_INVALID where its type is another.
+  /// The value of a key, or nothing where it is absent or null. Throws WAN_INVALID where its type is another;
+  /// a number with a point or an exponent is no whole one.
   template <typename T>
   std::optional<T> find(const char *key) const;
   /// The value of a key, or `fallback` where it is absent or null.
@@ -48,9 +52,19 @@ class JsonFile {
   Json json_;
 };
 
+/// Json::get() would cut off fractions, and numbers beyond 64 bits have no defined value there.
+template <typename T>
+bool is_whole_where_asked(const Json &value) {
+  if constexpr (std::is_same_v<T, int64_t>) return value.is_number_integer();
+  if constexpr (std::is_same_v<T, std::vector<int64_t>>)
+    return std::all_of(value.begin(), value.end(), is_whole_where_asked<int64_t>);
+  return true;
+}
+
 template <typename T>
 std::optional<T> JsonFile::find(const char *key) const {
   if (!has(key)) return std::nullopt;
+  if (!is_whole_where_asked<T>(json_.at(key))) throw error(key, "must hold whole numbers");
   try {
     return json_.at(key).get<T>();
   } catch (const Json::exception &) {

@@ -129,6 +129,10 @@ TEST_F(Checkpoint, BadConfigurationValuesNameFileAndKey) {
   edit_json("transformer/config.json", [](Json &json) { json["image_dim"] = nullptr; });
   edit_json("vae/config.json", [](Json &json) { json["latents_std"] = {1, 2}; });
   EXPECT_THAT(refusal(), AllOf(HasSubstr("vae/config.json"), HasSubstr("'latents_std'")));
+  for (const double factor : {4.5, 1e20}) {
+    edit_json("vae/config.json", [factor](Json &json) { json["dim_mult"] = {1, 2, 4, factor}; });
+    EXPECT_THAT(refusal(), HasSubstr("'dim_mult' must hold whole numbers"));
+  }
 }
 
 TEST_F(Checkpoint, TruncatedJson) {
