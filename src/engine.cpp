@@ -10,6 +10,7 @@
 
 #include "checkpoint/config.h"
 #include "device.h"
+#include "pipeline/check_options.h"
 #include "pipeline/frame_ring.h"
 #include "pipeline/wan_pipeline.h"
 #include "wan/engine.h"
@@ -81,6 +82,10 @@ WanStatus describe(const char *model_dir, WanDefaults *defaults, WanError *error
   return guarded(error, "", [&] { *defaults = CheckpointConfig::read(model_dir).defaults; });
 }
 
+WanStatus check(const char *model_dir, const WanGenerateOptions *options, WanError *error) {
+  return guarded(error, "", [&] { check_options(CheckpointConfig::read(model_dir), *options); });
+}
+
 WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model,
                WanError *error) {
   const std::string advice =
@@ -130,13 +135,15 @@ void memory(const WanModel *model, WanMemory *memory) {
   *memory = memory_in_use(model->pipeline.device());
   memory->pool_bytes = model->pipeline.pool_bytes();
   memory->mode = model->pipeline.memory_mode();
+  const std::string device = model->pipeline.device().str();
+  std::strncpy(memory->device, device.c_str(), sizeof memory->device - 1);
 }
 
 void model_free(WanModel *model) {
   delete model;
 }
 
-const WanEngineApi kApi = {WAN_ENGINE_ABI, WAN_VERSION, describe,   load,
+const WanEngineApi kApi = {WAN_ENGINE_ABI, WAN_VERSION, describe,   check,      load,
                            generate,       memory,      model_free, free_frames};
 
 }  // namespace

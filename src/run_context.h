@@ -1,4 +1,4 @@
-// What a running load or generation asks and tells the outside: cancellation and progress.
+// What a running load or generation asks and tells the outside: cancellation, progress, log.
 #pragma once
 
 #include <chrono>
@@ -17,6 +17,9 @@ class RunContext {
       throw Error(WAN_CANCELLED, "The generation was cancelled");
   }
   bool is_followed() const { return callbacks_.followed && callbacks_.followed(callbacks_.user); }
+  void log(WanLogLevel level, const std::string &message) const {
+    if (callbacks_.log) callbacks_.log(callbacks_.user, level, message.c_str());
+  }
   const WanCallbacks &callbacks() const { return callbacks_; }
 
  private:

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "device.h"
+#include "pipeline/check_options.h"
 #include "vae/tiled_decode.h"
 
 namespace wan {
@@ -85,11 +86,6 @@ class CancellableWeights : public WeightSource {
   WeightSource &source_;
   const RunContext &context_;
 };
-
-/// Of the frames that are denoised, those that are decoded.
-int32_t decoded_frames(const WanGenerateOptions &options) {
-  return options.used_frames ? options.used_frames : options.num_frames;
-}
 
 /// As Diffusers decides it: by the first scale, for both experts.
 bool is_guided(const WanGenerateOptions &options) {
@@ -200,38 +196,12 @@ void WanPipeline::require_memory(const WanGenerateOptions &options, uint64_t nee
 }
 
 void WanPipeline::check(const WanGenerateOptions &options) const {
+  check_options(config_, options);
+  if (options.on_device && !device_.is_cuda())
+    throw invalid(
+        "Frames can only stay on a GPU where the model is on one, and this model is on the CPU");
   const WanPixelLayout &layout = options.layout;
-  const WanDefaults &defaults = config_.defaults;
-  const auto require = [](bool condition, const std::string &message) {
-    if (!condition) throw invalid(message);
-  };
-  for (const auto &[value, name] : {std::pair{layout.width, "width"}, {layout.height, "height"}})
-    require(value > 0 && value % defaults.size_multiple == 0,
-            "The " + std::string(name) + " " + std::to_string(value) + " is not a multiple of " +
-                std::to_string(defaults.size_multiple));
-  require(options.num_frames > 0 && (options.num_frames - 1) % defaults.frames_multiple == 0,
-          "The number of frames, " + std::to_string(options.num_frames) +
-              ", is not 1 more than a multiple of " + std::to_string(defaults.frames_multiple));
-  require(options.used_frames >= 0 && options.used_frames <= options.num_frames,
-          "The number of frames to decode, " + std::to_string(options.used_frames) +
-              ", is not in 0 to the clip's " + std::to_string(options.num_frames));
-  require(!options.on_device || device_.is_cuda(),
-          "Frames can only stay on a GPU where the model is on one, and this model is on the CPU");
-  const int32_t decoded = decoded_frames(options);
-  require(options.fade_frames >= 0 && options.fade_frames <= decoded / 2,
-          "A crossfade of " + std::to_string(options.fade_frames) + " frames does not fit a clip of " +
-              std::to_string(decoded) + ": it may have 0 to " + std::to_string(decoded / 2));
-  require(options.sigmas || (options.steps > 0 && options.steps <= config_.scheduler.num_train_timesteps),
-          "steps=" + std::to_string(options.steps) + " is not in 1 to " +
-              std::to_string(config_.scheduler.num_train_timesteps));
-  require(options.flow_shift > 0 && std::isfinite(options.flow_shift), "flow-shift must be above 0");
-  require(std::isfinite(options.guidance_scale) && std::isfinite(options.guidance_scale_2),
-          "guidance-scale must be a number");
-  require(options.cache == WAN_CACHE_NONE || options.cache_threshold >= 0,
-          "cache-threshold must be 0 or above");
-
   const auto [frames, height, width] = latent_size(options);
-  transformer_->check_size(frames, height, width);
   // The reference operations, which the CPU has, compute in float32.
   const at::ScalarType activations = device_.is_cpu() ? at::kFloat : dtype_;
   const bool cached = options.cache != WAN_CACHE_NONE;

@@ -136,16 +136,6 @@ WanTransformer3DModel::TextContext WanTransformer3DModel::encode_text(const at::
           std::vector<WanAttention::KeyValue>(blocks_->size())};
 }
 
-void WanTransformer3DModel::check_size(int64_t frames, int64_t height, int64_t width) const {
-  const std::pair<int64_t, const char *> axes[] = {{frames, "latent frames"},
-                                                   {height / config_.patch_height, "rows of patches"},
-                                                   {width / config_.patch_width, "columns of patches"}};
-  for (const auto &[length, what] : axes)
-    if (length > config_.rope_max_seq_len)
-      throw invalid("The video has " + std::to_string(length) + " " + what + ", and the model takes " +
-                    std::to_string(config_.rope_max_seq_len) + " at most");
-}
-
 RotaryEmbedding WanTransformer3DModel::rotary(int64_t frames, int64_t height, int64_t width) const {
   return rotary_embedding(config_.attention_head_dim, frames, height / config_.patch_height,
                           width / config_.patch_width, patch_weight_.device());

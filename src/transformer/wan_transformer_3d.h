@@ -141,8 +141,6 @@ class WanTransformer3DModel {
   /// Bytes of the blocks' weights.
   uint64_t block_bytes() const { return blocks_->bytes(); }
 
-  /// Throws wan::Error (WAN_INVALID) where latents of this size are beyond rope_max_seq_len.
-  void check_size(int64_t frames, int64_t height, int64_t width) const;
   /// Tables for latents of this size.
   RotaryEmbedding rotary(int64_t frames, int64_t height, int64_t width) const;
 

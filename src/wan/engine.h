@@ -17,7 +17,7 @@ extern "C" {
 #endif
 
 /** Raised by every change of this header. */
-#define WAN_ENGINE_ABI 4
+#define WAN_ENGINE_ABI 5
 /** Name of the library's entry, a WanEngineEntry. */
 #define WAN_ENGINE_ENTRY "wan_engine"
 
@@ -110,8 +110,16 @@ typedef struct WanFrames {
   int32_t chunk;       /* index of the latent frame */
 } WanFrames;
 
+typedef enum WanLogLevel {
+  WAN_LOG_WARNING, /* the result may not be what was meant: for the user */
+  WAN_LOG_INFO,    /* a choice: device, memory mode, files */
+  WAN_LOG_DEBUG
+} WanLogLevel;
+
 typedef struct WanCallbacks {
   void *user;
+  /** One sentence, UTF-8. Called on the calling thread. NULL stands for silence. */
+  void (*log)(void *user, WanLogLevel level, const char *message);
   /** Called on the calling thread. */
   void (*progress)(void *user, const WanProgress *progress);
   /** Polled between layers and chunks, from any thread: true stops the call with WAN_CANCELLED. */
@@ -169,6 +177,7 @@ typedef struct WanMemory {
   uint64_t pool_bytes; /* for decoded frames, in use or not: page-locked host memory where there is a GPU, or
                           memory of the GPU (WanGenerateOptions.on_device) */
   WanMemoryMode mode;  /* RESIDENT, ONE_EXPERT or STREAM */
+  char device[128];    /* "cpu", or as "cuda:0 (NVIDIA H100 80GB HBM3)" */
 } WanMemory;
 
 typedef struct WanModel WanModel;
@@ -179,7 +188,10 @@ typedef struct WanEngineApi {
 
   /** Reads the JSON files of a checkpoint and the headers of single files, no weights. */
   WanStatus (*describe)(const char *model_dir, WanDefaults *defaults, WanError *error);
-  /** Loads a checkpoint. Uses callbacks' progress and cancelled. */
+  /** Whether the checkpoint can make a clip of these options, as far as that can be known without weights:
+   * WAN_INVALID says why not. A layout of width 0 and height 0 stands for a size that is not known yet. */
+  WanStatus (*check)(const char *model_dir, const WanGenerateOptions *options, WanError *error);
+  /** Loads a checkpoint. Uses callbacks' progress, cancelled and log. */
   WanStatus (*load)(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model,
                     WanError *error);
   /** Makes one clip; one call at a time on a model. Whatever it returns, the model can be used again. */

@@ -29,6 +29,12 @@ WanStatus describe(const char *, WanDefaults *defaults, WanError *) {
   return WAN_OK;
 }
 
+// "refused" in the prompt stands for whatever a checkpoint cannot make.
+WanStatus check(const char *, const WanGenerateOptions *options, WanError *error) {
+  const bool refused = std::strcmp(options->prompt, "refused") == 0;
+  return refused ? fail(error, WAN_INVALID, "The stub cannot make this.") : WAN_OK;
+}
+
 WanStatus load(const WanLoadOptions *, const WanCallbacks *callbacks, WanModel **model, WanError *error) {
   for (int percent = 0; percent <= 100; percent += 25) {
     const WanProgress progress = {WAN_STAGE_LOAD, percent, 100, percent / 100.0, 0};
@@ -91,7 +97,7 @@ WanStatus generate(WanModel *, const WanGenerateOptions *options, const WanCallb
 }
 
 void memory(const WanModel *, WanMemory *memory) {
-  *memory = {1000, 2000, 3000, 4000, WAN_MEMORY_STREAM};
+  *memory = {1000, 2000, 3000, 4000, WAN_MEMORY_STREAM, "stub"};
 }
 
 void model_free(WanModel *model) {
@@ -103,7 +109,8 @@ void frames_free(WanFrames *frames) {
   delete frames;
 }
 
-const WanEngineApi api = {STUB_ABI, "stub", describe, load, generate, memory, model_free, frames_free};
+const WanEngineApi api = {STUB_ABI, "stub",  describe,   check,      load,
+                          generate, memory, model_free, frames_free};
 
 }  // namespace
 
