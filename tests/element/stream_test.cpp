@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <gst/app/gstappsink.h>
 
+#include <algorithm>
 #include <set>
 #include <thread>
 

@@ -41,7 +41,7 @@ TEST(Names, AreThoseOfDiffusersConversion) {
   for (const auto &[component, naming] :
        {std::pair{"transformer", Naming::kOriginalTransformer}, {"vae", Naming::kOriginalVae}})
     for (const auto &[diffusers, original] : json.at(component).items()) {
-      EXPECT_EQ(stored_name(naming, diffusers), original);
+      EXPECT_EQ(stored_name(naming, diffusers), original.get<std::string>());
       EXPECT_EQ(diffusers_name(naming, original.get<std::string>()), diffusers);
     }
   EXPECT_EQ(stored_name(Naming::kOriginalTextEncoder, "encoder.block.23.layer.1.DenseReluDense.wi_0.weight"),

@@ -80,7 +80,7 @@ TEST(PromptClean, EqualsDiffusers) {
   const json rows = reference();
   EXPECT_GE(rows.size(), 220);
   for (const json &row : rows)
-    EXPECT_EQ(prompt_clean(row["text"].get<std::string>()), row["cleaned"]) << row["text"];
+    EXPECT_EQ(prompt_clean(row["text"].get<std::string>()), row["cleaned"].get<std::string>()) << row["text"];
 }
 
 TEST(PromptClean, NamesTheFirstBadByte) {
