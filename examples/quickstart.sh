@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes wan.mp4 of a prompt, here: bash examples/quickstart.sh ["prompt"]
-# Installs and builds what is missing first (Debian 12; see tools/setup.sh).
+# Installs and builds what is missing first (Debian 12 or 13; see tools/setup.sh).
 source "$(dirname "$0")/../tools/setup.sh"
 
 prompt=${1:-a red circle bouncing on a blue background}
@@ -8,7 +8,7 @@ prompt=${prompt//\\/\\\\} prompt=${prompt//\"/\\\"}  # as gst-launch-1.0 wants i
 
 install_packages "${build_packages[@]}" "${run_packages[@]}"
 install_libtorch
-check_nvcc
+find_nvcc
 # A build that has the tests keeps them.
 configure build "$(grep -os -- '-Dtests=true' "$root/build/options" || echo -Dtests=false)"
 build build

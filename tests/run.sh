@@ -34,7 +34,7 @@ PYTHON
 
 install_packages "${build_packages[@]}" "${run_packages[@]}" "${test_packages[@]}"
 install_libtorch
-check_nvcc
+find_nvcc
 
 configure build -Dtests=true
 build build

@@ -82,29 +82,39 @@ install_libtorch() {
   [ "$(cat "$deps/wheels" 2>/dev/null)" = "$wanted" ] && return
 
   say "Fetching LibTorch $torch_version ($(has_gpu && echo '3 GB, with CUDA' || echo '550 MB'))"
-  rm -rf "$deps"
+  rm -rf "$deps"/{python,libtorch,wheels}
   python3 -m venv "$deps/python"
   local pip=("$deps/python/bin/pip" --disable-pip-version-check install --quiet --no-cache-dir)
   "${pip[@]}" --no-deps "torch==$torch_version" || fail "pip could not install torch $torch_version"
-  "${pip[@]}" "${wheels[@]}" || fail "pip could not install: ${wheels[*]}"
+  # What torch asks for in Python is left out, and pip would call that an error.
+  "${pip[@]}" --no-warn-conflicts "${wheels[@]}" || fail "pip could not install: ${wheels[*]}"
   local torch=("$deps"/python/lib/python3*/site-packages/torch)
   has_gpu || has_nvcc || prune_cuda "${torch[0]}"
   ln -s "${torch[0]#"$deps"/}" "$deps/libtorch"
   printf '%s\n' "$wanted" >"$deps/wheels"
 }
 
-# Without an nvcc, Meson leaves the CUDA kernels out.
-check_nvcc() {
-  local bin
-  for bin in "$deps"/python/lib/python3*/site-packages/nvidia/cu13/bin; do
-    has_nvcc || PATH=$bin:$PATH
+# Takes the wheels' nvcc where there is no other.
+find_nvcc() {
+  local toolkit
+  for toolkit in "$deps"/python/lib/python3*/site-packages/nvidia/cu13; do
+    if ! has_nvcc && [ -x "$toolkit/bin/nvcc" ]; then
+      # It looks for the runtime in lib64, as NVIDIA's installers lay it out.
+      ln -sfn lib "$toolkit/lib64"
+      PATH=$toolkit/bin:$PATH
+    fi
   done
-  ! has_gpu || has_nvcc || say "No nvcc of CUDA 13, so the GPU will not be used. To change that, install it and delete build/."
+  ! has_gpu || has_nvcc || fail "this machine has an NVIDIA GPU but no nvcc of CUDA 13, which its kernels need:" \
+    "install CUDA 13.0, or unset LIBTORCH to have both from PyPI"
 }
 
-# configure DIR OPTION...: unless it is so already. Options must not hold spaces.
+# With a GPU, a build that would not use it is an error: nobody takes the CPU's speed for the GPU's.
+cuda_option() { has_gpu && echo -Dcuda=enabled || echo -Dcuda=auto; }
+
+# configure DIR OPTION...: unless it is so already. Options must not hold spaces; a later one stands over an earlier.
 configure() {
-  local dir=$root/$1 options="-Dlibtorch=${LIBTORCH:-} ${*:2}" command log
+  local dir=$root/$1 options command log
+  options="-Dlibtorch=${LIBTORCH:-} $(cuda_option) ${*:2}"
   if [ "$(cat "$dir/options" 2>/dev/null)" != "$options" ]; then
     say "Configuring $1"
     command=setup
