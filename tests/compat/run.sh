@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# One build for many GStreamers: runs the plugin that was built here (Debian 12, GStreamer 1.22) in newer Debians, each in
-# a chroot of its own packages. As root, with the tests built: bash tests/compat/run.sh [BUILD [SUITE...]]
+# Newer Debians, each in a chroot of its own packages. The plugin that was built here (Debian 12, GStreamer 1.22) runs
+# there, and then tests/run.sh builds and tests a copy of the sources with that Debian's compiler and GStreamer.
+# As root, with the tests built: bash tests/compat/run.sh [BUILD [SUITE...]]
 #
-# The suites are trixie (GStreamer 1.26) and forky (1.28) unless said otherwise. A chroot takes 1.2 GB and stays, in
-# WAN_CHROOTS or .deps/chroots. Needs Debian's debootstrap. Not part of the tests that Meson runs, which need no root.
+# The suites are trixie (GStreamer 1.26) and forky (1.28) unless said otherwise. A chroot takes 6 GB and stays, in
+# WAN_CHROOTS or .deps/chroots; LibTorch is the one that is used here. Needs Debian's debootstrap. Not part of the tests
+# that Meson runs, which need no root.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -50,6 +52,8 @@ build=$(cd "${1:-$root/build}" && pwd)
 suites=("${@:2}")
 [ ${#suites[@]} -gt 0 ] || suites=(trixie forky)
 chroots=${WAN_CHROOTS:-$root/.deps/chroots}
+# The wheel of LibTorch wants the other wheels beside it.
+libtorch=${LIBTORCH:-$root/.deps/libtorch} libtorch_home=$(readlink -f "${LIBTORCH:-$root/.deps}")
 packages=(gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
   gstreamer1.0-plugins-ugly gstreamer1.0-x xvfb)
 
@@ -67,28 +71,38 @@ install() {
   DEBIAN_FRONTEND=noninteractive chroot "$chroot" apt-get install -qq -y --no-install-recommends "${packages[@]}"
 }
 
-# run SUITE: in a mount namespace, so that nothing stays mounted.
-run() {
-  local chroot=$chroots/$1 path
+# enter SUITE COMMAND...: in a mount namespace, so that nothing stays mounted.
+enter() {
+  local chroot=$chroots/$1
   unshare -m bash -euc '
-    chroot=$1; shift
-    for path in "$@"; do
+    chroot=$1 root=$2 libtorch_home=$3; shift 3
+    for path in /dev "$root" "$libtorch_home"; do
       mkdir -p "$chroot/$path"
-      mount --bind "$path" "$chroot/$path"
+      mount --rbind "$path" "$chroot/$path"
     done
     mount -t proc proc "$chroot/proc"
     mount -t tmpfs tmpfs "$chroot/tmp"
     # The engine was linked with a libunistring that newer Debians do not have.
     mkdir "$chroot/tmp/wan-lib"
     cp -L "$(ldconfig -p | sed -n "s/.*libunistring.so.2 .*=> //p" | head -n 1)" "$chroot/tmp/wan-lib/"
-    exec chroot "$chroot" env WAN_COMPAT_INSIDE=1 bash '"$(printf '%q %q' "$root/tests/compat/run.sh" "$build")" \
-    bash "$chroot" "$root" "$(readlink -f "$root/.deps")"
+    exec chroot "$chroot" "$@"' bash "$chroot" "$root" "$libtorch_home" "${@:2}"
+}
+
+# copy_sources SUITE: what is built there already stays.
+copy_sources() {
+  local copy=$chroots/$1/root/gst-wan
+  mkdir -p "$copy"
+  find "$copy" -mindepth 1 -maxdepth 1 ! -name 'build*' -exec rm -r {} +
+  git -C "$root" ls-files -z --cached --others --exclude-standard | tar -C "$root" --null -T - -c | tar -C "$copy" -x
 }
 
 status=0
 for suite in "${suites[@]}"; do
   install "$suite" >&2
-  echo "== $suite"
-  run "$suite" || status=1
+  echo "== $suite, built here"
+  enter "$suite" env WAN_COMPAT_INSIDE=1 bash "$root/tests/compat/run.sh" "$build" || status=1
+  echo "== $suite, built there"
+  copy_sources "$suite"
+  enter "$suite" env LIBTORCH="$libtorch" bash /root/gst-wan/tests/run.sh || status=1
 done
 exit $status
