@@ -72,7 +72,8 @@ class Receiver(support.Pipeline):
         self["rtc"].connect("pad-added", self.decode)
 
     def decode(self, _, pad):
-        codec = pad.get_current_caps().get_structure(0).get_string("encoding-name")
+        # By way of a string, since what caps give out is not the same in all versions of GStreamer's bindings.
+        codec = Gst.Structure(pad.get_current_caps().to_string())["encoding-name"]
         decoder = Gst.parse_bin_from_description(f"{DECODERS[codec]} ! fakesink name=sink sync=false", True)
         packets, frames = (decoder.get_by_name(name).get_static_pad("sink") for name in ("depay", "sink"))
         self.packets[codec] = self.watch(packets, support.rtp_stamp)
