@@ -285,8 +285,21 @@ static GstStateChangeReturn gst_wan_src_change_state(GstElement *element, GstSta
   if (transition == GST_STATE_CHANGE_NULL_TO_READY && !open_engine(self)) return GST_STATE_CHANGE_FAILURE;
   const GstStateChangeReturn result =
       GST_ELEMENT_CLASS(gst_wan_src_parent_class)->change_state(element, transition);
+  // Before 1.24 the base class interrupts no wait for a pause, which may bring another clock.
+  if (transition == GST_STATE_CHANGE_PLAYING_TO_PAUSED) self->pacer.look_again();
   if (transition == GST_STATE_CHANGE_READY_TO_NULL) self->kept_model.reset();
   return result;
+}
+
+// ---- events
+
+static gboolean gst_wan_src_event(GstBaseSrc *src, GstEvent *event) {
+  if (GST_EVENT_TYPE(event) == GST_EVENT_LATENCY) {
+    GstClockTime latency = 0;
+    gst_event_parse_latency(event, &latency);
+    GST_WAN_SRC(src)->pacer.set_latency(latency);
+  }
+  return GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->event(src, event);
 }
 
 // ---- negotiation
@@ -641,6 +654,11 @@ static void gst_wan_src_init(GstWanSrc *self) {
   new (&self->kept_choice) ModelChoice;
   new (&self->kept_model) std::shared_ptr<WanModel>;
   gst_base_src_set_format(GST_BASE_SRC(self), GST_FORMAT_TIME);
+  const auto leaves = [](GstPad *, GstPadProbeInfo *info, gpointer self) {
+    frame_leaves(GST_WAN_SRC(self), gst_pad_probe_info_get_buffer(info));
+    return GST_PAD_PROBE_OK;
+  };
+  gst_pad_add_probe(GST_BASE_SRC_PAD(self), GST_PAD_PROBE_TYPE_BUFFER, leaves, self, nullptr);
 }
 
 static void gst_wan_src_finalize(GObject *object) {
@@ -723,6 +741,7 @@ static void gst_wan_src_class_init(GstWanSrcClass *klass) {
   base_class->unlock = gst_wan_src_unlock;
   base_class->unlock_stop = gst_wan_src_unlock_stop;
   base_class->get_caps = gst_wan_src_get_caps;
+  base_class->event = gst_wan_src_event;
   base_class->negotiate = gst_wan_src_negotiate;
   base_class->fixate = gst_wan_src_fixate;
   base_class->set_caps = gst_wan_src_set_caps;
