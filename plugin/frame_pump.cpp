@@ -87,7 +87,6 @@ bool FramePump::has_room() const {
 }
 
 std::optional<PumpEvent> FramePump::take_event(uint64_t least_frames) {
-  if (flushing_) return Flushing{};
   if (!news_.empty()) {
     PumpEvent event = std::move(news_.front());
     news_.pop_front();
@@ -110,8 +109,8 @@ std::optional<PumpEvent> FramePump::take_event(uint64_t least_frames) {
 PumpEvent FramePump::pop(uint64_t least_frames) {
   std::unique_lock lock(mutex_);
   std::optional<PumpEvent> event;
-  changed_.wait(lock, [&] { return (event = take_event(least_frames)).has_value(); });
-  return *std::move(event);
+  changed_.wait(lock, [&] { return flushing_ || (event = take_event(least_frames)).has_value(); });
+  return event ? *std::move(event) : Flushing{};
 }
 
 std::optional<PumpEvent> FramePump::poll(uint64_t least_frames) {

@@ -135,7 +135,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
    * `least_frames` of them wait in the queue (only a live source may ask for more than one), or no more come.
    */
   PumpEvent pop(uint64_t least_frames);
-  /** The same without waiting: none if there is no event. */
+  /** The same without waiting, and so never interrupted: none if there is no event. */
   std::optional<PumpEvent> poll(uint64_t least_frames);
   void set_flushing(bool flushing);
   /** Live: so many frame times passed without a frame of a clip. Timed prompts go by that. */

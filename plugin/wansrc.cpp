@@ -285,11 +285,36 @@ static GstStateChangeReturn gst_wan_src_change_state(GstElement *element, GstSta
   if (transition == GST_STATE_CHANGE_NULL_TO_READY && !open_engine(self)) return GST_STATE_CHANGE_FAILURE;
   const GstStateChangeReturn result =
       GST_ELEMENT_CLASS(gst_wan_src_parent_class)->change_state(element, transition);
+  // Before 1.24 the base class interrupts no wait for a pause, which may bring another clock.
+  if (transition == GST_STATE_CHANGE_PLAYING_TO_PAUSED) self->pacer.look_again();
   if (transition == GST_STATE_CHANGE_READY_TO_NULL) self->kept_model.reset();
   return result;
 }
 
+// ---- events
+
+static gboolean gst_wan_src_event(GstBaseSrc *src, GstEvent *event) {
+  if (GST_EVENT_TYPE(event) == GST_EVENT_LATENCY) {
+    GstClockTime latency = 0;
+    gst_event_parse_latency(event, &latency);
+    GST_WAN_SRC(src)->pacer.set_latency(latency);
+  }
+  return GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->event(src, event);
+}
+
 // ---- negotiation
+
+static void post_change_refused(GstWanSrc *self) {
+  GstCaps *caps = gst_video_info_to_caps(&self->run.info);
+  gchar *text = gst_caps_to_string(caps);
+  post_error(
+      self, WAN_INVALID,
+      std::string("Downstream asks for other caps while wansrc plays, and they can only change in READY: "
+                  "put a converter behind it, since its frames stay ") +
+          text + ".");
+  g_free(text);
+  gst_caps_unref(caps);
+}
 
 // All that there can be, by the property device.
 static GstCaps *possible_caps(GstWanSrc *self) {
@@ -301,18 +326,46 @@ static GstCaps *possible_caps(GstWanSrc *self) {
   return video_caps(cuda_memory_available(cuda_ordinal(device)));
 }
 
-// Once a run: after that, frames of the first caps are on their way or already paid for.
+// The layout is chosen once a run: after that, frames of it are on their way or already paid for.
+static GstCaps *offered_caps(GstWanSrc *self) {
+  GstCaps *current = gst_pad_get_current_caps(GST_BASE_SRC_PAD(self));
+  if (!current) return possible_caps(self);
+  GstCaps *caps = frame_caps(current);
+  gst_caps_unref(current);
+  return caps;
+}
+
 static GstCaps *gst_wan_src_get_caps(GstBaseSrc *src, GstCaps *filter) {
-  GstCaps *caps = gst_pad_get_current_caps(GST_BASE_SRC_PAD(src));
-  if (!caps) caps = possible_caps(GST_WAN_SRC(src));
+  GstCaps *caps = offered_caps(GST_WAN_SRC(src));
   if (!filter) return caps;
   GstCaps *filtered = gst_caps_intersect_full(filter, caps, GST_CAPS_INTERSECT_FIRST);
   gst_caps_unref(caps);
   return filtered;
 }
 
+// Elements that do not heed the filter of a caps query (interlace) leave out fields, or offer what was not
+// asked for.
 static GstCaps *gst_wan_src_fixate(GstBaseSrc *src, GstCaps *caps) {
-  return fixate_caps(choose_memory(GST_BASE_SRC_PAD(src), caps), GST_WAN_SRC(src)->run.settings.defaults);
+  GstCaps *possible = gst_wan_src_get_caps(src, caps);
+  gst_caps_unref(caps);
+  if (gst_caps_is_empty(possible)) return possible;
+  return fixate_caps(choose_memory(GST_BASE_SRC_PAD(src), possible), GST_WAN_SRC(src)->run.settings.defaults);
+}
+
+// Without this, all that is told of a change downstream that cannot be followed is "not negotiated".
+static bool refuse_other_caps(GstWanSrc *self) {
+  GstPad *pad = GST_BASE_SRC_PAD(self);
+  GstCaps *current = gst_pad_get_current_caps(pad);
+  if (!current) return false;
+  GstCaps *frames = frame_caps(current), *common = gst_pad_peer_query_caps(pad, frames);
+  const bool refused = gst_caps_is_empty(common) && !GST_PAD_IS_FLUSHING(pad);
+  if (refused) post_change_refused(self);
+  for (GstCaps *caps : {current, frames, common}) gst_caps_unref(caps);
+  return refused;
+}
+
+static gboolean gst_wan_src_negotiate(GstBaseSrc *src) {
+  return !refuse_other_caps(GST_WAN_SRC(src)) && GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->negotiate(src);
 }
 
 static GstClockTime frame_duration(GstWanSrc *self) {
@@ -322,47 +375,77 @@ static GstClockTime frame_duration(GstWanSrc *self) {
   return defaults.fps_n ? gst_util_uint64_scale(GST_SECOND, defaults.fps_d, defaults.fps_n) : 0;
 }
 
-// Says so if a latency that was answered before the caps were known has become another.
 static void set_info(GstWanSrc *self, const GstVideoInfo &info) {
-  GstClockTime before, after;
-  {
-    const ObjectLock lock(self);
-    Run &run = self->run;
-    before = frame_duration(self);
-    run.info = info;
-    run.settings.fps_n = info.fps_n;
-    run.settings.fps_d = info.fps_d;
-    after = frame_duration(self);
-  }
-  self->pacer.reset(info.fps_n, info.fps_d);
-  if (is_live(self) && before != after)
-    gst_element_post_message(GST_ELEMENT(self), gst_message_new_latency(GST_OBJECT(self)));
+  const ObjectLock lock(self);
+  self->run.info = info;
+  self->run.settings.fps_n = info.fps_n;
+  self->run.settings.fps_d = info.fps_d;
 }
 
-// The worker starts here and not in start(), so that bad caps fail before any weights are loaded.
-static gboolean gst_wan_src_set_caps(GstBaseSrc *src, GstCaps *caps) {
-  GstWanSrc *self = GST_WAN_SRC(src);
-  Run &run = self->run;
-  GstVideoInfo info;
+// What the caps ask for, or why that cannot be made.
+static std::string read_caps(GstWanSrc *self, const GstCaps *caps, GstVideoInfo *info,
+                             WanPixelLayout *layout) {
   std::string reason;
-  if (!gst_video_info_from_caps(&info, caps)) {
+  if (gst_video_info_from_caps(info, caps)) {
+    pixel_layout(*info, self->run.settings.defaults, layout, &reason);
+  } else {
     gchar *text = gst_caps_to_string(caps);
     reason = std::string("Frames of these caps are too large: ") + text + ".";
     g_free(text);
-  } else if (pixel_layout(info, run.settings.defaults, &run.settings.layout, &reason)) {
-    set_info(self, info);
   }
-  if (!reason.empty()) {
-    post_error(self, WAN_INVALID, reason);
-    return FALSE;
-  }
-  run.settings.on_device = is_cuda_memory(caps);
+  return reason;
+}
+
+static bool same_frames(const Run &run, const GstCaps *caps, const GstVideoInfo &info,
+                        const WanPixelLayout &layout) {
+  return same_layout(layout, run.settings.layout) && info.fps_n == run.info.fps_n &&
+         info.fps_d == run.info.fps_d && is_cuda_memory(caps) == run.settings.on_device;
+}
+
+// The worker starts here and not in start(), so that bad caps fail before any weights are loaded.
+static void start_worker(GstWanSrc *self) {
+  Run &run = self->run;
   std::shared_ptr<WanModel> model = std::move(self->kept_model);
   if (self->kept_choice != run.choice) model.reset();
   // A live source plays while it loads, and applications wait in PAUSED for progress to be complete.
   if (!model && !is_live(self))
     post_load_progress(self, GST_PROGRESS_TYPE_START, "Loading the model " + run.choice.directory);
   run.pump->start(run.settings, std::move(model));
+}
+
+// Once a run.
+static void begin_frames(GstWanSrc *self, const GstCaps *caps, const GstVideoInfo &info,
+                         const WanPixelLayout &layout) {
+  const GstClockTime answered = frame_duration(self);
+  self->run.settings.layout = layout;
+  self->run.settings.on_device = is_cuda_memory(caps);
+  set_info(self, info);
+  self->pacer.reset(info.fps_n, info.fps_d);
+  // A latency that was answered before the caps were known may have become another.
+  if (is_live(self) && frame_duration(self) != answered)
+    gst_element_post_message(GST_ELEMENT(self), gst_message_new_latency(GST_OBJECT(self)));
+  start_worker(self);
+}
+
+// Comes again when downstream changes, and after a flush that interrupted the negotiation.
+static gboolean gst_wan_src_set_caps(GstBaseSrc *src, GstCaps *caps) {
+  GstWanSrc *self = GST_WAN_SRC(src);
+  GstVideoInfo info;
+  WanPixelLayout layout;
+  const std::string reason = read_caps(self, caps, &info, &layout);
+  if (!reason.empty()) {
+    post_error(self, WAN_INVALID, reason);
+    return FALSE;
+  }
+  if (!self->run.pump->started()) {
+    begin_frames(self, caps, info, layout);
+    return TRUE;
+  }
+  if (!same_frames(self->run, caps, info, layout)) {
+    post_change_refused(self);
+    return FALSE;
+  }
+  set_info(self, info);
   return TRUE;
 }
 
@@ -571,6 +654,11 @@ static void gst_wan_src_init(GstWanSrc *self) {
   new (&self->kept_choice) ModelChoice;
   new (&self->kept_model) std::shared_ptr<WanModel>;
   gst_base_src_set_format(GST_BASE_SRC(self), GST_FORMAT_TIME);
+  const auto leaves = [](GstPad *, GstPadProbeInfo *info, gpointer self) {
+    frame_leaves(GST_WAN_SRC(self), gst_pad_probe_info_get_buffer(info));
+    return GST_PAD_PROBE_OK;
+  };
+  gst_pad_add_probe(GST_BASE_SRC_PAD(self), GST_PAD_PROBE_TYPE_BUFFER, leaves, self, nullptr);
 }
 
 static void gst_wan_src_finalize(GObject *object) {
@@ -653,6 +741,8 @@ static void gst_wan_src_class_init(GstWanSrcClass *klass) {
   base_class->unlock = gst_wan_src_unlock;
   base_class->unlock_stop = gst_wan_src_unlock_stop;
   base_class->get_caps = gst_wan_src_get_caps;
+  base_class->event = gst_wan_src_event;
+  base_class->negotiate = gst_wan_src_negotiate;
   base_class->fixate = gst_wan_src_fixate;
   base_class->set_caps = gst_wan_src_set_caps;
   base_class->decide_allocation = gst_wan_src_decide_allocation;

@@ -30,6 +30,7 @@ struct Run {
   bool loading = false;
   Chunk chunk;         // being pushed; empty between chunks
   int chunk_next = 0;  // its next frame
+  bool handed = false;  // that frame was given to the base class, which may drop it before it leaves
 };
 
 // Of a live source; for the streaming thread.
@@ -88,5 +89,8 @@ void queue_event(GstWanSrc *self, GstEvent *event);
 
 /** The next frame to be pushed; a live source waits until it is time for it. */
 GstFlowReturn next_frame(GstWanSrc *self, GstBuffer **buffer);
+/** The frame that next_frame() made last leaves the element. Those that are never seen here, since they were
+ * dropped for a pause or a flush, are made again. */
+void frame_leaves(GstWanSrc *self, GstBuffer *buffer);
 
 }  // namespace wan
