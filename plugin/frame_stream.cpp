@@ -44,8 +44,19 @@ GstFlowReturn take(GstWanSrc *self, const Progress &progress) {
   return GST_FLOW_OK;
 }
 
+GstFlowReturn take(GstWanSrc *self, const ClipFailed &failed) {
+  post_failure(self, failed);
+  return GST_FLOW_OK;
+}
+
+GstFlowReturn take(GstWanSrc *self, const Log &log) {
+  post_log(self, log);
+  return GST_FLOW_OK;
+}
+
 GstFlowReturn take(GstWanSrc *self, const Chunk &chunk) {
-  if (chunk.frames->first_frame == 0) queue_event(self, gst_event_new_tag(clip_tags(*chunk.clip)));
+  if (chunk.frames->first_frame == 0)
+    queue_event(self, gst_event_new_tag(clip_tags(*chunk.clip, self->run.choice, self->run.info)));
   announce_duration(self);
   self->run.chunk = chunk;
   self->run.chunk_next = 0;
@@ -119,6 +130,7 @@ void announce_clip(GstWanSrc *self, const Clip &clip, GstClockTime pts) {
   self->air.first_frame_seconds = latency.count();
   post_element_message(self, clip_structure(clip, pts));
   g_object_notify(G_OBJECT(self), "stats");
+  if (clip.origin == ClipOrigin::Queued) g_object_notify(G_OBJECT(self), "prompts");
 }
 
 // How much of the next frame is seen while the first ones fade in, of all the frames of half a second. Frames
@@ -195,7 +207,6 @@ void post_underrun(GstWanSrc *self, bool running) {
 
 void pass_missed(GstWanSrc *self, guint64 missed, bool stalled) {
   if (missed == 0) return;
-  self->run.pump->pass_time(missed);
   self->live.discont = true;
   if (stalled) {
     self->live.missing_frames += missed;
@@ -275,6 +286,7 @@ GstFlowReturn create_live(GstWanSrc *self, GstBuffer **buffer) {
     guint64 missed = 0;
     GstFlowReturn flow = self->pacer.wait(GST_BASE_SRC(self), stalled, &missed);
     if (flow != GST_FLOW_OK) return flow;
+    self->run.pump->set_air_time(self->pacer.time());
     if (flow = poll_chunk(self); flow != GST_FLOW_OK) return flow;  // after the last frame nothing is missed
     pass_missed(self, missed, stalled);
     if (self->run.chunk.frames) {
@@ -291,7 +303,6 @@ GstFlowReturn create_live(GstWanSrc *self, GstBuffer **buffer) {
       if (flow = wait_for_chunk(self); flow != GST_FLOW_OK) return flow;
       continue;
     }
-    self->run.pump->pass_time(1);
     // A gap needs a segment before it, which the base class sends with a buffer.
     if (policy == Underrun::Gap && self->live.segment_sent) {
       send_gap(self);

@@ -75,9 +75,13 @@
  */
 #include "wansrc.h"
 
+#include <algorithm>
+#include <functional>
+#include <list>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "downstream_pool.h"
 #include "engine_loader.h"
@@ -104,31 +108,72 @@ G_DEFINE_FINAL_TYPE_WITH_CODE(GstWanSrc, gst_wan_src, GST_TYPE_PUSH_SRC,
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(wansrc, "wansrc", GST_RANK_NONE, GST_TYPE_WAN_SRC,
                                       GST_DEBUG_CATEGORY_INIT(wansrc_debug, "wansrc", 0, "Wan video source"))
 
-void wan::post_error(GstWanSrc *self, WanStatus status, const std::string &message) {
-  GQuark domain = GST_RESOURCE_ERROR;
-  int code = GST_RESOURCE_ERROR_SETTINGS;
+// The error of GStreamer's that stands for a status.
+static void error_kind(WanStatus status, GQuark *domain, int *code) {
+  *domain = GST_RESOURCE_ERROR;
+  *code = GST_RESOURCE_ERROR_SETTINGS;
   switch (status) {
     case WAN_NOT_FOUND:
-      code = GST_RESOURCE_ERROR_NOT_FOUND;
+      *code = GST_RESOURCE_ERROR_NOT_FOUND;
       break;
     case WAN_INVALID:
       break;
     case WAN_OUT_OF_MEMORY:
-      code = GST_RESOURCE_ERROR_NO_SPACE_LEFT;
+      *code = GST_RESOURCE_ERROR_NO_SPACE_LEFT;
       break;
     case WAN_DEVICE:
-      code = GST_RESOURCE_ERROR_OPEN_READ_WRITE;
+      *code = GST_RESOURCE_ERROR_OPEN_READ_WRITE;
       break;
     default:
-      domain = GST_STREAM_ERROR;
-      code = GST_STREAM_ERROR_FAILED;
+      *domain = GST_STREAM_ERROR;
+      *code = GST_STREAM_ERROR_FAILED;
   }
+}
+
+// Names of files may be any bytes, but texts of messages are UTF-8.
+static gchar *utf8(const std::string &text) {
+  return g_utf8_make_valid(text.data(), gssize(text.size()));
+}
+
+static void post(GstWanSrc *self, GstMessageType type, WanStatus status, const std::string &message) {
+  GQuark domain;
+  int code;
+  error_kind(status, &domain, &code);
   const ModelChoice &choice = self->run.choice;
   gchar *debug = g_strdup_printf("engine %s, status %d, model \"%s\", device \"%s\", size %dx%d",
                                  self->engine->version, status, choice.directory.c_str(),
                                  choice.device.c_str(), self->run.info.width, self->run.info.height);
-  gst_element_message_full(GST_ELEMENT(self), GST_MESSAGE_ERROR, domain, code, g_strdup(message.c_str()),
-                           debug, __FILE__, GST_FUNCTION, __LINE__);
+  gst_element_message_full(GST_ELEMENT(self), type, domain, code, utf8(message), utf8(debug), __FILE__,
+                           GST_FUNCTION, __LINE__);
+  g_free(debug);
+}
+
+void wan::post_error(GstWanSrc *self, WanStatus status, const std::string &message) {
+  post(self, GST_MESSAGE_ERROR, status, message);
+}
+
+void wan::post_failure(GstWanSrc *self, const ClipFailed &failed) {
+  const Clip &clip = *failed.clip;
+  GQuark domain;
+  int code;
+  error_kind(failed.status, &domain, &code);
+  gchar *text = utf8(failed.message);
+  GstStructure *structure = failure_structure(clip, text, domain, code);
+  gst_element_post_message(GST_ELEMENT(self), gst_message_new_element(GST_OBJECT(self), structure));
+  std::string message = "Clip " + std::to_string(clip.index) + " could not be made: " + text;
+  if (failed.pause.count() > 0)
+    message += " It is tried again in " + std::to_string(failed.pause.count()) + " s.";
+  g_free(text);
+  post(self, GST_MESSAGE_WARNING, failed.status, message);
+  if (clip.origin == ClipOrigin::Queued) g_object_notify(G_OBJECT(self), "prompts");
+}
+
+void wan::post_log(GstWanSrc *self, const Log &log) {
+  if (log.level == WAN_LOG_WARNING)
+    post(self, GST_MESSAGE_WARNING, WAN_INVALID, log.message);
+  else
+    GST_CAT_LEVEL_LOG(wansrc_debug, log.level == WAN_LOG_INFO ? GST_LEVEL_INFO : GST_LEVEL_DEBUG, self, "%s",
+                      log.message.c_str());
 }
 
 void wan::post_load_progress(GstWanSrc *self, GstProgressType type, const std::string &text) {
@@ -171,16 +216,22 @@ static RunSettings run_settings(GstWanSrc *self, const WanDefaults &defaults, bo
   return run;
 }
 
+static bool is_enqueued(const QueuedClip &clip) {
+  return clip.id != 0;
+}
+
 static void begin_run(GstWanSrc *self, const ModelChoice &choice, const WanDefaults &defaults) {
-  auto pump = std::make_shared<FramePump>(choice);
-  self->track->set_flushing(false);
+  auto pump = std::make_shared<FramePump>();
   const bool live = gst_base_src_is_live(GST_BASE_SRC(self));
   auto cuda = std::make_shared<CudaMemory>(cuda_ordinal(choice.device));
   const ObjectLock lock(self);
   pump->configure(self->settings.clip);
   pump->set_seed(self->settings.clip.seed);
   pump->set_queue(self->settings.queue);
+  // What was enqueued is played once, what is in the property counts for every run.
+  std::erase_if(self->settings.queue, is_enqueued);
   self->run = {};
+  self->run.num_frames = self->settings.clip.num_frames;
   self->run.pump = std::move(pump);
   self->run.cuda = std::move(cuda);
   self->run.choice = choice;
@@ -199,40 +250,66 @@ static void reset_air(GstWanSrc *self) {
   self->air.first_frame_seconds = 0;
 }
 
+// The settings as they are, and the model that they choose; false and the reason if they cannot be.
+static bool read_settings(GstWanSrc *self, Settings *settings, std::string *reason) {
+  const ObjectLock lock(self);
+  *settings = self->settings;
+  ModelChoice &choice = self->run.choice;
+  choice = {self->engine,
+            model_directory(settings->model),
+            settings->device,
+            settings->dtype,
+            settings->quantization,
+            settings->memory,
+            {}};
+  *reason = settings_fault(*settings);
+  return reason->empty() && read_loras(*settings, &choice.loras, reason);
+}
+
+static WanStatus check(const WanEngineApi *engine, const std::string &directory, const ClipSettings &clip,
+                       const WanDefaults &defaults, WanError *error) {
+  const ClipSettings whole = complete(clip, defaults);
+  const WanGenerateOptions options = generate_options(whole);
+  return engine->check(directory.c_str(), &options, error);
+}
+
 static gboolean gst_wan_src_start(GstBaseSrc *src) {
   GstWanSrc *self = GST_WAN_SRC(src);
-  ModelChoice choice;
+  Settings settings;
   std::string reason;
-  int num_frames = 0;
-  {
-    const ObjectLock lock(self);
-    const Settings &settings = self->settings;
-    num_frames = settings.clip.num_frames;
-    choice = {self->engine,
-              model_directory(settings.model),
-              settings.device,
-              settings.dtype,
-              settings.quantization,
-              settings.memory,
-              {}};
-    read_loras(settings, &choice.loras, &reason);
-    self->run.choice = choice;
-  }
-  if (!reason.empty()) {
+  if (!read_settings(self, &settings, &reason)) {
     post_error(self, WAN_INVALID, reason);
     return FALSE;
   }
+  const ModelChoice choice = self->run.choice;
   WanError error = {};
   WanDefaults defaults = {};
-  const WanStatus status = self->engine->describe(choice.directory.c_str(), &defaults, &error);
+  WanStatus status = self->engine->describe(choice.directory.c_str(), &defaults, &error);
+  if (status == WAN_OK) status = check(self->engine, choice.directory, settings.clip, defaults, &error);
   if (status != WAN_OK) {
     post_error(self, status, error.message);
     return FALSE;
   }
+  gst_element_foreach_sink_pad(
+      GST_ELEMENT(self),
+      [](GstElement *, GstPad *pad, gpointer) -> gboolean {
+        prompt_pad_update_link(pad);
+        return TRUE;
+      },
+      nullptr);
   reset_air(self);
   begin_run(self, choice, defaults);
-  warn_of_rounding(self, num_frames);
+  warn_of_rounding(self, settings.clip.num_frames);
   return TRUE;
+}
+
+// Clips that were enqueued and not begun wait for the next run, behind the property's and before newer ones.
+static void keep_enqueued(GstWanSrc *self) {
+  std::vector<QueuedClip> left = self->run.pump->queue();
+  std::erase_if(left, std::not_fn(is_enqueued));
+  const ObjectLock lock(self);
+  std::vector<QueuedClip> &queue = self->settings.queue;
+  queue.insert(std::find_if(queue.begin(), queue.end(), is_enqueued), left.begin(), left.end());
 }
 
 static gboolean gst_wan_src_stop(GstBaseSrc *src) {
@@ -244,10 +321,21 @@ static gboolean gst_wan_src_stop(GstBaseSrc *src) {
   }
   run.chunk = {};
   self->live.last = {};
-  self->kept_model = run.pump->stop(kStopPatience);
-  self->kept_choice = run.choice;
+  run.pump->stop(kStopPatience);
+  keep_enqueued(self);
   if (run.loading) post_load_progress(self, GST_PROGRESS_TYPE_CANCELED, "Loading was cancelled");
   return TRUE;
+}
+
+// The model of the run before is kept until here, whatever became of runs between.
+static void start_worker(GstWanSrc *self) {
+  Run &run = self->run;
+  if (self->kept_model && self->kept_model->choice() != run.choice) self->kept_model.reset();
+  if (!self->kept_model) self->kept_model = SharedModel::of(run.choice);
+  // A live source plays while it loads, and applications wait in PAUSED for progress to be complete.
+  if (!self->kept_model->is_loaded() && !is_live(self))
+    post_load_progress(self, GST_PROGRESS_TYPE_START, "Loading the model " + run.choice.directory);
+  run.pump->start(run.settings, self->kept_model, self->workers);
 }
 
 // Events may interrupt an element that was never started.
@@ -274,8 +362,12 @@ static gboolean open_engine(GstWanSrc *self) {
     const ObjectLock lock(self);
     file = engine_file(self->settings.engine);
   }
-  self->engine = open_engine(file, &reason);
-  if (self->engine) return TRUE;
+  const WanEngineApi *engine = open_engine(file, &reason);
+  {
+    const ObjectLock lock(self);
+    self->engine = engine;
+  }
+  if (engine) return TRUE;
   GST_ELEMENT_ERROR(self, LIBRARY, INIT, ("%s", reason.c_str()),
                     ("from the property engine, $GST_WAN_ENGINE or the place where gst-wan was installed"));
   return FALSE;
@@ -450,17 +542,6 @@ static bool same_frames(const Run &run, const GstCaps *caps, const GstVideoInfo 
                         const WanPixelLayout &layout) {
   return same_layout(layout, run.settings.layout) && info.fps_n == run.info.fps_n &&
          info.fps_d == run.info.fps_d && is_cuda_memory(caps) == run.settings.on_device;
-}
-
-// The worker starts here and not in start(), so that bad caps fail before any weights are loaded.
-static void start_worker(GstWanSrc *self) {
-  Run &run = self->run;
-  std::shared_ptr<WanModel> model = std::move(self->kept_model);
-  if (self->kept_choice != run.choice) model.reset();
-  // A live source plays while it loads, and applications wait in PAUSED for progress to be complete.
-  if (!model && !is_live(self))
-    post_load_progress(self, GST_PROGRESS_TYPE_START, "Loading the model " + run.choice.directory);
-  run.pump->start(run.settings, std::move(model));
 }
 
 // Once a run.
@@ -644,20 +725,64 @@ static FramePump *running_pump(GstWanSrc *self) {
   return self->run.started ? self->run.pump.get() : nullptr;
 }
 
-static gboolean gst_wan_src_enqueue(GstWanSrc *self, const gchar *prompt, const GstStructure *structure) {
-  ClipSettings clip;
-  std::string reason;
-  if (structure && !read_clip_settings(G_OBJECT_GET_CLASS(self), structure, &clip, &reason)) {
-    GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS, ("A clip was not queued: %s", reason.c_str()), (nullptr));
-    return FALSE;
+// Why no clip of these settings can be made, as far as that can be told without weights; empty if it can.
+// Reads the checkpoint's files, so the object lock is for others meanwhile.
+static std::string fault_of_clip(GstWanSrc *self, const ClipSettings &clip) {
+  const WanEngineApi *engine = nullptr;
+  std::string directory;
+  WanDefaults defaults = {};
+  bool started;
+  {
+    const ObjectLock lock(self);
+    engine = self->engine;
+    started = self->run.started;
+    directory = started ? self->run.choice.directory : model_directory(self->settings.model);
+    defaults = self->run.settings.defaults;
   }
-  if (prompt) clip.prompt = prompt;
+  WanError error = {};
+  if (!engine || (!started && engine->describe(directory.c_str(), &defaults, &error) != WAN_OK)) return "";
+  return check(engine, directory, clip, defaults, &error) == WAN_INVALID ? error.message : "";
+}
+
+static guint queue_clip(GstWanSrc *self, const ClipSettings &settings) {
   const ObjectLock lock(self);
+  if (++self->clips_enqueued == 0) ++self->clips_enqueued;
+  const QueuedClip clip = {self->clips_enqueued, settings};
   if (FramePump *pump = running_pump(self))
     pump->enqueue(clip);
   else
     self->settings.queue.push_back(clip);
-  return TRUE;
+  return clip.id;
+}
+
+// What clips have where a queued one leaves it open; called with the object lock.
+static ClipSettings running_settings(GstWanSrc *self) {
+  ClipSettings clip = self->settings.clip;
+  if (self->run.started) clip.num_frames = self->run.num_frames;
+  return clip;
+}
+
+static ClipSettings over_settings(GstWanSrc *self, const ClipSettings &clip) {
+  const ObjectLock lock(self);
+  return overlay(clip, running_settings(self));
+}
+
+static guint gst_wan_src_enqueue(GstWanSrc *self, const gchar *prompt, const GstStructure *structure) {
+  ClipSettings clip;
+  std::string reason;
+  if (structure) read_clip_settings(G_OBJECT_GET_CLASS(self), structure, &clip, &reason);
+  if (prompt && *prompt) clip.prompt = prompt;
+  if (reason.empty()) reason = clip_fault(clip);
+  if (reason.empty()) reason = fault_of_clip(self, over_settings(self, clip));
+  if (!reason.empty()) {
+    gchar *text = utf8(reason);
+    GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS, ("A clip was not queued: %s", text), (nullptr));
+    g_free(text);
+    return 0;
+  }
+  const guint id = queue_clip(self, clip);
+  g_object_notify(G_OBJECT(self), "prompts");
+  return id;
 }
 
 static void gst_wan_src_skip(GstWanSrc *self) {
@@ -666,12 +791,28 @@ static void gst_wan_src_skip(GstWanSrc *self) {
 }
 
 static void gst_wan_src_clear(GstWanSrc *self) {
-  const ObjectLock lock(self);
-  self->settings.queue.clear();
-  if (FramePump *pump = running_pump(self)) pump->set_queue({});
+  {
+    const ObjectLock lock(self);
+    self->settings.queue.clear();
+    if (FramePump *pump = running_pump(self)) pump->set_queue({});
+  }
+  g_object_notify(G_OBJECT(self), "prompts");
 }
 
 // ---- properties
+
+// Why a property cannot have a value while clips are made; before that, start() says it as an error.
+static std::string fault_while_running(GstWanSrc *self, guint id, const GValue *value) {
+  Settings changed;
+  {
+    const ObjectLock lock(self);
+    if (!running_pump(self) || !(is_clip_property(id) || id == PROP_PROMPTS)) return "";
+    changed = self->settings;
+  }
+  set_property(&changed, id, value);
+  const std::string fault = settings_fault(changed);
+  return fault.empty() && is_clip_property(id) && id != PROP_SEED ? fault_of_clip(self, changed.clip) : fault;
+}
 
 static void gst_wan_src_set_property(GObject *object, guint id, const GValue *value, GParamSpec *pspec) {
   GstWanSrc *self = GST_WAN_SRC(object);
@@ -680,11 +821,17 @@ static void gst_wan_src_set_property(GObject *object, guint id, const GValue *va
     self->is_live = g_value_get_boolean(value);
     return;
   }
+  if (const std::string fault = fault_while_running(self, id, value); !fault.empty()) {
+    gchar *text = utf8(fault);
+    GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS, ("%s stays as it was: %s", pspec->name, text), (nullptr));
+    g_free(text);
+    return;
+  }
   const ObjectLock lock(self);
   if (!set_property(&self->settings, id, value)) G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
   FramePump *pump = running_pump(self);
   if (!pump) return;
-  pump->configure(self->settings.clip);
+  if (is_clip_property(id)) pump->configure(running_settings(self));
   if (id == PROP_SEED) pump->set_seed(self->settings.clip.seed);
   if (id == PROP_PROMPTS) pump->set_queue(self->settings.queue);
 }
@@ -725,19 +872,39 @@ static gchar *gst_wan_src_get_uri(GstURIHandler *handler) {
   return self->uri.empty() ? nullptr : g_strdup(self->uri.c_str());
 }
 
+// What the URI before has set, and this one does not, is as by default again.
+static void take_uri(GstWanSrc *self, const char *uri, const std::list<Assignment> &assignments) {
+  std::vector<GParamSpec *> settings;
+  for (const Assignment &assignment : assignments) settings.push_back(assignment.pspec);
+  {
+    const ObjectLock lock(self);
+    self->uri = uri;
+    settings.swap(self->uri_settings);
+  }
+  GObject *object = G_OBJECT(self);
+  g_object_freeze_notify(object);
+  for (GParamSpec *pspec : settings)
+    g_object_set_property(object, pspec->name, g_param_spec_get_default_value(pspec));
+  for (const Assignment &assignment : assignments)
+    g_object_set_property(object, assignment.pspec->name, &assignment.value);
+  g_object_thaw_notify(object);
+}
+
 static gboolean gst_wan_src_set_uri(GstURIHandler *handler, const gchar *uri, GError **error) {
   GstWanSrc *self = GST_WAN_SRC(handler);
   if (GST_STATE(self) > GST_STATE_READY) {
     g_set_error(error, GST_URI_ERROR, GST_URI_ERROR_BAD_STATE, "wansrc takes no URI while it runs.");
     return FALSE;
   }
+  std::list<Assignment> assignments;
   std::string reason;
-  if (!apply_uri(G_OBJECT(self), uri, &reason)) {
-    g_set_error(error, GST_URI_ERROR, GST_URI_ERROR_BAD_REFERENCE, "%s", reason.c_str());
+  if (!read_uri(G_OBJECT_GET_CLASS(self), uri, &assignments, &reason)) {
+    gchar *text = utf8(reason);
+    g_set_error(error, GST_URI_ERROR, GST_URI_ERROR_BAD_REFERENCE, "%s", text);
+    g_free(text);
     return FALSE;
   }
-  const ObjectLock lock(self);
-  self->uri = uri;
+  take_uri(self, uri, assignments);
   return TRUE;
 }
 
@@ -754,13 +921,14 @@ static void gst_wan_src_uri_handler_init(gpointer iface, gpointer) {
 static void gst_wan_src_init(GstWanSrc *self) {
   new (&self->settings) Settings;
   new (&self->uri) std::string;
+  new (&self->uri_settings) std::vector<GParamSpec *>;
   new (&self->run) Run;
   new (&self->live) Live;
   new (&self->pacer) Pacer;
   new (&self->air) AirStats;
   new (&self->track) auto(std::make_shared<PromptTrack>());
-  new (&self->kept_choice) ModelChoice;
-  new (&self->kept_model) std::shared_ptr<WanModel>;
+  new (&self->workers) auto(std::make_shared<Turns>());
+  new (&self->kept_model) std::shared_ptr<SharedModel>;
   gst_base_src_set_format(GST_BASE_SRC(self), GST_FORMAT_TIME);
   const auto leaves = [](GstPad *, GstPadProbeInfo *info, gpointer self) {
     frame_leaves(GST_WAN_SRC(self), gst_pad_probe_info_get_buffer(info));
@@ -773,12 +941,13 @@ static void gst_wan_src_finalize(GObject *object) {
   GstWanSrc *self = GST_WAN_SRC(object);
   std::destroy_at(&self->settings);
   std::destroy_at(&self->uri);
+  std::destroy_at(&self->uri_settings);
   std::destroy_at(&self->run);
   std::destroy_at(&self->live);
   std::destroy_at(&self->pacer);
   std::destroy_at(&self->air);
   std::destroy_at(&self->track);
-  std::destroy_at(&self->kept_choice);
+  std::destroy_at(&self->workers);
   std::destroy_at(&self->kept_model);
   G_OBJECT_CLASS(gst_wan_src_parent_class)->finalize(object);
 }
@@ -801,10 +970,11 @@ static void install_signals(GType type) {
    *
    * Queues a clip, to be made before those of the property prompt.
    *
-   * Returns: %FALSE, after a warning message that says why, if a setting cannot be
+   * Returns: the clip's id, which messages about it and its frames' meta carry; 0, after a warning message
+   * that says why, if it cannot be made
    */
   g_signal_new_class_handler("enqueue", type, flags, G_CALLBACK(gst_wan_src_enqueue), nullptr, nullptr,
-                             nullptr, G_TYPE_BOOLEAN, 2, G_TYPE_STRING, GST_TYPE_STRUCTURE);
+                             nullptr, G_TYPE_UINT, 2, G_TYPE_STRING, GST_TYPE_STRUCTURE);
   /**
    * GstWanSrc::skip:
    * @self: the source

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cuda_memory.h"
 #include "frame_pump.h"
@@ -24,6 +25,7 @@ struct Run {
   std::shared_ptr<FramePump> pump;
   std::shared_ptr<CudaMemory> cuda;  // of the model's GPU
   bool started = false;
+  int num_frames = 0;  // the property, as it counts for this run
   ModelChoice choice;
   RunSettings settings;
   GstVideoInfo info = {};
@@ -58,9 +60,11 @@ struct ObjectLock {
 struct _GstWanSrc {
   GstPushSrc parent;
 
-  wan::Settings settings;  // object lock
-  std::string uri;         // object lock; as it was set
-  const WanEngineApi *engine;
+  wan::Settings settings;                  // object lock
+  guint32 clips_enqueued;                  // object lock; the last one's id
+  std::string uri;                         // object lock; as it was set
+  std::vector<GParamSpec *> uri_settings;  // object lock; the properties that it set
+  const WanEngineApi *engine;              // object lock
   wan::Run run;
   wan::Live live;
   wan::Pacer pacer;
@@ -68,8 +72,8 @@ struct _GstWanSrc {
   bool is_live;        // object lock; the property, for the next run
   gint64 told_frames;  // object lock; the last answer to a DURATION query of this run, kUntold before one
   std::shared_ptr<wan::PromptTrack> track;
-  wan::ModelChoice kept_choice;  // of the model that is kept from run to run until NULL
-  std::shared_ptr<WanModel> kept_model;
+  std::shared_ptr<wan::Turns> workers;
+  std::shared_ptr<wan::SharedModel> kept_model;  // from run to run until NULL
 };
 
 namespace wan {
@@ -86,6 +90,10 @@ inline GstClockTime frame_time(const GstVideoInfo &info, guint64 frame) {
 
 /** Posts an error message of the domain and code that stand for the status. */
 void post_error(GstWanSrc *self, WanStatus status, const std::string &message);
+/** Tells the application that a clip could not be made while the stream goes on. */
+void post_failure(GstWanSrc *self, const ClipFailed &failed);
+/** Passes on what the engine says: to the application if it is a warning, else to the log. */
+void post_log(GstWanSrc *self, const Log &log);
 /** Posts a progress message of the model's loading. */
 void post_load_progress(GstWanSrc *self, GstProgressType type, const std::string &text);
 /** Posts a message if the duration is another than was answered last. */
