@@ -13,10 +13,13 @@
 
 namespace wan {
 
+/** All other values are seeds: the upper half of the unsigned ones are negative here. */
+constexpr int64_t kRandomSeed = -1;
+
 /** A value that is left at its default here is open: what lies beneath decides. */
 struct ClipSettings {
   std::string prompt, negative_prompt;
-  int64_t seed = -1;
+  int64_t seed = kRandomSeed;  // the bits of an unsigned one
   int num_frames = 0, steps = 0;
   double guidance_scale = -1, guidance_scale_2 = -1, flow_shift = -1;
   WanScheduler scheduler = WAN_SCHEDULER_AUTO;
@@ -35,6 +38,12 @@ ClipSettings overlay(ClipSettings over, const ClipSettings &under);
 /** Nothing is open but prompts and the seed. The number of frames is rounded to one that the checkpoint can
  * make. */
 ClipSettings complete(const ClipSettings &settings, const WanDefaults &defaults);
+
+/** What makes them no settings of a clip whatever the checkpoint, as a sentence; empty if they can be. */
+std::string fault_of(const ClipSettings &settings);
+
+/** Of complete settings, into which it points. The size and what a stream decides are left out. */
+WanGenerateOptions generate_options(const ClipSettings &settings);
 
 /** Rounds as Diffusers does, which is up from a multiple: 6 becomes 5, but 8 becomes 9. */
 int round_frames(int wanted, const WanDefaults &defaults);

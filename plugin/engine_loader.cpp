@@ -4,8 +4,12 @@
 #include <dlfcn.h>
 #include <glib.h>
 #include <gmodule.h>
+#include <unistd.h>
 
+#include <atomic>
+#include <mutex>
 #include <string_view>
+#include <vector>
 
 namespace wan {
 namespace {
@@ -29,6 +33,27 @@ std::string choose(const std::string &chosen, const char *variable, std::string_
   return value && *value ? value : installed(fallback);
 }
 
+// LibTorch's threads spin while they wait for each other. Where an encoder needs the cores too, that is
+// ruinous: 88 s instead of 11 s were seen for a clip on two busy cores. OpenMP reads its policy once, when
+// the engine brings it in, and from the environment only. To set a variable there is not safe beside other
+// threads, which may be reading it, and children would inherit it: so the process looks at a copy of the
+// environment for that moment, which is left to those who still read it then.
+GModule *open_patient(const std::string &file) {
+  static char policy[] = "OMP_WAIT_POLICY=passive";
+  void *loaded = dlopen(file.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+  if (loaded) dlclose(loaded);
+  if (loaded || g_getenv("OMP_WAIT_POLICY")) return g_module_open(file.c_str(), G_MODULE_BIND_LOCAL);
+  auto *copy = new std::vector<char *>;
+  for (char **variable = environ; variable && *variable; ++variable) copy->push_back(*variable);
+  copy->insert(copy->end(), {policy, nullptr});
+  std::atomic_ref<char **> environment(environ);
+  char **own = environment.exchange(copy->data());
+  GModule *module = g_module_open(file.c_str(), G_MODULE_BIND_LOCAL);
+  char **seen = copy->data();
+  environment.compare_exchange_strong(seen, own);  // unless somebody has changed it meanwhile
+  return module;
+}
+
 }  // namespace
 
 std::string engine_file(const std::string &chosen) {
@@ -40,10 +65,9 @@ std::string model_directory(const std::string &chosen) {
 }
 
 const WanEngineApi *open_engine(const std::string &file, std::string *reason) {
-  // LibTorch's threads spin while they wait for each other. Where an encoder needs the cores too, that is ruinous: 88 s
-  // instead of 11 s were seen for a clip on two busy cores. OpenMP reads this once, when the engine brings it in.
-  g_setenv("OMP_WAIT_POLICY", "passive", FALSE);
-  GModule *module = g_module_open(file.c_str(), G_MODULE_BIND_LOCAL);
+  static std::mutex opening;
+  const std::lock_guard lock(opening);
+  GModule *module = open_patient(file);
   if (!module) {
     *reason = "The engine library \"" + file + "\" cannot be opened: " + g_module_error();
     return nullptr;

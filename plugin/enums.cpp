@@ -13,6 +13,16 @@ const char *memory_mode_nick(WanMemoryMode mode) {
   return g_enum_get_value(modes, mode)->value_nick;
 }
 
+const char *dtype_nick(WanDtype dtype) {
+  static GEnumClass *dtypes = G_ENUM_CLASS(g_type_class_ref(dtype_type()));
+  return g_enum_get_value(dtypes, dtype)->value_nick;
+}
+
+const char *quantization_nick(WanQuantization quantization) {
+  static GEnumClass *quantizations = G_ENUM_CLASS(g_type_class_ref(quantization_type()));
+  return g_enum_get_value(quantizations, quantization)->value_nick;
+}
+
 GType scheduler_type() {
   static const GEnumValue values[] = {
       {WAN_SCHEDULER_AUTO, "The checkpoint's own", "auto"},

@@ -27,6 +27,10 @@ GType transition_type();
 
 /** "auto", "unipc" or "euler". */
 const char *scheduler_nick(WanScheduler scheduler);
+/** "auto", "float32" or "bfloat16". */
+const char *dtype_nick(WanDtype dtype);
+/** "none" or "fp8". */
+const char *quantization_nick(WanQuantization quantization);
 /** "auto", "resident", "one-expert" or "stream". */
 const char *memory_mode_nick(WanMemoryMode mode);
 

@@ -23,28 +23,11 @@
 #include <vector>
 
 #include "clip_settings.h"
+#include "model_pool.h"
 #include "prompt_track.h"
 #include "wan/engine.h"
 
 namespace wan {
-
-/** A WanLora. */
-struct LoraChoice {
-  std::string path;
-  double strength = 1, strength_2 = 1;
-  bool operator==(const LoraChoice &) const = default;
-};
-
-/** What makes a loaded model reusable: the same choice gives the same model. */
-struct ModelChoice {
-  const WanEngineApi *engine = nullptr;
-  std::string directory, device;
-  WanDtype dtype = WAN_DTYPE_AUTO;
-  WanQuantization quantization = WAN_QUANTIZATION_NONE;
-  WanMemoryMode memory = WAN_MEMORY_AUTO;
-  std::vector<LoraChoice> loras;
-  bool operator==(const ModelChoice &) const = default;
-};
 
 /** What is fixed for a whole run. */
 struct RunSettings {
@@ -59,8 +42,19 @@ struct RunSettings {
   std::shared_ptr<PromptTrack> track;
 };
 
+/** A clip that was asked for by itself. */
+struct QueuedClip {
+  uint32_t id = 0;  // for whoever enqueued it; 0: of the property prompts
+  ClipSettings settings;
+};
+
+/** Why a clip is made. */
+enum class ClipOrigin { Configured, Queued, Timed };
+
 struct Clip {
   int index;
+  uint32_t id;  // QueuedClip's, 0 if it is none
+  ClipOrigin origin;
   uint64_t seed;
   ClipSettings settings;  // complete
   int used_frames;        // of settings.num_frames
@@ -78,6 +72,20 @@ struct Progress {
   WanProgress progress;
 };
 
+/** A clip could not be made, or not to its end; the stream goes on. */
+struct ClipFailed {
+  std::shared_ptr<const Clip> clip;
+  WanStatus status;
+  std::string message;
+  std::chrono::seconds pause;  // before the next one
+};
+
+/** What the engine has to say. */
+struct Log {
+  WanLogLevel level;
+  std::string message;
+};
+
 struct Chunk {
   std::shared_ptr<const Clip> clip;
   std::shared_ptr<WanFrames> frames;
@@ -92,7 +100,7 @@ struct Finished {
 /** The wait was interrupted by set_flushing(true); nothing is lost. */
 struct Flushing {};
 
-using PumpEvent = std::variant<Loaded, Progress, Chunk, Finished, Flushing>;
+using PumpEvent = std::variant<Loaded, Progress, ClipFailed, Log, Chunk, Finished, Flushing>;
 
 struct PumpStats {
   WanProgress progress = {};
@@ -110,66 +118,86 @@ struct PumpStats {
 
 class FramePump : public std::enable_shared_from_this<FramePump> {
  public:
-  explicit FramePump(const ModelChoice &choice) : choice_(choice) {}
+  FramePump();
   FramePump(const FramePump &) = delete;
   FramePump &operator=(const FramePump &) = delete;
 
   /** What clips have where a queued one leaves it open. Takes effect at the next clip. */
   void configure(const ClipSettings &settings);
-  /** The next clip's seed; those after it count on from there. Negative: a random one. */
+  /** The next clip's seed; those after it count on from there. */
   void set_seed(int64_t seed);
 
   /** Clips that are made before those of configure(). */
-  void enqueue(const ClipSettings &clip);
-  void set_queue(const std::vector<ClipSettings> &clips);
-  std::vector<ClipSettings> queue() const;
+  void enqueue(const QueuedClip &clip);
+  void set_queue(const std::vector<QueuedClip> &clips);
+  /** Those that were not begun, also after stop(). */
+  std::vector<QueuedClip> queue() const;
   /** Ends the clip that is on air: drops what is left of it, and does not make the rest. If nothing is left
    * of it, or none is on air yet, that is done to the clip that is being made. */
   void skip();
 
-  /** Starts the worker, with a model of the same choice where one is loaded already. Once per pump. */
-  void start(const RunSettings &run, std::shared_ptr<WanModel> model);
+  /** Starts the worker, which loads the model where it is not loaded. Workers of the same element, which may
+   * be slow to stop, work one after the other, in `workers`. Once per pump. */
+  void start(const RunSettings &run, std::shared_ptr<SharedModel> model, std::shared_ptr<Turns> workers);
   bool started() const { return worker_.joinable(); }
 
   /** Waits for the next event: news before frames, and all frames before the end. Frames not before
    * `least_frames` of them wait in the queue (only a live source may ask for more than one), or no more come.
    */
   PumpEvent pop(uint64_t least_frames);
-  /** The same without waiting: none if there is no event. */
+  /** The same without waiting, and so never interrupted: none if there is no event. */
   std::optional<PumpEvent> poll(uint64_t least_frames);
   void set_flushing(bool flushing);
-  /** Live: so many frame times passed without a frame of a clip. Timed prompts go by that. */
-  void pass_time(uint64_t frames);
+  /** Live: how many frames the queue should take, more than a clip if need be. */
+  void hold(uint64_t frames);
+  /** Frames of the whole stream, if nothing more is queued or skipped. Not for endless streams or timed
+   * prompts.
+   */
+  uint64_t expected_frames(int num_clips, int fade_frames, const WanDefaults &defaults) const;
+  /** Live: the running time (ns) of the frame that is sent next. Timed prompts go by that. */
+  void set_air_time(uint64_t time);
 
   /** Cancels the worker and waits for it, but not for longer than `patience`: a worker that is busy for
-   * longer ends by itself and takes the pump with it. Drops the frames in the queue. Returns the model if it
-   * is free again. Must be called before the last reference is dropped. */
-  std::shared_ptr<WanModel> stop(std::chrono::milliseconds patience);
+   * longer ends by itself and takes the pump with it. Drops the frames in the queue. Must be called before
+   * the last reference is dropped. */
+  void stop(std::chrono::milliseconds patience);
 
   PumpStats stats() const;
 
  private:
   void work();
+  WanStatus make_clips(WanError *error);
+  WanStatus in_turn(const std::function<bool()> &cancelled, const std::function<WanStatus()> &use);
+  void give_way();
+  WanStatus check(WanError *error);
   WanStatus load(WanError *error);
-  WanStatus generate(std::shared_ptr<const Clip> clip, WanError *error);
+  WanStatus make(const std::shared_ptr<const Clip> &clip, WanError *error);
+  WanStatus generate(const Clip &clip, WanError *error);
+  WanStatus survive(const std::shared_ptr<const Clip> &clip, WanStatus status, const std::string &message);
+  bool await_choice(uint64_t first_frame, const std::function<bool()> &given_up);
   std::shared_ptr<Clip> choose_clip(uint64_t first_frame);
   std::shared_ptr<const Clip> next_clip();
   bool followed();
   WanCallbacks callbacks();
   void report(const WanProgress &progress);
+  void tell(PumpEvent news);
   bool push(WanFrames *frames);
   bool is_stopped() const { return cancelled_ || clip_cancelled_; }
   // With the lock held:
   std::optional<PumpEvent> take_event(uint64_t least_frames);
-  std::shared_ptr<Clip> begin_clip(const ClipSettings &settings);
+  std::shared_ptr<Clip> begin_clip(const ClipSettings &settings, ClipOrigin origin, uint32_t id = 0);
   std::shared_ptr<Clip> begin_clip(const PromptTrack::Cue &cue, uint64_t first_frame);
   bool has_room() const;
-  int even_part(int left, const Clip &clip, bool last) const;
+  uint64_t track_time(uint64_t frame) const;
+  int even_part(int64_t left, const Clip &clip, bool last) const;
   void use_frames(Clip *clip, int frames) const;
   bool has_frames(int clip) const;
+  bool can_repeat() const;
 
-  const ModelChoice choice_;
-  RunSettings run_;  // written at the start, with the lock held
+  const uint64_t stream_;               // WanGenerateOptions.stream
+  RunSettings run_;                     // written at the start, with the lock held, as are the next two
+  std::shared_ptr<SharedModel> model_;  // let go at the end
+  std::shared_ptr<Turns> workers_;
   std::thread worker_;
   std::atomic<bool> cancelled_ = false, clip_cancelled_ = false;
 
@@ -177,13 +205,18 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   std::condition_variable changed_;
   ClipSettings settings_;
   uint64_t next_seed_ = 0;
-  std::deque<ClipSettings> queue_;
-  std::shared_ptr<WanModel> model_;
+  std::deque<QueuedClip> queue_;
   std::shared_ptr<Clip> clip_, upcoming_;  // being made or made last; chosen before its turn
   bool generating_ = false;
   int clips_ = 0;               // chosen so far
-  uint64_t passed_frames_ = 0;  // frame times of the stream, up to the end of the queue
-  uint64_t queued_frames_ = 0, most_wanted_ = 0;
+  int failures_ = 0;            // of the same settings, one after the other
+  WanStatus failure_ = WAN_OK;  // the last one
+  bool reconfigured_ = false;   // since then
+  bool made_ = false;           // a whole clip, once
+  uint64_t passed_frames_ = 0;  // of the stream, up to the end of the queue
+  uint64_t air_time_ = 0;       // live: ns, of the next frame
+  bool overfull_ = false;       // the queue, since others waited for the model
+  uint64_t queued_frames_ = 0, held_frames_ = 0;
   uint64_t clip_first_ = 0, clip_frames_ = 0;        // of clip_: first frame time, frames made
   std::chrono::steady_clock::duration waited_ = {};  // for room in the queue, of clip_
   std::deque<PumpEvent> news_;

@@ -17,8 +17,15 @@ void post_element_message(GstWanSrc *self, GstStructure *structure) {
 
 // ---- what the pump delivers, on the streaming thread
 
-GstFlowReturn take(GstWanSrc *, const Flushing &) {
-  return GST_FLOW_FLUSHING;
+GstFlowReturn poll_chunk(GstWanSrc *self);
+
+// Of a live source, a pause may have interrupted the wait, too.
+GstFlowReturn take(GstWanSrc *self, const Flushing &) {
+  if (!is_live(self)) return GST_FLOW_FLUSHING;
+  const GstFlowReturn flow = gst_base_src_wait_playing(GST_BASE_SRC(self));
+  if (flow != GST_FLOW_OK) return flow;
+  g_usleep(kMoment);
+  return poll_chunk(self);
 }
 
 GstFlowReturn take(GstWanSrc *self, const Loaded &) {
@@ -37,8 +44,20 @@ GstFlowReturn take(GstWanSrc *self, const Progress &progress) {
   return GST_FLOW_OK;
 }
 
+GstFlowReturn take(GstWanSrc *self, const ClipFailed &failed) {
+  post_failure(self, failed);
+  return GST_FLOW_OK;
+}
+
+GstFlowReturn take(GstWanSrc *self, const Log &log) {
+  post_log(self, log);
+  return GST_FLOW_OK;
+}
+
 GstFlowReturn take(GstWanSrc *self, const Chunk &chunk) {
-  if (chunk.frames->first_frame == 0) queue_event(self, gst_event_new_tag(clip_tags(*chunk.clip)));
+  if (chunk.frames->first_frame == 0)
+    queue_event(self, gst_event_new_tag(clip_tags(*chunk.clip, self->run.choice, self->run.info)));
+  announce_duration(self);
   self->run.chunk = chunk;
   self->run.chunk_next = 0;
   return GST_FLOW_OK;
@@ -63,14 +82,15 @@ GstFlowReturn copy_error(GstWanSrc *self, GstBuffer **copy) {
   return GST_FLOW_ERROR;
 }
 
-// *buffer is none where there is no pool.
+// *buffer is none where there is no pool, or no longer: a neighbour that leaves takes its pool along.
 GstFlowReturn acquire(GstWanSrc *self, GstBuffer **buffer) {
   *buffer = nullptr;
   GstBufferPool *pool = gst_base_src_get_buffer_pool(GST_BASE_SRC(self));
   if (!pool) return GST_FLOW_OK;
   const GstFlowReturn flow = gst_buffer_pool_acquire_buffer(pool, buffer, nullptr);
+  const bool gone = flow == GST_FLOW_FLUSHING && !gst_buffer_pool_is_active(pool);
   gst_object_unref(pool);
-  return flow;
+  return gone ? GST_FLOW_OK : flow;
 }
 
 // Copies a frame in system memory, which it takes, into the pool that downstream offered; without one it
@@ -94,11 +114,13 @@ GstFlowReturn copy_on_device(GstWanSrc *self, const uint8_t *frame, GstBuffer **
 }
 
 void stamp(GstWanSrc *self, GstBuffer *buffer) {
-  const guint64 frame = self->air.frames_pushed++;
+  const guint64 frame = self->air.frames_pushed;
   const GstVideoInfo &info = self->run.info;
   GST_BUFFER_PTS(buffer) = is_live(self) ? self->pacer.time() : frame_time(info, frame);
   GST_BUFFER_DURATION(buffer) =
       is_live(self) ? self->pacer.duration() : frame_time(info, frame + 1) - GST_BUFFER_PTS(buffer);
+  // The base class would take the time at which it sees the buffer, after that of its frame.
+  if (gst_base_src_get_do_timestamp(GST_BASE_SRC(self))) GST_BUFFER_DTS(buffer) = GST_BUFFER_PTS(buffer);
   GST_BUFFER_OFFSET(buffer) = frame;
   GST_BUFFER_OFFSET_END(buffer) = frame + 1;
 }
@@ -108,6 +130,7 @@ void announce_clip(GstWanSrc *self, const Clip &clip, GstClockTime pts) {
   self->air.first_frame_seconds = latency.count();
   post_element_message(self, clip_structure(clip, pts));
   g_object_notify(G_OBJECT(self), "stats");
+  if (clip.origin == ClipOrigin::Queued) g_object_notify(G_OBJECT(self), "prompts");
 }
 
 // How much of the next frame is seen while the first ones fade in, of all the frames of half a second. Frames
@@ -116,7 +139,7 @@ double visible_part(GstWanSrc *self) {
   const Run &run = self->run;
   const int frames = run.info.fps_n / (2 * run.info.fps_d);
   const bool fades = run.settings.live && !run.settings.on_device && self->live.filler == Filler::Fade;
-  return fades && self->live.faded_frames < frames ? double(++self->live.faded_frames) / (frames + 1) : 1;
+  return fades && self->live.faded_frames < frames ? double(self->live.faded_frames + 1) / (frames + 1) : 1;
 }
 
 // A frame of a chunk, not yet stamped.
@@ -130,19 +153,14 @@ GstFlowReturn frame_buffer(GstWanSrc *self, const Chunk &chunk, int frame, doubl
   return move_to_pool(self, wrapped, buffer);
 }
 
-// The next frame of run.chunk. If it fails, that is still the next one.
+// The next frame of run.chunk, which stays the next one until it has left.
 GstFlowReturn next_buffer(GstWanSrc *self, GstBuffer **buffer) {
   Run &run = self->run;
-  const Chunk chunk = run.chunk;
-  const GstFlowReturn flow = frame_buffer(self, chunk, run.chunk_next, visible_part(self), buffer);
+  const GstFlowReturn flow = frame_buffer(self, run.chunk, run.chunk_next, visible_part(self), buffer);
   if (flow != GST_FLOW_OK) return flow;
   stamp(self, *buffer);
-  const int frame = chunk.frames->first_frame + run.chunk_next;
-  add_meta(*buffer, chunk, frame, false);
-  if (frame == 0) announce_clip(self, *chunk.clip, GST_BUFFER_PTS(*buffer));
-  self->live.last_frame = run.chunk_next;
-  if (++run.chunk_next == chunk.frames->num_frames) run.chunk = {};
-  if (is_live(self)) self->live.last = chunk;
+  add_meta(*buffer, run.chunk, run.chunk.frames->first_frame + run.chunk_next, false);
+  run.handed = true;
   return GST_FLOW_OK;
 }
 
@@ -155,8 +173,23 @@ GstFlowReturn filler_buffer(GstWanSrc *self, GstBuffer **buffer) {
   if (flow != GST_FLOW_OK) return flow;
   stamp(self, *buffer);
   add_meta(*buffer, live.last, any ? live.last.frames->first_frame + live.last_frame : -1, true);
-  ++self->air.repeated;
+  GST_BUFFER_FLAG_SET(*buffer, GST_BUFFER_FLAG_GAP);
+  self->run.handed = false;
   return GST_FLOW_OK;
+}
+
+// Of run.chunk, a frame has left.
+void go_on_in_chunk(GstWanSrc *self, GstClockTime pts) {
+  Run &run = self->run;
+  const Chunk chunk = run.chunk;
+  if (is_live(self)) {
+    self->live.last = chunk;
+    self->live.last_frame = run.chunk_next;
+    ++self->live.faded_frames;
+  }
+  const bool begins_clip = chunk.frames->first_frame + run.chunk_next == 0;
+  if (++run.chunk_next == chunk.frames->num_frames) run.chunk = {};
+  if (begins_clip) announce_clip(self, *chunk.clip, pts);
 }
 
 // ---- live: a frame for every frame time
@@ -174,7 +207,6 @@ void post_underrun(GstWanSrc *self, bool running) {
 
 void pass_missed(GstWanSrc *self, guint64 missed, bool stalled) {
   if (missed == 0) return;
-  self->run.pump->pass_time(missed);
   self->live.discont = true;
   if (stalled) {
     self->live.missing_frames += missed;
@@ -202,13 +234,15 @@ void note_recovery(GstWanSrc *self) {
   self->live.missing_frames = 0;
 }
 
-// Frames to hold before any is taken.
+// Frames to hold before any is taken. Room is made for them also while they need not be there.
 guint64 least_frames(GstWanSrc *self) {
-  if (!is_live(self) || !self->live.filling) return 1;
+  if (!is_live(self)) return 1;
   const ObjectLock lock(self);
   const GstVideoInfo &info = self->run.info;
-  return std::max<guint64>(
-      1, gst_util_uint64_scale_ceil(self->settings.prebuffer, info.fps_n, GST_SECOND * info.fps_d));
+  const guint64 prebuffer =
+      gst_util_uint64_scale_ceil(self->settings.prebuffer, info.fps_n, GST_SECOND * info.fps_d);
+  self->run.pump->hold(prebuffer);
+  return self->live.filling ? std::max<guint64>(1, prebuffer) : 1;
 }
 
 // Takes what the pump has until there are frames; they may be missing in the end.
@@ -242,9 +276,7 @@ void send_gap(GstWanSrc *self) {
 
 // After the frame for this time was made, or its gap sent.
 void end_frame_time(GstWanSrc *self, GstBuffer *buffer) {
-  if (buffer && std::exchange(self->live.discont, false))
-    GST_BUFFER_FLAG_SET(buffer, GST_BUFFER_FLAG_DISCONT);
-  if (buffer) self->live.segment_sent = true;
+  if (buffer && self->live.discont) GST_BUFFER_FLAG_SET(buffer, GST_BUFFER_FLAG_DISCONT);
   self->pacer.advance();
 }
 
@@ -252,8 +284,9 @@ GstFlowReturn create_live(GstWanSrc *self, GstBuffer **buffer) {
   bool stalled = false;
   for (;;) {
     guint64 missed = 0;
-    GstFlowReturn flow = self->pacer.wait(GST_BASE_SRC(self), &missed);
+    GstFlowReturn flow = self->pacer.wait(GST_BASE_SRC(self), stalled, &missed);
     if (flow != GST_FLOW_OK) return flow;
+    self->run.pump->set_air_time(self->pacer.time());
     if (flow = poll_chunk(self); flow != GST_FLOW_OK) return flow;  // after the last frame nothing is missed
     pass_missed(self, missed, stalled);
     if (self->run.chunk.frames) {
@@ -270,7 +303,6 @@ GstFlowReturn create_live(GstWanSrc *self, GstBuffer **buffer) {
       if (flow = wait_for_chunk(self); flow != GST_FLOW_OK) return flow;
       continue;
     }
-    self->run.pump->pass_time(1);
     // A gap needs a segment before it, which the base class sends with a buffer.
     if (policy == Underrun::Gap && self->live.segment_sent) {
       send_gap(self);
@@ -284,6 +316,16 @@ GstFlowReturn create_live(GstWanSrc *self, GstBuffer **buffer) {
 }
 
 }  // namespace
+
+void frame_leaves(GstWanSrc *self, GstBuffer *buffer) {
+  ++self->air.frames_pushed;
+  self->live.segment_sent = true;
+  self->live.discont = false;
+  if (std::exchange(self->run.handed, false))
+    go_on_in_chunk(self, GST_BUFFER_PTS(buffer));
+  else
+    ++self->air.repeated;
+}
 
 GstFlowReturn next_frame(GstWanSrc *self, GstBuffer **buffer) {
   if (is_live(self)) return create_live(self, buffer);

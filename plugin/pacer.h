@@ -5,38 +5,61 @@
 
 #include <gst/base/gstbasesrc.h>
 
+#include <algorithm>
+#include <atomic>
 #include <mutex>
 
 namespace wan {
 
-/** Frame n is due at start + n / rate, where the start is the running time of the first wait. wait() and what
- * comes after it are for the streaming thread, interrupt() and resume() for any. */
+/** Microseconds to sleep before the base class is asked again what interrupted a wait: a pause may be over
+ * already (GStreamer 1.24 calls unlock() for it), and of a flush it hears a moment after unlock() was called.
+ */
+inline constexpr gulong kMoment = 10'000;
+
+/** Frame n is due at start + n / rate, where the start is the running time of the first wait. Without a clock
+ * the system's stands in. wait() and what comes after it are for the streaming thread, the rest for any. */
 class Pacer {
  public:
   /** Begins anew, at a rate of fps_n / fps_d frames a second. */
   void reset(int fps_n, int fps_d);
 
-  /** Waits until the next frame is due. If that was long ago (downstream was blocked, or the source stalled),
-   * frame times that have passed are left out, and *missed says how many. FLUSHING after interrupt(). */
-  GstFlowReturn wait(GstBaseSrc *src, guint64 *missed);
+  /** Waits until the next frame is due. If that was long ago (downstream was blocked, or the source
+   * `stalled`), frame times that have passed are left out, and *missed says how many. FLUSHING where the base
+   * class says so. */
+  GstFlowReturn wait(GstBaseSrc *src, bool stalled, guint64 *missed);
   /** The running time at which the frame that was waited for is due, and its duration. */
   GstClockTime time() const { return time_of(frame_); }
   GstClockTime duration() const { return time_of(frame_ + 1) - time(); }
   /** It was sent: on to the next. */
   void advance() { frame_ += 1; }
 
+  /** What the pipeline has configured: a sink that is given frames at their time holds each for so long. */
+  void set_latency(GstClockTime latency) { latency_ = std::min<GstClockTime>(latency, G_MAXINT64); }
+  /** unlock() and unlock_stop() of the base class. */
   void interrupt();
   void resume();
+  /** Has wait() look again at state, clock and base time. */
+  void look_again();
 
  private:
+  static constexpr GstClockTimeDiff kNone = GST_CLOCK_STIME_NONE;
+
   GstClockTime time_of(guint64 frame) const;
-  bool wait_until(GstClock *clock, GstClockTime time);
+  GstClockTime slack() const;
+  void begin(GstClockTime running_time);
+  GstClockTime base_time(GstElement *src, bool has_clock, GstClockTime clock_time);
+  void follow(GstClockTime running_time);
+  void sleep_until(GstClock *clock, GstClockTime time);
   bool take_flush();
-  guint64 leave_out(GstClockTime now);
+  guint64 leave_out(GstClockTime now, bool by_downstream);
+  bool is_held_back(GstClockTime late);
 
   GstClockTime start_ = GST_CLOCK_TIME_NONE;
   guint64 frame_ = 0;
   int fps_n_ = 1, fps_d_ = 1;
+  GstClockTime held_ = 0;  // how late downstream's delay makes frames; 0: it has none, as far as is known
+  GstClockTimeDiff own_base_ = kNone;  // base time on the system's clock, while that stands in
+  std::atomic<GstClockTime> latency_ = 0;
 
   std::mutex mutex_;  // guards all that follows
   GstClockID waiting_ = nullptr;

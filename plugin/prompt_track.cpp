@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "prompt_track.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace wan {
 
 void PromptTrack::set_attached(bool attached) {
+  if (!attached) reset();
   const std::lock_guard lock(mutex_);
   attached_ = attached;
   changed_.notify_all();
@@ -16,31 +18,46 @@ bool PromptTrack::is_attached() const {
   return attached_;
 }
 
-bool PromptTrack::add(std::string prompt, uint64_t start, uint64_t duration) {
+void PromptTrack::set_linked(bool linked) {
   const std::lock_guard lock(mutex_);
-  if (entries_.size() == kMaxCues) return false;
-  entries_.push_back({std::move(prompt), start, duration == kOpen ? kOpen : start + duration, false});
+  linked_ = linked;
+  changed_.notify_all();
+}
+
+bool PromptTrack::wait_for_room(std::unique_lock<std::mutex> &lock) {
+  const auto has_room = [this] { return entries_.size() + untimed_.size() < kMaxCues && bytes_ < kMaxBytes; };
+  changed_.wait(lock, [&] { return flushing_ || !attached_ || has_room(); });
+  return !flushing_ && attached_;
+}
+
+bool PromptTrack::add(std::string prompt, uint64_t start, uint64_t duration) {
+  std::unique_lock lock(mutex_);
+  if (!wait_for_room(lock)) return false;
+  const uint64_t end = duration == kOpen ? kOpen : start + std::min(duration, kOpen - 1 - start);
+  insert({std::move(prompt), start, end, false});
+  changed_.notify_all();
+  return true;
+}
+
+bool PromptTrack::add_now(std::string prompt) {
+  std::unique_lock lock(mutex_);
+  if (!wait_for_room(lock)) return false;
+  bytes_ += prompt.size();
+  untimed_.push_back(std::move(prompt));
   changed_.notify_all();
   return true;
 }
 
 void PromptTrack::advance(uint64_t time) {
   const std::lock_guard lock(mutex_);
-  advanced_ = time;
+  advanced_ = std::max(advanced_, time);
   changed_.notify_all();
 }
 
-void PromptTrack::end() {
+void PromptTrack::set_ended(bool ended) {
   const std::lock_guard lock(mutex_);
-  ended_ = true;
+  ended_ = ended;
   changed_.notify_all();
-}
-
-void PromptTrack::reset() {
-  const std::lock_guard lock(mutex_);
-  entries_.clear();
-  advanced_ = 0;
-  ended_ = false;
 }
 
 void PromptTrack::set_flushing(bool flushing) {
@@ -49,25 +66,82 @@ void PromptTrack::set_flushing(bool flushing) {
   changed_.notify_all();
 }
 
-// Whether no cue that is still to come can change what at() says.
-bool PromptTrack::is_known(uint64_t time, uint64_t end) const {
-  return ended_ || advanced_ >= end || (!entries_.empty() && entries_.back().start > time);
+void PromptTrack::reset() {
+  const std::lock_guard lock(mutex_);
+  entries_.clear();
+  untimed_.clear();
+  before_.clear();
+  bytes_ = 0;
+  advanced_ = 0;
+  ended_ = false;
+  changed_.notify_all();
 }
 
-std::optional<PromptTrack::Cue> PromptTrack::at(uint64_t time, uint64_t end, bool wait) {
+void PromptTrack::wake() {
+  const std::lock_guard lock(mutex_);
+  changed_.notify_all();
+}
+
+// Behind those of the same start: the later one counts.
+void PromptTrack::insert(Entry entry) {
+  bytes_ += entry.prompt.size();
+  const auto behind = [](uint64_t start, const Entry &other) { return start < other.start; };
+  entries_.insert(std::upper_bound(entries_.begin(), entries_.end(), entry.start, behind), std::move(entry));
+}
+
+void PromptTrack::drop_first() {
+  before_ = std::move(entries_.front().prompt);
+  bytes_ -= before_.size();
+  entries_.pop_front();
+  changed_.notify_all();
+}
+
+// Whether no cue that is still to come can change what at() says.
+bool PromptTrack::is_known(uint64_t time, uint64_t end) const {
+  return is_over() || !untimed_.empty() || advanced_ >= end ||
+         (!entries_.empty() && entries_.back().start > time);
+}
+
+bool PromptTrack::wait(uint64_t time, uint64_t end, const std::function<bool()> &given_up) {
   std::unique_lock lock(mutex_);
-  if (wait) changed_.wait(lock, [&] { return flushing_ || !attached_ || is_known(time, end); });
+  bool known = false;
+  changed_.wait(lock, [&] { return (known = !attached_ || is_known(time, end)) || given_up(); });
+  return known;
+}
+
+// Gives untimed prompts a time.
+void PromptTrack::take_untimed(uint64_t time, bool latest) {
+  do {
+    bytes_ -= untimed_.front().size();
+    insert({std::move(untimed_.front()), time, kOpen, false});
+    untimed_.pop_front();
+  } while (latest && !untimed_.empty());
+}
+
+std::optional<PromptTrack::Cue> PromptTrack::at(uint64_t time, bool latest) {
+  const std::lock_guard lock(mutex_);
   if (!attached_) return std::nullopt;
-  while (entries_.size() > 1 && entries_[1].start <= time) entries_.pop_front();
-  if (entries_.empty()) return ended_ ? std::nullopt : std::optional(Cue{"", false, kOpen});
+  if (!untimed_.empty()) take_untimed(time, latest);
+  while (entries_.size() > 1 && entries_[1].start <= time) drop_first();
+  const bool over = is_over() && untimed_.empty();
+  if (entries_.empty()) return over ? std::nullopt : std::optional(Cue{"", false, kOpen});
 
   Entry &entry = entries_.front();
   if (entry.start > time) return Cue{"", false, entry.start};
   if (entries_.size() > 1) return Cue{entry.prompt, false, entries_[1].start};
   // A last cue without a duration is good for one clip.
-  const bool over = entry.end == kOpen ? std::exchange(entry.used, true) : entry.end <= time;
-  if (ended_ && over) return std::nullopt;
-  return Cue{entry.prompt, ended_, ended_ ? entry.end : kOpen};
+  const bool shown = entry.end == kOpen ? std::exchange(entry.used, true) : entry.end <= time;
+  if (over && shown) return std::nullopt;
+  return Cue{entry.prompt, over, over ? entry.end : kOpen};
+}
+
+bool PromptTrack::replace(const std::string &prompt) {
+  const std::lock_guard lock(mutex_);
+  if (entries_.empty() || entries_.front().prompt != prompt || before_ == prompt) return false;
+  bytes_ += before_.size() - prompt.size();
+  entries_.front().prompt = before_;
+  entries_.front().used = false;
+  return true;
 }
 
 }  // namespace wan

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "properties.h"
 
+#include <cerrno>
 #include <cmath>
+#include <cstring>
+#include <map>
 #include <string_view>
 #include <utility>
 
@@ -19,18 +22,18 @@ std::string get_string(const GValue *value) {
   return text ? text : "";
 }
 
-std::vector<ClipSettings> get_prompts(const GValue *value) {
-  std::vector<ClipSettings> clips(gst_value_array_get_size(value));
+std::vector<QueuedClip> get_prompts(const GValue *value) {
+  std::vector<QueuedClip> clips(gst_value_array_get_size(value));
   for (size_t i = 0; i < clips.size(); ++i)
-    clips[i].prompt = get_string(gst_value_array_get_value(value, guint(i)));
+    clips[i].settings.prompt = get_string(gst_value_array_get_value(value, guint(i)));
   return clips;
 }
 
-void set_prompts(GValue *value, const std::vector<ClipSettings> &clips) {
-  for (const ClipSettings &clip : clips) {
+void set_prompts(GValue *value, const std::vector<QueuedClip> &clips) {
+  for (const QueuedClip &clip : clips) {
     GValue prompt = G_VALUE_INIT;
     g_value_init(&prompt, G_TYPE_STRING);
-    g_value_set_string(&prompt, clip.prompt.c_str());
+    g_value_set_string(&prompt, clip.settings.prompt.c_str());
     gst_value_array_append_and_take_value(value, &prompt);
   }
 }
@@ -171,6 +174,33 @@ bool convert_array(const GValue *from, GParamSpec *element, GValue *to) {
   return true;
 }
 
+// Converts a number, enumerated value or boxed one. False if it would be another number then.
+bool convert_exactly(const GValue *from, GValue *to) {
+  if (G_VALUE_TYPE(from) == G_VALUE_TYPE(to)) {
+    g_value_copy(from, to);
+    return true;
+  }
+  if (G_VALUE_HOLDS_BOOLEAN(from) || G_VALUE_HOLDS_STRING(from) || !g_value_transform(from, to)) return false;
+  GValue back = G_VALUE_INIT;
+  g_value_init(&back, G_VALUE_TYPE(from));
+  const bool exact = g_value_transform(to, &back) && gst_value_compare(from, &back) == GST_VALUE_EQUAL;
+  g_value_unset(&back);
+  return exact;
+}
+
+// Text would be taken for the seed of these bits, or for one that is cut to them.
+bool is_seed_text(const char *text) {
+  gchar *end = nullptr;
+  errno = 0;
+  const guint64 seed = g_ascii_strtoull(text, &end, 0);
+  return errno == 0 && *end == '\0' && (seed != guint64(kRandomSeed) || strchr(text, '-'));
+}
+
+bool convert_text(const char *text, GParamSpec *pspec, GValue *to) {
+  if (!text || (pspec->param_id == PROP_SEED && !is_seed_text(text))) return false;
+  return gst_value_deserialize_with_pspec(to, text, pspec);
+}
+
 // Converts a value to a property's type; text as in gst-launch-1.0. False if it cannot be, or is out of
 // range.
 bool convert(const GValue *from, GParamSpec *pspec, GValue *to) {
@@ -179,10 +209,12 @@ bool convert(const GValue *from, GParamSpec *pspec, GValue *to) {
   if (GST_VALUE_HOLDS_ARRAY(from) && GST_IS_PARAM_SPEC_ARRAY_LIST(pspec))
     converted = convert_array(from, GST_PARAM_SPEC_ARRAY_LIST(pspec)->element_spec, to);
   else if (G_VALUE_HOLDS_STRING(from) && pspec->value_type != G_TYPE_STRING)
-    converted = gst_value_deserialize_with_pspec(to, g_value_get_string(from), pspec);
+    converted = convert_text(g_value_get_string(from), pspec, to);
   else
-    converted = g_value_transform(from, to);
-  if (converted && !g_param_value_validate(pspec, to)) return true;
+    converted = convert_exactly(from, to);
+  const bool random = pspec->param_id == PROP_SEED && G_VALUE_HOLDS_UINT64(from) &&
+                      g_value_get_uint64(from) == guint64(kRandomSeed);
+  if (converted && !random && !g_param_value_validate(pspec, to)) return true;
   g_value_unset(to);
   return false;
 }
@@ -207,10 +239,12 @@ void install_clip_properties(GObjectClass *klass) {
               "What guidance leads away from, from the next clip on; used with a guidance scale above 1",
               clip.negative_prompt.c_str(), kPlaying));
   install(PROP_SEED,
-          g_param_spec_int64("seed", "Seed",
-                             "Seed of the next clip; each clip after it has the next seed (-1: a random one, "
-                             "to be read in stats, tags and each frame's meta)",
-                             -1, G_MAXINT64, clip.seed, kPlaying));
+          g_param_spec_int64(
+              "seed", "Seed",
+              "Seed of the next clip; each clip after it has the next seed (-1: a random one, "
+              "to be read in stats, tags and each frame's meta; the other negative numbers are the "
+              "unsigned ones of the same bits, so that all are seeds up to 2^64 - 2)",
+              G_MININT64, G_MAXINT64, clip.seed, kPlaying));
   install(PROP_NUM_FRAMES,
           g_param_spec_int("num-frames", "Number of frames",
                            "Frames of a clip: 1 more than a multiple of 4, else rounded to one (0: as the "
@@ -459,6 +493,27 @@ bool get_property(const Settings &settings, guint id, GValue *value) {
   return true;
 }
 
+static std::string text_fault(const char *name, const std::string &text) {
+  return g_utf8_validate(text.data(), gssize(text.size()), nullptr) ? ""
+                                                                    : std::string(name) + " is not UTF-8.";
+}
+
+std::string clip_fault(const ClipSettings &settings) {
+  std::string fault = text_fault("prompt", settings.prompt);
+  if (fault.empty()) fault = text_fault("negative-prompt", settings.negative_prompt);
+  return fault.empty() ? fault_of(settings) : fault;
+}
+
+std::string settings_fault(const Settings &settings) {
+  for (const QueuedClip &clip : settings.queue)
+    if (std::string fault = text_fault("prompts", clip.settings.prompt); !fault.empty()) return fault;
+  return clip_fault(settings.clip);
+}
+
+bool is_clip_property(guint id) {
+  return id >= PROP_PROMPT && id <= PROP_CACHE_THRESHOLD;
+}
+
 // False if the field is there and no finite number.
 static bool read_strength(const GstStructure *structure, const char *name, double *strength) {
   const GValue *field = gst_structure_get_value(structure, name);
@@ -513,54 +568,84 @@ bool read_clip_settings(GObjectClass *klass, const GstStructure *structure, Clip
     *reason = std::string(name) + " is no setting of a clip.";
     return false;
   }
-  return true;
+  *reason = clip_fault(*clip);
+  return reason->empty();
 }
 
-static bool apply_parameter(GObject *object, const char *name, const char *text, std::string *reason) {
-  GParamSpec *pspec = g_object_class_find_property(G_OBJECT_GET_CLASS(object), name);
-  const bool allowed = pspec && pspec->owner_type == G_OBJECT_TYPE(object) &&
-                       (pspec->flags & G_PARAM_WRITABLE) && pspec->param_id != PROP_ENGINE;
-  if (!allowed) {
+// What a URI may set: the element's own properties. is-live is one of them, though the base class keeps it.
+static bool is_for_uris(GObjectClass *klass, GParamSpec *pspec) {
+  return pspec && pspec->owner_type == G_OBJECT_CLASS_TYPE(klass) && (pspec->flags & G_PARAM_WRITABLE) &&
+         pspec->param_id != PROP_ENGINE;
+}
+
+static bool read_parameter(GObjectClass *klass, const char *name, const char *text,
+                           std::list<Assignment> *assignments, std::string *reason) {
+  GParamSpec *pspec = g_object_class_find_property(klass, name);
+  if (!is_for_uris(klass, pspec)) {
     *reason = std::string(name) + " cannot be set by a URI.";
     return false;
   }
-  GValue from = G_VALUE_INIT, value = G_VALUE_INIT;
+  Assignment &assignment = assignments->emplace_back(pspec);
+  GValue from = G_VALUE_INIT;
   g_value_init(&from, G_TYPE_STRING);
   g_value_set_string(&from, text);
-  const bool converted = convert(&from, pspec, &value);
-  if (converted) g_object_set_property(object, name, &value);
+  const bool converted = convert(&from, pspec, &assignment.value);
   if (!converted) *reason = value_error(name, &from);
   g_value_unset(&from);
-  if (converted) g_value_unset(&value);
   return converted;
 }
 
-bool apply_uri(GObject *object, const char *uri, std::string *reason) {
-  std::string text = uri;
-  if (!g_str_has_prefix(uri, kUriScheme)) {
-    *reason = text + " does not begin with " + kUriScheme;
+// Why the settings that a URI names cannot be, though each property has room for them.
+static std::string fault_of(const std::list<Assignment> &assignments) {
+  Settings settings;
+  for (const Assignment &assignment : assignments)
+    set_property(&settings, assignment.pspec->param_id, &assignment.value);
+  return settings_fault(settings);
+}
+
+// The parts of a URI, decoded; false and the reason if it is none.
+static bool split_uri(const std::string &uri, std::map<std::string, std::string> *parameters,
+                      std::string *reason) {
+  if (!g_utf8_validate(uri.data(), gssize(uri.size()), nullptr)) {
+    *reason = "The URI is not UTF-8.";
     return false;
   }
-  text.erase(0, sizeof kUriScheme - 1);
+  if (g_ascii_strncasecmp(uri.c_str(), kUriScheme, sizeof kUriScheme - 1) != 0) {
+    *reason = uri + " does not begin with " + kUriScheme;
+    return false;
+  }
+  if (uri.find('#') != std::string::npos) {
+    *reason = uri + " has a fragment, which stands for nothing here: a # in a prompt is written as %23.";
+    return false;
+  }
+  const std::string text = uri.substr(sizeof kUriScheme - 1);
   const size_t question = text.find('?');
   const std::string query = question == std::string::npos ? "" : text.substr(question + 1);
   gchar *prompt = g_uri_unescape_string(text.substr(0, question).c_str(), nullptr);
-  GError *error = nullptr;
-  GHashTable *parameters = g_uri_parse_params(query.c_str(), -1, "&", G_URI_PARAMS_NONE, &error);
-  bool applied = prompt && parameters;
-  if (!applied) *reason = text + " is not percent-encoded as a URI must be.";
-  if (applied) {
-    g_object_set(object, "prompt", prompt, nullptr);
+  GHashTable *table = g_uri_parse_params(query.c_str(), -1, "&", G_URI_PARAMS_NONE, nullptr);
+  const bool valid = prompt && table && g_utf8_validate(prompt, -1, nullptr);
+  if (valid) {
     GHashTableIter iter;
     gpointer name, value;
-    g_hash_table_iter_init(&iter, parameters);
-    while (applied && g_hash_table_iter_next(&iter, &name, &value))
-      applied = apply_parameter(object, static_cast<char *>(name), static_cast<char *>(value), reason);
+    g_hash_table_iter_init(&iter, table);
+    while (g_hash_table_iter_next(&iter, &name, &value))
+      parameters->emplace(static_cast<char *>(name), static_cast<char *>(value));
+    if (*prompt || !parameters->count("prompt")) (*parameters)["prompt"] = prompt;
+  } else {
+    *reason = uri + " is not percent-encoded UTF-8 with parameters as name=value, as a URI must be.";
   }
-  g_clear_error(&error);
-  g_clear_pointer(&parameters, g_hash_table_unref);
+  g_clear_pointer(&table, g_hash_table_unref);
   g_free(prompt);
-  return applied;
+  return valid;
+}
+
+bool read_uri(GObjectClass *klass, const char *uri, std::list<Assignment> *assignments, std::string *reason) {
+  std::map<std::string, std::string> parameters;
+  if (!split_uri(uri, &parameters, reason)) return false;
+  for (const auto &[name, value] : parameters)
+    if (!read_parameter(klass, name.c_str(), value.c_str(), assignments, reason)) return false;
+  *reason = fault_of(*assignments);
+  return reason->empty();
 }
 
 }  // namespace wan

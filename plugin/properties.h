@@ -5,6 +5,7 @@
 
 #include <gst/gst.h>
 
+#include <list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -62,7 +63,7 @@ struct Settings {
   Filler filler = Filler::Black;
   GstClockTime prebuffer = 0;
   ClipSettings clip;
-  std::vector<ClipSettings> queue;  // before the start; after it, the pump's counts
+  std::vector<QueuedClip> queue;  // of the property prompts; and before the start those that were enqueued
 };
 
 void install_properties(GObjectClass *klass);
@@ -70,6 +71,13 @@ void install_properties(GObjectClass *klass);
 /** False if the property is none of Settings. */
 bool set_property(Settings *settings, guint id, const GValue *value);
 bool get_property(const Settings &settings, guint id, GValue *value);
+
+/** What makes them no settings of a clip whatever the checkpoint, as a sentence; empty if they can be. */
+std::string clip_fault(const ClipSettings &settings);
+/** The same of all settings. */
+std::string settings_fault(const Settings &settings);
+/** Whether a property is one of ClipSettings'. */
+bool is_clip_property(guint id);
 
 /** Reads the property loras. False and the reason as a sentence if a structure has no path, a field that is
  * none of a LoRA's, or a strength that is no number. */
@@ -80,9 +88,18 @@ bool read_loras(const Settings &settings, std::vector<LoraChoice> *loras, std::s
 bool read_clip_settings(GObjectClass *klass, const GstStructure *structure, ClipSettings *clip,
                         std::string *reason);
 
-/** Sets the prompt and the properties that a URI names: wan://prompt?property=value&..., percent-encoded.
- * False and the reason if it is none or names another property: engine, which would open any library, is not
- * for strangers. */
-bool apply_uri(GObject *object, const char *uri, std::string *reason);
+/** A property and what to set it to. */
+struct Assignment {
+  GParamSpec *pspec;
+  GValue value = G_VALUE_INIT;
+  Assignment(GParamSpec *pspec) : pspec(pspec) {}
+  Assignment(const Assignment &) = delete;
+  ~Assignment() { g_value_unset(&value); }
+};
+
+/** Reads a URI, wan://prompt?property=value&..., percent-encoded: the prompt and the properties that it
+ * names. False and the reason if it is none, or a property cannot have the value or is not for strangers:
+ * engine, which would open any library. */
+bool read_uri(GObjectClass *klass, const char *uri, std::list<Assignment> *assignments, std::string *reason);
 
 }  // namespace wan

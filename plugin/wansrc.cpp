@@ -75,9 +75,13 @@
  */
 #include "wansrc.h"
 
+#include <algorithm>
+#include <functional>
+#include <list>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "downstream_pool.h"
 #include "engine_loader.h"
@@ -104,31 +108,72 @@ G_DEFINE_FINAL_TYPE_WITH_CODE(GstWanSrc, gst_wan_src, GST_TYPE_PUSH_SRC,
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(wansrc, "wansrc", GST_RANK_NONE, GST_TYPE_WAN_SRC,
                                       GST_DEBUG_CATEGORY_INIT(wansrc_debug, "wansrc", 0, "Wan video source"))
 
-void wan::post_error(GstWanSrc *self, WanStatus status, const std::string &message) {
-  GQuark domain = GST_RESOURCE_ERROR;
-  int code = GST_RESOURCE_ERROR_SETTINGS;
+// The error of GStreamer's that stands for a status.
+static void error_kind(WanStatus status, GQuark *domain, int *code) {
+  *domain = GST_RESOURCE_ERROR;
+  *code = GST_RESOURCE_ERROR_SETTINGS;
   switch (status) {
     case WAN_NOT_FOUND:
-      code = GST_RESOURCE_ERROR_NOT_FOUND;
+      *code = GST_RESOURCE_ERROR_NOT_FOUND;
       break;
     case WAN_INVALID:
       break;
     case WAN_OUT_OF_MEMORY:
-      code = GST_RESOURCE_ERROR_NO_SPACE_LEFT;
+      *code = GST_RESOURCE_ERROR_NO_SPACE_LEFT;
       break;
     case WAN_DEVICE:
-      code = GST_RESOURCE_ERROR_OPEN_READ_WRITE;
+      *code = GST_RESOURCE_ERROR_OPEN_READ_WRITE;
       break;
     default:
-      domain = GST_STREAM_ERROR;
-      code = GST_STREAM_ERROR_FAILED;
+      *domain = GST_STREAM_ERROR;
+      *code = GST_STREAM_ERROR_FAILED;
   }
+}
+
+// Names of files may be any bytes, but texts of messages are UTF-8.
+static gchar *utf8(const std::string &text) {
+  return g_utf8_make_valid(text.data(), gssize(text.size()));
+}
+
+static void post(GstWanSrc *self, GstMessageType type, WanStatus status, const std::string &message) {
+  GQuark domain;
+  int code;
+  error_kind(status, &domain, &code);
   const ModelChoice &choice = self->run.choice;
   gchar *debug = g_strdup_printf("engine %s, status %d, model \"%s\", device \"%s\", size %dx%d",
                                  self->engine->version, status, choice.directory.c_str(),
                                  choice.device.c_str(), self->run.info.width, self->run.info.height);
-  gst_element_message_full(GST_ELEMENT(self), GST_MESSAGE_ERROR, domain, code, g_strdup(message.c_str()),
-                           debug, __FILE__, GST_FUNCTION, __LINE__);
+  gst_element_message_full(GST_ELEMENT(self), type, domain, code, utf8(message), utf8(debug), __FILE__,
+                           GST_FUNCTION, __LINE__);
+  g_free(debug);
+}
+
+void wan::post_error(GstWanSrc *self, WanStatus status, const std::string &message) {
+  post(self, GST_MESSAGE_ERROR, status, message);
+}
+
+void wan::post_failure(GstWanSrc *self, const ClipFailed &failed) {
+  const Clip &clip = *failed.clip;
+  GQuark domain;
+  int code;
+  error_kind(failed.status, &domain, &code);
+  gchar *text = utf8(failed.message);
+  GstStructure *structure = failure_structure(clip, text, domain, code);
+  gst_element_post_message(GST_ELEMENT(self), gst_message_new_element(GST_OBJECT(self), structure));
+  std::string message = "Clip " + std::to_string(clip.index) + " could not be made: " + text;
+  if (failed.pause.count() > 0)
+    message += " It is tried again in " + std::to_string(failed.pause.count()) + " s.";
+  g_free(text);
+  post(self, GST_MESSAGE_WARNING, failed.status, message);
+  if (clip.origin == ClipOrigin::Queued) g_object_notify(G_OBJECT(self), "prompts");
+}
+
+void wan::post_log(GstWanSrc *self, const Log &log) {
+  if (log.level == WAN_LOG_WARNING)
+    post(self, GST_MESSAGE_WARNING, WAN_INVALID, log.message);
+  else
+    GST_CAT_LEVEL_LOG(wansrc_debug, log.level == WAN_LOG_INFO ? GST_LEVEL_INFO : GST_LEVEL_DEBUG, self, "%s",
+                      log.message.c_str());
 }
 
 void wan::post_load_progress(GstWanSrc *self, GstProgressType type, const std::string &text) {
@@ -171,20 +216,27 @@ static RunSettings run_settings(GstWanSrc *self, const WanDefaults &defaults, bo
   return run;
 }
 
+static bool is_enqueued(const QueuedClip &clip) {
+  return clip.id != 0;
+}
+
 static void begin_run(GstWanSrc *self, const ModelChoice &choice, const WanDefaults &defaults) {
-  auto pump = std::make_shared<FramePump>(choice);
-  self->track->set_flushing(false);
+  auto pump = std::make_shared<FramePump>();
   const bool live = gst_base_src_is_live(GST_BASE_SRC(self));
   auto cuda = std::make_shared<CudaMemory>(cuda_ordinal(choice.device));
   const ObjectLock lock(self);
   pump->configure(self->settings.clip);
   pump->set_seed(self->settings.clip.seed);
   pump->set_queue(self->settings.queue);
+  // What was enqueued is played once, what is in the property counts for every run.
+  std::erase_if(self->settings.queue, is_enqueued);
   self->run = {};
+  self->run.num_frames = self->settings.clip.num_frames;
   self->run.pump = std::move(pump);
   self->run.cuda = std::move(cuda);
   self->run.choice = choice;
   self->run.settings = run_settings(self, defaults, live);
+  self->told_frames = kUntold;
   self->live.filler = self->settings.filler;
   self->run.started = true;
 }
@@ -198,40 +250,66 @@ static void reset_air(GstWanSrc *self) {
   self->air.first_frame_seconds = 0;
 }
 
+// The settings as they are, and the model that they choose; false and the reason if they cannot be.
+static bool read_settings(GstWanSrc *self, Settings *settings, std::string *reason) {
+  const ObjectLock lock(self);
+  *settings = self->settings;
+  ModelChoice &choice = self->run.choice;
+  choice = {self->engine,
+            model_directory(settings->model),
+            settings->device,
+            settings->dtype,
+            settings->quantization,
+            settings->memory,
+            {}};
+  *reason = settings_fault(*settings);
+  return reason->empty() && read_loras(*settings, &choice.loras, reason);
+}
+
+static WanStatus check(const WanEngineApi *engine, const std::string &directory, const ClipSettings &clip,
+                       const WanDefaults &defaults, WanError *error) {
+  const ClipSettings whole = complete(clip, defaults);
+  const WanGenerateOptions options = generate_options(whole);
+  return engine->check(directory.c_str(), &options, error);
+}
+
 static gboolean gst_wan_src_start(GstBaseSrc *src) {
   GstWanSrc *self = GST_WAN_SRC(src);
-  ModelChoice choice;
+  Settings settings;
   std::string reason;
-  int num_frames = 0;
-  {
-    const ObjectLock lock(self);
-    const Settings &settings = self->settings;
-    num_frames = settings.clip.num_frames;
-    choice = {self->engine,
-              model_directory(settings.model),
-              settings.device,
-              settings.dtype,
-              settings.quantization,
-              settings.memory,
-              {}};
-    read_loras(settings, &choice.loras, &reason);
-    self->run.choice = choice;
-  }
-  if (!reason.empty()) {
+  if (!read_settings(self, &settings, &reason)) {
     post_error(self, WAN_INVALID, reason);
     return FALSE;
   }
+  const ModelChoice choice = self->run.choice;
   WanError error = {};
   WanDefaults defaults = {};
-  const WanStatus status = self->engine->describe(choice.directory.c_str(), &defaults, &error);
+  WanStatus status = self->engine->describe(choice.directory.c_str(), &defaults, &error);
+  if (status == WAN_OK) status = check(self->engine, choice.directory, settings.clip, defaults, &error);
   if (status != WAN_OK) {
     post_error(self, status, error.message);
     return FALSE;
   }
+  gst_element_foreach_sink_pad(
+      GST_ELEMENT(self),
+      [](GstElement *, GstPad *pad, gpointer) -> gboolean {
+        prompt_pad_update_link(pad);
+        return TRUE;
+      },
+      nullptr);
   reset_air(self);
   begin_run(self, choice, defaults);
-  warn_of_rounding(self, num_frames);
+  warn_of_rounding(self, settings.clip.num_frames);
   return TRUE;
+}
+
+// Clips that were enqueued and not begun wait for the next run, behind the property's and before newer ones.
+static void keep_enqueued(GstWanSrc *self) {
+  std::vector<QueuedClip> left = self->run.pump->queue();
+  std::erase_if(left, std::not_fn(is_enqueued));
+  const ObjectLock lock(self);
+  std::vector<QueuedClip> &queue = self->settings.queue;
+  queue.insert(std::find_if(queue.begin(), queue.end(), is_enqueued), left.begin(), left.end());
 }
 
 static gboolean gst_wan_src_stop(GstBaseSrc *src) {
@@ -243,10 +321,21 @@ static gboolean gst_wan_src_stop(GstBaseSrc *src) {
   }
   run.chunk = {};
   self->live.last = {};
-  self->kept_model = run.pump->stop(kStopPatience);
-  self->kept_choice = run.choice;
+  run.pump->stop(kStopPatience);
+  keep_enqueued(self);
   if (run.loading) post_load_progress(self, GST_PROGRESS_TYPE_CANCELED, "Loading was cancelled");
   return TRUE;
+}
+
+// The model of the run before is kept until here, whatever became of runs between.
+static void start_worker(GstWanSrc *self) {
+  Run &run = self->run;
+  if (self->kept_model && self->kept_model->choice() != run.choice) self->kept_model.reset();
+  if (!self->kept_model) self->kept_model = SharedModel::of(run.choice);
+  // A live source plays while it loads, and applications wait in PAUSED for progress to be complete.
+  if (!self->kept_model->is_loaded() && !is_live(self))
+    post_load_progress(self, GST_PROGRESS_TYPE_START, "Loading the model " + run.choice.directory);
+  run.pump->start(run.settings, self->kept_model, self->workers);
 }
 
 // Events may interrupt an element that was never started.
@@ -273,23 +362,101 @@ static gboolean open_engine(GstWanSrc *self) {
     const ObjectLock lock(self);
     file = engine_file(self->settings.engine);
   }
-  self->engine = open_engine(file, &reason);
-  if (self->engine) return TRUE;
+  const WanEngineApi *engine = open_engine(file, &reason);
+  {
+    const ObjectLock lock(self);
+    self->engine = engine;
+  }
+  if (engine) return TRUE;
   GST_ELEMENT_ERROR(self, LIBRARY, INIT, ("%s", reason.c_str()),
                     ("from the property engine, $GST_WAN_ENGINE or the place where gst-wan was installed"));
   return FALSE;
 }
 
+// Not when the property is set: to the base class, a source that plays cannot become live.
+static void take_is_live(GstWanSrc *self) {
+  bool live = false;
+  {
+    const ObjectLock lock(self);
+    live = self->is_live;
+  }
+  gst_base_src_set_live(GST_BASE_SRC(self), live);
+}
+
 static GstStateChangeReturn gst_wan_src_change_state(GstElement *element, GstStateChange transition) {
   GstWanSrc *self = GST_WAN_SRC(element);
   if (transition == GST_STATE_CHANGE_NULL_TO_READY && !open_engine(self)) return GST_STATE_CHANGE_FAILURE;
+  if (transition == GST_STATE_CHANGE_READY_TO_PAUSED) take_is_live(self);
   const GstStateChangeReturn result =
       GST_ELEMENT_CLASS(gst_wan_src_parent_class)->change_state(element, transition);
+  // Before 1.24 the base class interrupts no wait for a pause, which may bring another clock.
+  if (transition == GST_STATE_CHANGE_PLAYING_TO_PAUSED) self->pacer.look_again();
   if (transition == GST_STATE_CHANGE_READY_TO_NULL) self->kept_model.reset();
   return result;
 }
 
+// ---- events
+
+// An editor's timeline, which waits for ever for a seek that is refused.
+static bool is_in_timeline(GstWanSrc *self) {
+  const GType timeline = g_type_from_name("NleObject");
+  bool found = false;
+  for (GstObject *object = gst_object_get_parent(GST_OBJECT(self)); object;) {
+    found |= timeline && g_type_is_a(G_OBJECT_TYPE(object), timeline);
+    GstObject *parent = gst_object_get_parent(object);
+    gst_object_unref(object);
+    object = parent;
+  }
+  return found;
+}
+
+static gboolean gst_wan_src_event(GstBaseSrc *src, GstEvent *event) {
+  GstWanSrc *self = GST_WAN_SRC(src);
+  if (GST_EVENT_TYPE(event) == GST_EVENT_LATENCY) {
+    GstClockTime latency = 0;
+    gst_event_parse_latency(event, &latency);
+    self->pacer.set_latency(latency);
+  }
+  if (GST_EVENT_TYPE(event) == GST_EVENT_SEEK && is_in_timeline(self))
+    post_error(
+        self, WAN_INVALID,
+        "wansrc cannot seek, as a timeline needs its sources to: save the video to a file, and use that.");
+  return GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->event(src, event);
+}
+
+// From the beginning, and perhaps to an end.
+static bool is_from_the_start(GstEvent *event) {
+  gdouble rate;
+  GstFormat format;
+  GstSeekType start_type;
+  gint64 start;
+  gst_event_parse_seek(event, &rate, &format, nullptr, &start_type, &start, nullptr, nullptr);
+  return rate == 1 && format == GST_FORMAT_TIME && (start_type == GST_SEEK_TYPE_NONE || start == 0);
+}
+
+// The base class executes a seek that is sent to the element, whether it is seekable or not. Before the start
+// it can keep a stop position; after it, all that a seek can do is to interrupt the stream.
+static gboolean gst_wan_src_send_event(GstElement *element, GstEvent *event) {
+  const bool refused = GST_EVENT_TYPE(event) == GST_EVENT_SEEK &&
+                       (GST_PAD_IS_ACTIVE(GST_BASE_SRC_PAD(element)) || !is_from_the_start(event));
+  if (!refused) return GST_ELEMENT_CLASS(gst_wan_src_parent_class)->send_event(element, event);
+  gst_event_unref(event);
+  return FALSE;
+}
+
 // ---- negotiation
+
+static void post_change_refused(GstWanSrc *self) {
+  GstCaps *caps = gst_video_info_to_caps(&self->run.info);
+  gchar *text = gst_caps_to_string(caps);
+  post_error(
+      self, WAN_INVALID,
+      std::string("Downstream asks for other caps while wansrc plays, and they can only change in READY: "
+                  "put a converter behind it, since its frames stay ") +
+          text + ".");
+  g_free(text);
+  gst_caps_unref(caps);
+}
 
 // All that there can be, by the property device.
 static GstCaps *possible_caps(GstWanSrc *self) {
@@ -301,18 +468,46 @@ static GstCaps *possible_caps(GstWanSrc *self) {
   return video_caps(cuda_memory_available(cuda_ordinal(device)));
 }
 
-// Once a run: after that, frames of the first caps are on their way or already paid for.
+// The layout is chosen once a run: after that, frames of it are on their way or already paid for.
+static GstCaps *offered_caps(GstWanSrc *self) {
+  GstCaps *current = gst_pad_get_current_caps(GST_BASE_SRC_PAD(self));
+  if (!current) return possible_caps(self);
+  GstCaps *caps = frame_caps(current);
+  gst_caps_unref(current);
+  return caps;
+}
+
 static GstCaps *gst_wan_src_get_caps(GstBaseSrc *src, GstCaps *filter) {
-  GstCaps *caps = gst_pad_get_current_caps(GST_BASE_SRC_PAD(src));
-  if (!caps) caps = possible_caps(GST_WAN_SRC(src));
+  GstCaps *caps = offered_caps(GST_WAN_SRC(src));
   if (!filter) return caps;
   GstCaps *filtered = gst_caps_intersect_full(filter, caps, GST_CAPS_INTERSECT_FIRST);
   gst_caps_unref(caps);
   return filtered;
 }
 
+// Elements that do not heed the filter of a caps query (interlace) leave out fields, or offer what was not
+// asked for.
 static GstCaps *gst_wan_src_fixate(GstBaseSrc *src, GstCaps *caps) {
-  return fixate_caps(choose_memory(GST_BASE_SRC_PAD(src), caps), GST_WAN_SRC(src)->run.settings.defaults);
+  GstCaps *possible = gst_wan_src_get_caps(src, caps);
+  gst_caps_unref(caps);
+  if (gst_caps_is_empty(possible)) return possible;
+  return fixate_caps(choose_memory(GST_BASE_SRC_PAD(src), possible), GST_WAN_SRC(src)->run.settings.defaults);
+}
+
+// Without this, all that is told of a change downstream that cannot be followed is "not negotiated".
+static bool refuse_other_caps(GstWanSrc *self) {
+  GstPad *pad = GST_BASE_SRC_PAD(self);
+  GstCaps *current = gst_pad_get_current_caps(pad);
+  if (!current) return false;
+  GstCaps *frames = frame_caps(current), *common = gst_pad_peer_query_caps(pad, frames);
+  const bool refused = gst_caps_is_empty(common) && !GST_PAD_IS_FLUSHING(pad);
+  if (refused) post_change_refused(self);
+  for (GstCaps *caps : {current, frames, common}) gst_caps_unref(caps);
+  return refused;
+}
+
+static gboolean gst_wan_src_negotiate(GstBaseSrc *src) {
+  return !refuse_other_caps(GST_WAN_SRC(src)) && GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->negotiate(src);
 }
 
 static GstClockTime frame_duration(GstWanSrc *self) {
@@ -322,47 +517,66 @@ static GstClockTime frame_duration(GstWanSrc *self) {
   return defaults.fps_n ? gst_util_uint64_scale(GST_SECOND, defaults.fps_d, defaults.fps_n) : 0;
 }
 
-// Says so if a latency that was answered before the caps were known has become another.
 static void set_info(GstWanSrc *self, const GstVideoInfo &info) {
-  GstClockTime before, after;
-  {
-    const ObjectLock lock(self);
-    Run &run = self->run;
-    before = frame_duration(self);
-    run.info = info;
-    run.settings.fps_n = info.fps_n;
-    run.settings.fps_d = info.fps_d;
-    after = frame_duration(self);
-  }
-  self->pacer.reset(info.fps_n, info.fps_d);
-  if (is_live(self) && before != after)
-    gst_element_post_message(GST_ELEMENT(self), gst_message_new_latency(GST_OBJECT(self)));
+  const ObjectLock lock(self);
+  self->run.info = info;
+  self->run.settings.fps_n = info.fps_n;
+  self->run.settings.fps_d = info.fps_d;
 }
 
-// The worker starts here and not in start(), so that bad caps fail before any weights are loaded.
-static gboolean gst_wan_src_set_caps(GstBaseSrc *src, GstCaps *caps) {
-  GstWanSrc *self = GST_WAN_SRC(src);
-  Run &run = self->run;
-  GstVideoInfo info;
+// What the caps ask for, or why that cannot be made.
+static std::string read_caps(GstWanSrc *self, const GstCaps *caps, GstVideoInfo *info,
+                             WanPixelLayout *layout) {
   std::string reason;
-  if (!gst_video_info_from_caps(&info, caps)) {
+  if (gst_video_info_from_caps(info, caps)) {
+    pixel_layout(*info, self->run.settings.defaults, layout, &reason);
+  } else {
     gchar *text = gst_caps_to_string(caps);
     reason = std::string("Frames of these caps are too large: ") + text + ".";
     g_free(text);
-  } else if (pixel_layout(info, run.settings.defaults, &run.settings.layout, &reason)) {
-    set_info(self, info);
   }
+  return reason;
+}
+
+static bool same_frames(const Run &run, const GstCaps *caps, const GstVideoInfo &info,
+                        const WanPixelLayout &layout) {
+  return same_layout(layout, run.settings.layout) && info.fps_n == run.info.fps_n &&
+         info.fps_d == run.info.fps_d && is_cuda_memory(caps) == run.settings.on_device;
+}
+
+// Once a run.
+static void begin_frames(GstWanSrc *self, const GstCaps *caps, const GstVideoInfo &info,
+                         const WanPixelLayout &layout) {
+  const GstClockTime answered = frame_duration(self);
+  self->run.settings.layout = layout;
+  self->run.settings.on_device = is_cuda_memory(caps);
+  set_info(self, info);
+  self->pacer.reset(info.fps_n, info.fps_d);
+  // A latency that was answered before the caps were known may have become another.
+  if (is_live(self) && frame_duration(self) != answered)
+    gst_element_post_message(GST_ELEMENT(self), gst_message_new_latency(GST_OBJECT(self)));
+  start_worker(self);
+}
+
+// Comes again when downstream changes, and after a flush that interrupted the negotiation.
+static gboolean gst_wan_src_set_caps(GstBaseSrc *src, GstCaps *caps) {
+  GstWanSrc *self = GST_WAN_SRC(src);
+  GstVideoInfo info;
+  WanPixelLayout layout;
+  const std::string reason = read_caps(self, caps, &info, &layout);
   if (!reason.empty()) {
     post_error(self, WAN_INVALID, reason);
     return FALSE;
   }
-  run.settings.on_device = is_cuda_memory(caps);
-  std::shared_ptr<WanModel> model = std::move(self->kept_model);
-  if (self->kept_choice != run.choice) model.reset();
-  // A live source plays while it loads, and applications wait in PAUSED for progress to be complete.
-  if (!model && !is_live(self))
-    post_load_progress(self, GST_PROGRESS_TYPE_START, "Loading the model " + run.choice.directory);
-  run.pump->start(run.settings, std::move(model));
+  if (!self->run.pump->started()) {
+    begin_frames(self, caps, info, layout);
+    return TRUE;
+  }
+  if (!same_frames(self->run, caps, info, layout)) {
+    post_change_refused(self);
+    return FALSE;
+  }
+  set_info(self, info);
   return TRUE;
 }
 
@@ -379,30 +593,68 @@ static gboolean gst_wan_src_decide_allocation(GstBaseSrc *src, GstQuery *query) 
 
 // ---- queries
 
-// Frames of the whole stream, -1 where that is open: when it ends is decided while it plays.
+// Frames of the whole stream, as far as is known now, -1 where that is open.
 static gint64 all_frames(GstWanSrc *self) {
   const Run &run = self->run;
-  const bool open = run.settings.num_clips < 0 || is_live(self) || self->track->is_attached() ||
-                    !self->settings.queue.empty() || !run.pump->queue().empty();
+  const bool open = run.settings.num_clips < 0 || is_live(self) || self->track->is_attached();
   if (open) return -1;
-  const gint64 clip = complete(self->settings.clip, run.settings.defaults).num_frames;
-  const gint64 fade = std::min<gint64>(run.settings.fade_frames, clip / 2);
-  return clip * run.settings.num_clips - fade * (run.settings.num_clips - 1);
+  return gint64(
+      run.pump->expected_frames(run.settings.num_clips, run.settings.fade_frames, run.settings.defaults));
 }
 
 static gboolean query_duration(GstWanSrc *self, GstQuery *query) {
   GstFormat format;
   gst_query_parse_duration(query, &format, nullptr);
+  if (format != GST_FORMAT_TIME && format != GST_FORMAT_DEFAULT)
+    return GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->query(GST_BASE_SRC(self), query);
   const ObjectLock lock(self);
   const Run &run = self->run;
   if (run.info.fps_n == 0) return FALSE;
-  const gint64 frames = all_frames(self);
-  if (format == GST_FORMAT_TIME)
-    gst_query_set_duration(query, format, frames < 0 ? -1 : gint64(frame_time(run.info, guint64(frames))));
-  else if (format == GST_FORMAT_DEFAULT)
-    gst_query_set_duration(query, format, frames);
-  else
-    return FALSE;
+  const gint64 frames = self->told_frames = all_frames(self);
+  const gint64 time = frames < 0 ? -1 : gint64(frame_time(run.info, guint64(frames)));
+  gst_query_set_duration(query, format, format == GST_FORMAT_TIME ? time : frames);
+  return TRUE;
+}
+
+static bool duration_changed(GstWanSrc *self) {
+  const ObjectLock lock(self);
+  return self->run.started && self->told_frames != kUntold &&
+         std::exchange(self->told_frames, all_frames(self)) != self->told_frames;
+}
+
+void wan::announce_duration(GstWanSrc *self) {
+  if (duration_changed(self))
+    gst_element_post_message(GST_ELEMENT(self), gst_message_new_duration_changed(GST_OBJECT(self)));
+}
+
+// The base class asks this for positions in frames, too.
+static gboolean query_convert(GstWanSrc *self, GstQuery *query) {
+  GstFormat from, to;
+  gint64 value = 0, result = 0;
+  gst_query_parse_convert(query, &from, &value, &to, nullptr);
+  const ObjectLock lock(self);
+  if (self->run.info.fps_n == 0) return FALSE;
+  // Times of frames are rounded down.
+  const bool rounded = from == GST_FORMAT_TIME && to != GST_FORMAT_TIME && value >= 0;
+  if (!gst_video_info_convert(&self->run.info, from, rounded ? value + 1 : value, to, &result)) return FALSE;
+  gst_query_set_convert(query, from, value, to, result);
+  return TRUE;
+}
+
+// From it the base class makes the stream-id, which would be random without one.
+static gboolean query_uri(GstWanSrc *self, GstQuery *query) {
+  if (GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->query(GST_BASE_SRC(self), query)) return TRUE;
+  const ObjectLock lock(self);
+  gchar *prompt = g_uri_escape_string(self->settings.clip.prompt.c_str(), nullptr, TRUE);
+  gst_query_set_uri(query, (std::string("wan://") + prompt).c_str());
+  g_free(prompt);
+  return TRUE;
+}
+
+// The base class would start the element, in any state, to see whether it can be pulled from.
+static gboolean query_scheduling(GstQuery *query) {
+  gst_query_set_scheduling(query, GST_SCHEDULING_FLAG_SEQUENTIAL, 1, -1, 0);
+  gst_query_add_scheduling_mode(query, GST_PAD_MODE_PUSH);
   return TRUE;
 }
 
@@ -428,9 +680,23 @@ static gboolean query_context(GstWanSrc *self, GstQuery *query) {
 
 static gboolean gst_wan_src_query(GstBaseSrc *src, GstQuery *query) {
   GstWanSrc *self = GST_WAN_SRC(src);
-  if (GST_QUERY_TYPE(query) == GST_QUERY_CONTEXT) return query_context(self, query);
-  if (GST_QUERY_TYPE(query) == GST_QUERY_DURATION) return query_duration(self, query);
-  if (GST_QUERY_TYPE(query) == GST_QUERY_LATENCY && is_live(self)) return query_latency(self, query);
+  switch (GST_QUERY_TYPE(query)) {
+    case GST_QUERY_CONTEXT:
+      return query_context(self, query);
+    case GST_QUERY_DURATION:
+      return query_duration(self, query);
+    case GST_QUERY_CONVERT:
+      return query_convert(self, query);
+    case GST_QUERY_URI:
+      return query_uri(self, query);
+    case GST_QUERY_SCHEDULING:
+      return query_scheduling(query);
+    case GST_QUERY_LATENCY:
+      if (is_live(self)) return query_latency(self, query);
+      break;
+    default:
+      break;
+  }
   return GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->query(src, query);
 }
 
@@ -459,20 +725,64 @@ static FramePump *running_pump(GstWanSrc *self) {
   return self->run.started ? self->run.pump.get() : nullptr;
 }
 
-static gboolean gst_wan_src_enqueue(GstWanSrc *self, const gchar *prompt, const GstStructure *structure) {
-  ClipSettings clip;
-  std::string reason;
-  if (structure && !read_clip_settings(G_OBJECT_GET_CLASS(self), structure, &clip, &reason)) {
-    GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS, ("A clip was not queued: %s", reason.c_str()), (nullptr));
-    return FALSE;
+// Why no clip of these settings can be made, as far as that can be told without weights; empty if it can.
+// Reads the checkpoint's files, so the object lock is for others meanwhile.
+static std::string fault_of_clip(GstWanSrc *self, const ClipSettings &clip) {
+  const WanEngineApi *engine = nullptr;
+  std::string directory;
+  WanDefaults defaults = {};
+  bool started;
+  {
+    const ObjectLock lock(self);
+    engine = self->engine;
+    started = self->run.started;
+    directory = started ? self->run.choice.directory : model_directory(self->settings.model);
+    defaults = self->run.settings.defaults;
   }
-  if (prompt) clip.prompt = prompt;
+  WanError error = {};
+  if (!engine || (!started && engine->describe(directory.c_str(), &defaults, &error) != WAN_OK)) return "";
+  return check(engine, directory, clip, defaults, &error) == WAN_INVALID ? error.message : "";
+}
+
+static guint queue_clip(GstWanSrc *self, const ClipSettings &settings) {
   const ObjectLock lock(self);
+  if (++self->clips_enqueued == 0) ++self->clips_enqueued;
+  const QueuedClip clip = {self->clips_enqueued, settings};
   if (FramePump *pump = running_pump(self))
     pump->enqueue(clip);
   else
     self->settings.queue.push_back(clip);
-  return TRUE;
+  return clip.id;
+}
+
+// What clips have where a queued one leaves it open; called with the object lock.
+static ClipSettings running_settings(GstWanSrc *self) {
+  ClipSettings clip = self->settings.clip;
+  if (self->run.started) clip.num_frames = self->run.num_frames;
+  return clip;
+}
+
+static ClipSettings over_settings(GstWanSrc *self, const ClipSettings &clip) {
+  const ObjectLock lock(self);
+  return overlay(clip, running_settings(self));
+}
+
+static guint gst_wan_src_enqueue(GstWanSrc *self, const gchar *prompt, const GstStructure *structure) {
+  ClipSettings clip;
+  std::string reason;
+  if (structure) read_clip_settings(G_OBJECT_GET_CLASS(self), structure, &clip, &reason);
+  if (prompt && *prompt) clip.prompt = prompt;
+  if (reason.empty()) reason = clip_fault(clip);
+  if (reason.empty()) reason = fault_of_clip(self, over_settings(self, clip));
+  if (!reason.empty()) {
+    gchar *text = utf8(reason);
+    GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS, ("A clip was not queued: %s", text), (nullptr));
+    g_free(text);
+    return 0;
+  }
+  const guint id = queue_clip(self, clip);
+  g_object_notify(G_OBJECT(self), "prompts");
+  return id;
 }
 
 static void gst_wan_src_skip(GstWanSrc *self) {
@@ -481,35 +791,58 @@ static void gst_wan_src_skip(GstWanSrc *self) {
 }
 
 static void gst_wan_src_clear(GstWanSrc *self) {
-  const ObjectLock lock(self);
-  self->settings.queue.clear();
-  if (FramePump *pump = running_pump(self)) pump->set_queue({});
+  {
+    const ObjectLock lock(self);
+    self->settings.queue.clear();
+    if (FramePump *pump = running_pump(self)) pump->set_queue({});
+  }
+  g_object_notify(G_OBJECT(self), "prompts");
 }
 
 // ---- properties
 
+// Why a property cannot have a value while clips are made; before that, start() says it as an error.
+static std::string fault_while_running(GstWanSrc *self, guint id, const GValue *value) {
+  Settings changed;
+  {
+    const ObjectLock lock(self);
+    if (!running_pump(self) || !(is_clip_property(id) || id == PROP_PROMPTS)) return "";
+    changed = self->settings;
+  }
+  set_property(&changed, id, value);
+  const std::string fault = settings_fault(changed);
+  return fault.empty() && is_clip_property(id) && id != PROP_SEED ? fault_of_clip(self, changed.clip) : fault;
+}
+
 static void gst_wan_src_set_property(GObject *object, guint id, const GValue *value, GParamSpec *pspec) {
   GstWanSrc *self = GST_WAN_SRC(object);
   if (id == PROP_IS_LIVE) {
-    gst_base_src_set_live(GST_BASE_SRC(self), g_value_get_boolean(value));
+    const ObjectLock lock(self);
+    self->is_live = g_value_get_boolean(value);
+    return;
+  }
+  if (const std::string fault = fault_while_running(self, id, value); !fault.empty()) {
+    gchar *text = utf8(fault);
+    GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS, ("%s stays as it was: %s", pspec->name, text), (nullptr));
+    g_free(text);
     return;
   }
   const ObjectLock lock(self);
   if (!set_property(&self->settings, id, value)) G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
   FramePump *pump = running_pump(self);
   if (!pump) return;
-  pump->configure(self->settings.clip);
+  if (is_clip_property(id)) pump->configure(running_settings(self));
   if (id == PROP_SEED) pump->set_seed(self->settings.clip.seed);
   if (id == PROP_PROMPTS) pump->set_queue(self->settings.queue);
 }
 
 static void gst_wan_src_get_property(GObject *object, guint id, GValue *value, GParamSpec *pspec) {
   GstWanSrc *self = GST_WAN_SRC(object);
+  const ObjectLock lock(self);
   if (id == PROP_IS_LIVE) {
-    g_value_set_boolean(value, gst_base_src_is_live(GST_BASE_SRC(self)));
+    g_value_set_boolean(value, self->is_live);
     return;
   }
-  const ObjectLock lock(self);
   const FramePump *pump = running_pump(self);
   if (id == PROP_STATS) {
     const PumpStats stats = self->run.pump ? self->run.pump->stats() : PumpStats();
@@ -519,6 +852,11 @@ static void gst_wan_src_get_property(GObject *object, guint id, GValue *value, G
   Settings settings = self->settings;
   if (pump) settings.queue = pump->queue();
   if (!get_property(settings, id, value)) G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+}
+
+// More clips in the queue, or fewer, make another duration.
+static void gst_wan_src_notify(GObject *object, GParamSpec *pspec) {
+  if (pspec->param_id == PROP_PROMPTS) announce_duration(GST_WAN_SRC(object));
 }
 
 // ---- wan://
@@ -534,19 +872,39 @@ static gchar *gst_wan_src_get_uri(GstURIHandler *handler) {
   return self->uri.empty() ? nullptr : g_strdup(self->uri.c_str());
 }
 
+// What the URI before has set, and this one does not, is as by default again.
+static void take_uri(GstWanSrc *self, const char *uri, const std::list<Assignment> &assignments) {
+  std::vector<GParamSpec *> settings;
+  for (const Assignment &assignment : assignments) settings.push_back(assignment.pspec);
+  {
+    const ObjectLock lock(self);
+    self->uri = uri;
+    settings.swap(self->uri_settings);
+  }
+  GObject *object = G_OBJECT(self);
+  g_object_freeze_notify(object);
+  for (GParamSpec *pspec : settings)
+    g_object_set_property(object, pspec->name, g_param_spec_get_default_value(pspec));
+  for (const Assignment &assignment : assignments)
+    g_object_set_property(object, assignment.pspec->name, &assignment.value);
+  g_object_thaw_notify(object);
+}
+
 static gboolean gst_wan_src_set_uri(GstURIHandler *handler, const gchar *uri, GError **error) {
   GstWanSrc *self = GST_WAN_SRC(handler);
   if (GST_STATE(self) > GST_STATE_READY) {
     g_set_error(error, GST_URI_ERROR, GST_URI_ERROR_BAD_STATE, "wansrc takes no URI while it runs.");
     return FALSE;
   }
+  std::list<Assignment> assignments;
   std::string reason;
-  if (!apply_uri(G_OBJECT(self), uri, &reason)) {
-    g_set_error(error, GST_URI_ERROR, GST_URI_ERROR_BAD_REFERENCE, "%s", reason.c_str());
+  if (!read_uri(G_OBJECT_GET_CLASS(self), uri, &assignments, &reason)) {
+    gchar *text = utf8(reason);
+    g_set_error(error, GST_URI_ERROR, GST_URI_ERROR_BAD_REFERENCE, "%s", text);
+    g_free(text);
     return FALSE;
   }
-  const ObjectLock lock(self);
-  self->uri = uri;
+  take_uri(self, uri, assignments);
   return TRUE;
 }
 
@@ -563,26 +921,33 @@ static void gst_wan_src_uri_handler_init(gpointer iface, gpointer) {
 static void gst_wan_src_init(GstWanSrc *self) {
   new (&self->settings) Settings;
   new (&self->uri) std::string;
+  new (&self->uri_settings) std::vector<GParamSpec *>;
   new (&self->run) Run;
   new (&self->live) Live;
   new (&self->pacer) Pacer;
   new (&self->air) AirStats;
   new (&self->track) auto(std::make_shared<PromptTrack>());
-  new (&self->kept_choice) ModelChoice;
-  new (&self->kept_model) std::shared_ptr<WanModel>;
+  new (&self->workers) auto(std::make_shared<Turns>());
+  new (&self->kept_model) std::shared_ptr<SharedModel>;
   gst_base_src_set_format(GST_BASE_SRC(self), GST_FORMAT_TIME);
+  const auto leaves = [](GstPad *, GstPadProbeInfo *info, gpointer self) {
+    frame_leaves(GST_WAN_SRC(self), gst_pad_probe_info_get_buffer(info));
+    return GST_PAD_PROBE_OK;
+  };
+  gst_pad_add_probe(GST_BASE_SRC_PAD(self), GST_PAD_PROBE_TYPE_BUFFER, leaves, self, nullptr);
 }
 
 static void gst_wan_src_finalize(GObject *object) {
   GstWanSrc *self = GST_WAN_SRC(object);
   std::destroy_at(&self->settings);
   std::destroy_at(&self->uri);
+  std::destroy_at(&self->uri_settings);
   std::destroy_at(&self->run);
   std::destroy_at(&self->live);
   std::destroy_at(&self->pacer);
   std::destroy_at(&self->air);
   std::destroy_at(&self->track);
-  std::destroy_at(&self->kept_choice);
+  std::destroy_at(&self->workers);
   std::destroy_at(&self->kept_model);
   G_OBJECT_CLASS(gst_wan_src_parent_class)->finalize(object);
 }
@@ -605,10 +970,11 @@ static void install_signals(GType type) {
    *
    * Queues a clip, to be made before those of the property prompt.
    *
-   * Returns: %FALSE, after a warning message that says why, if a setting cannot be
+   * Returns: the clip's id, which messages about it and its frames' meta carry; 0, after a warning message
+   * that says why, if it cannot be made
    */
   g_signal_new_class_handler("enqueue", type, flags, G_CALLBACK(gst_wan_src_enqueue), nullptr, nullptr,
-                             nullptr, G_TYPE_BOOLEAN, 2, G_TYPE_STRING, GST_TYPE_STRUCTURE);
+                             nullptr, G_TYPE_UINT, 2, G_TYPE_STRING, GST_TYPE_STRUCTURE);
   /**
    * GstWanSrc::skip:
    * @self: the source
@@ -631,12 +997,14 @@ static void gst_wan_src_class_init(GstWanSrcClass *klass) {
   GObjectClass *object_class = G_OBJECT_CLASS(klass);
   object_class->set_property = gst_wan_src_set_property;
   object_class->get_property = gst_wan_src_get_property;
+  object_class->notify = gst_wan_src_notify;
   object_class->finalize = gst_wan_src_finalize;
   install_properties(object_class);
   install_signals(G_TYPE_FROM_CLASS(klass));
 
   GstElementClass *element_class = GST_ELEMENT_CLASS(klass);
   element_class->change_state = gst_wan_src_change_state;
+  element_class->send_event = gst_wan_src_send_event;
   element_class->request_new_pad = gst_wan_src_request_new_pad;
   element_class->release_pad = gst_wan_src_release_pad;
   gst_element_class_set_static_metadata(element_class, "Wan video source", "Source/Video",
@@ -653,6 +1021,8 @@ static void gst_wan_src_class_init(GstWanSrcClass *klass) {
   base_class->unlock = gst_wan_src_unlock;
   base_class->unlock_stop = gst_wan_src_unlock_stop;
   base_class->get_caps = gst_wan_src_get_caps;
+  base_class->event = gst_wan_src_event;
+  base_class->negotiate = gst_wan_src_negotiate;
   base_class->fixate = gst_wan_src_fixate;
   base_class->set_caps = gst_wan_src_set_caps;
   base_class->decide_allocation = gst_wan_src_decide_allocation;

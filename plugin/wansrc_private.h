@@ -9,6 +9,7 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cuda_memory.h"
 #include "frame_pump.h"
@@ -24,12 +25,14 @@ struct Run {
   std::shared_ptr<FramePump> pump;
   std::shared_ptr<CudaMemory> cuda;  // of the model's GPU
   bool started = false;
+  int num_frames = 0;  // the property, as it counts for this run
   ModelChoice choice;
   RunSettings settings;
   GstVideoInfo info = {};
   bool loading = false;
   Chunk chunk;         // being pushed; empty between chunks
   int chunk_next = 0;  // its next frame
+  bool handed = false;  // that frame was given to the base class, which may drop it before it leaves
 };
 
 // Of a live source; for the streaming thread.
@@ -44,6 +47,8 @@ struct Live {
   std::atomic<bool> segment_sent = false;
 };
 
+inline constexpr gint64 kUntold = -2;
+
 struct ObjectLock {
   explicit ObjectLock(gpointer object) : object(object) { GST_OBJECT_LOCK(object); }
   ~ObjectLock() { GST_OBJECT_UNLOCK(object); }
@@ -55,16 +60,20 @@ struct ObjectLock {
 struct _GstWanSrc {
   GstPushSrc parent;
 
-  wan::Settings settings;  // object lock
-  std::string uri;         // object lock; as it was set
-  const WanEngineApi *engine;
+  wan::Settings settings;                  // object lock
+  guint32 clips_enqueued;                  // object lock; the last one's id
+  std::string uri;                         // object lock; as it was set
+  std::vector<GParamSpec *> uri_settings;  // object lock; the properties that it set
+  const WanEngineApi *engine;              // object lock
   wan::Run run;
   wan::Live live;
   wan::Pacer pacer;
   wan::AirStats air;
+  bool is_live;        // object lock; the property, for the next run
+  gint64 told_frames;  // object lock; the last answer to a DURATION query of this run, kUntold before one
   std::shared_ptr<wan::PromptTrack> track;
-  wan::ModelChoice kept_choice;  // of the model that is kept from run to run until NULL
-  std::shared_ptr<WanModel> kept_model;
+  std::shared_ptr<wan::Turns> workers;
+  std::shared_ptr<wan::SharedModel> kept_model;  // from run to run until NULL
 };
 
 namespace wan {
@@ -81,12 +90,21 @@ inline GstClockTime frame_time(const GstVideoInfo &info, guint64 frame) {
 
 /** Posts an error message of the domain and code that stand for the status. */
 void post_error(GstWanSrc *self, WanStatus status, const std::string &message);
+/** Tells the application that a clip could not be made while the stream goes on. */
+void post_failure(GstWanSrc *self, const ClipFailed &failed);
+/** Passes on what the engine says: to the application if it is a warning, else to the log. */
+void post_log(GstWanSrc *self, const Log &log);
 /** Posts a progress message of the model's loading. */
 void post_load_progress(GstWanSrc *self, GstProgressType type, const std::string &text);
+/** Posts a message if the duration is another than was answered last. */
+void announce_duration(GstWanSrc *self);
 /** Sends an event downstream before the next buffer. */
 void queue_event(GstWanSrc *self, GstEvent *event);
 
 /** The next frame to be pushed; a live source waits until it is time for it. */
 GstFlowReturn next_frame(GstWanSrc *self, GstBuffer **buffer);
+/** The frame that next_frame() made last leaves the element. Those that are never seen here, since they were
+ * dropped for a pause or a flush, are made again. */
+void frame_leaves(GstWanSrc *self, GstBuffer *buffer);
 
 }  // namespace wan

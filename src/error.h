@@ -1,16 +1,26 @@
 // Errors of the engine: a kind, and one sentence that a user can act on.
 #pragma once
 
+#include <cstddef>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 #include "wan/engine.h"
 
 namespace wan {
 
+/// A text from a file or a user, fit for a terminal: control characters, invisible ones and what is not UTF-8
+/// as
+/// "\x1B", and with "…" for what is beyond `most` bytes. What is printable stays as it is.
+std::string printable(std::string_view text, size_t most = 160);
+
+/// The message is made printable as a whole; names from files go through printable() besides, which keeps
+/// them short.
 class Error : public std::runtime_error {
  public:
-  Error(WanStatus kind, const std::string &message) : std::runtime_error(message), kind_(kind) {}
+  Error(WanStatus kind, const std::string &message)
+      : std::runtime_error(printable(message, message.npos)), kind_(kind) {}
   WanStatus kind() const { return kind_; }
 
  private:

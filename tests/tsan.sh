@@ -2,7 +2,7 @@
 # Runs the element's threads under ThreadSanitizer: bash tests/tsan.sh [ROUNDS [SEED]]
 #
 # GLib's and GStreamer's locks are futexes, which ThreadSanitizer does not see, so the whole element would give false
-# alarms without end. What has threads of its own (plugin/frame_pump, plugin/prompt_track) uses std::mutex only and
+# alarms without end. What has threads of its own (plugin/frame_pump, plugin/model_pool, plugin/prompt_track) uses std::mutex only and
 # knows nothing of GLib: that is built here with the stub engine, everything instrumented and nothing suppressed.
 set -euo pipefail
 
@@ -11,7 +11,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 sources=("$root"/tests/tsan/pump_test.cpp "$root"/tests/element/stub_engine.cpp
-  "$root"/plugin/{clip_settings,frame_pump,prompt_track}.cpp)
+  "$root"/plugin/{clip_settings,frame_pump,model_pool,prompt_track}.cpp)
 objects=()
 for source in "${sources[@]}"; do
   object=$work/$(basename "$source").o

@@ -1,7 +1,9 @@
 #include "checkpoint/json_file.h"
 
 #include <fstream>
+#include <functional>
 #include <set>
+#include <utility>
 #include <vector>
 
 namespace wan {
@@ -9,42 +11,72 @@ namespace wan {
 namespace {
 
 constexpr int kMaxDepth = 8;
-constexpr uintmax_t kMaxFileSize = 64 << 20;
+// Some hundred bytes of memory each at the worst; UMT5's tokenizer.json has 800,000.
+constexpr size_t kMaxValues = 4 << 20;
 
-std::string read_file(const std::filesystem::path &path) {
+std::string read_file(const std::filesystem::path &path, uintmax_t most) {
   std::error_code status;
-  if (!std::filesystem::is_regular_file(path, status)) throw not_found("There is no file " + path.string());
-  if (std::filesystem::file_size(path, status) > kMaxFileSize)
-    throw invalid(path.string() + " is too large for a configuration file");
+  if (!std::filesystem::exists(path, status)) throw not_found("There is no file " + path.string());
+  if (!std::filesystem::is_regular_file(path, status))
+    throw invalid(path.string() + " is not a regular file");
+  const uintmax_t size = std::filesystem::file_size(path, status);
+  if (!status && size > most)
+    throw invalid(path.string() + " is too large: it may have " + std::to_string(most >> 20) + " MiB");
+  std::string text(status ? 0 : size, '\0');
   std::ifstream file(path, std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (!file) throw invalid(path.string() + " cannot be read");
+  if (status || !file.read(text.data(), static_cast<std::streamsize>(text.size())))
+    throw invalid(path.string() + " cannot be read");
   return text;
 }
+
+/// Hears what the parser meets, and ends it where that is not for us.
+class Watch {
+ public:
+  explicit Watch(const std::string &source) : source_(source) {}
+
+  bool operator()(int depth, Json::parse_event_t event, const Json &value) {
+    if (depth > kMaxDepth) throw invalid(source_ + " is nested too deeply");
+    if (++events_ > kMaxValues) throw invalid(source_ + " holds too many values");
+    if (event == Json::parse_event_t::object_start) keys_.emplace_back();
+    if (event == Json::parse_event_t::object_end) keys_.pop_back();
+    if (event == Json::parse_event_t::key) add_key(value.get_ref<const std::string &>());
+    return true;
+  }
+
+ private:
+  void add_key(const std::string &key) {
+    if (!keys_.back().insert(key).second)
+      throw invalid(source_ + " has the key '" + printable(key) + "' twice");
+  }
+
+  const std::string &source_;
+  std::vector<std::set<std::string>> keys_;  // of every object that is open
+  size_t events_ = 0;
+};
 
 }  // namespace
 
 Json parse_json(std::string_view text, const std::string &source) {
-  std::vector<std::set<std::string>> keys;  // of every object that is open
-  auto watch = [&](int depth, Json::parse_event_t event, Json &value) {
-    if (depth > kMaxDepth) throw invalid(source + " is nested too deeply");
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second)
-      throw invalid(source + " has the key '" + value.get<std::string>() + "' twice");
-    return true;
-  };
+  // The parser takes a NUL for the end of the text.
+  if (text.find('\0') != text.npos) throw invalid(source + " is not valid JSON: it has a NUL byte");
+  Watch watch(source);
   try {
-    return Json::parse(text, watch);
+    return Json::parse(text, std::ref(watch));
   } catch (const Json::exception &failure) {
-    throw invalid(source + " is not valid JSON: " + failure.what());
+    throw invalid(source + " is not valid JSON: " + printable(failure.what()));
   }
 }
 
-JsonFile::JsonFile(const std::filesystem::path &path) : JsonFile(read_file(path), path.string()) {}
+Json read_json(const std::filesystem::path &path, uintmax_t most_bytes) {
+  return parse_json(read_file(path, most_bytes), path.string());
+}
+
+JsonFile::JsonFile(const std::filesystem::path &path) : JsonFile(read_json(path), path.string()) {}
 
 JsonFile::JsonFile(std::string_view text, const std::string &source)
-    : source_(source), json_(parse_json(text, source)) {
+    : JsonFile(parse_json(text, source), source) {}
+
+JsonFile::JsonFile(Json json, const std::string &source) : source_(source), json_(std::move(json)) {
   if (!json_.is_object()) throw invalid(source + " does not hold a JSON object");
 }
 
@@ -62,7 +94,7 @@ int64_t JsonFile::integer(const char *key, int64_t fallback, int64_t least, int6
 }
 
 Error JsonFile::error(const std::string &key, const std::string &what) const {
-  return invalid(source_ + ": '" + key + "' " + what);
+  return invalid(source_ + ": '" + printable(key) + "' " + what);
 }
 
 }  // namespace wan

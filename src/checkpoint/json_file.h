@@ -16,9 +16,12 @@ namespace wan {
 
 using Json = nlohmann::json;
 
-/// Parses untrusted JSON: valid UTF-8, no duplicate keys in one object, at most 8 levels deep.
-/// `source` names it in errors. Throws wan::Error (WAN_INVALID).
+/// Parses untrusted JSON, one value and nothing behind it: valid UTF-8, no duplicate keys in one object, at
+/// most 8 levels deep (so what walks through it may recurse) and of at most 4 million values. `source` names
+/// it in errors. Throws wan::Error (WAN_INVALID).
 Json parse_json(std::string_view text, const std::string &source);
+/// The same of a regular file of at most so many bytes. Throws WAN_NOT_FOUND where there is none.
+Json read_json(const std::filesystem::path &path, uintmax_t most_bytes = 8 << 20);
 
 /// One JSON file whose top level is an object.
 class JsonFile {
@@ -48,6 +51,8 @@ class JsonFile {
   Error error(const std::string &key, const std::string &what) const;
 
  private:
+  JsonFile(Json json, const std::string &source);
+
   std::string source_;
   Json json_;
 };

@@ -16,6 +16,9 @@ namespace wan {
 
 namespace {
 
+// Streams that take turns each keep theirs; one that was stopped leaves its own behind, which must not add
+// up.
+constexpr size_t kMaxTails = 4;
 constexpr int64_t kTextTokens = 512;  // the transformer attends to all of them, padding too
 
 class CheckpointComponents : public ComponentSource {
@@ -330,11 +333,25 @@ void WanPipeline::decode(const at::Tensor &latents, int64_t frames, Crossfade &f
   progress.report(steps);  // not before: its seconds are those of the whole decode
 }
 
+at::Tensor WanPipeline::take_tail(uint64_t stream) {
+  const auto tail = std::ranges::find(tails_, stream, &Tail::stream);
+  if (tail == tails_.end()) return {};
+  at::Tensor frames = std::move(tail->frames);
+  tails_.erase(tail);
+  return frames;
+}
+
+void WanPipeline::keep_tail(uint64_t stream, at::Tensor frames) {
+  if (!frames.defined()) return;
+  if (tails_.size() == kMaxTails) tails_.pop_front();
+  tails_.push_back({stream, std::move(frames)});
+}
+
 void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &context,
                            const StepListener &step_done) {
   const c10::DeviceGuard guard(device_);
   // Gone unless this clip ends well and is followed by another.
-  Crossfade fade(options.fade_frames, decoded_frames(options), std::exchange(tail_, {}),
+  Crossfade fade(options.fade_frames, decoded_frames(options), take_tail(options.stream),
                  [&context] { return context.is_followed(); });
   check(options);
   const auto scheduler = make_scheduler(config_.scheduler, options);
@@ -353,7 +370,7 @@ void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &
                  options.on_device ? FrameMemory::kDevice : FrameMemory::kHost, frame_pool_, context);
   const at::Tensor latents = denoise(options, *scheduler, prompt, negative, context, step_done);
   decode(latents, decoded_frames(options), fade, ring, context);
-  tail_ = fade.tail();
+  keep_tail(options.stream, fade.tail());
 }
 
 }  // namespace wan

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -62,6 +63,12 @@ class WanPipeline {
     at::Tensor embedding;  // [1, 512, d_model], zero beyond the prompt
   };
 
+  /// What the last clip of a stream kept for a crossfade with the next.
+  struct Tail {
+    uint64_t stream;
+    at::Tensor frames;
+  };
+
   template <typename Model, typename Config, typename... Arguments>
   std::unique_ptr<const Model> load(const std::string &component, const Config &config, at::ScalarType dtype,
                                     const RunContext &context, const std::set<std::string> &keep_in_fp32 = {},
@@ -87,6 +94,10 @@ class WanPipeline {
   void decode(const at::Tensor &latents, int64_t frames, Crossfade &fade, FrameRing &ring,
               const RunContext &context) const;
 
+  /// Undefined where the stream has none. It is gone then.
+  at::Tensor take_tail(uint64_t stream);
+  void keep_tail(uint64_t stream, at::Tensor frames);
+
   const CheckpointConfig config_;
   const std::unique_ptr<ComponentSource> source_;
   const Tokenizer tokenizer_;
@@ -97,7 +108,7 @@ class WanPipeline {
   std::unique_ptr<const WanTransformer3DModel> transformer_, transformer_2_;
   std::unique_ptr<const AutoencoderKLWan> vae_;
   PromptEmbedding prompt_, negative_prompt_;  // of the last clip
-  at::Tensor tail_;  // the frames that the last clip kept for a crossfade with the next, if it did
+  std::deque<Tail> tails_;                    // of streams, the newest last
   const std::shared_ptr<FramePool> frame_pool_;
 };
 

@@ -64,7 +64,7 @@ const char *Charsmap::find(std::string_view key) const {
   return nullptr;
 }
 
-void Charsmap::append_normalized(std::string_view key, std::string &out) const {
+void Charsmap::append_normalized(std::string_view key, BoundedText &out) const {
   const char *replacement = find(key);
   if (!replacement)
     out += key;
@@ -74,8 +74,7 @@ void Charsmap::append_normalized(std::string_view key, std::string &out) const {
     throw invalid("its precompiled_charsmap is corrupt");
 }
 
-std::string Charsmap::normalize(std::string_view utf8) const {
-  std::string out;
+void Charsmap::normalize(std::string_view utf8, BoundedText &out) const {
   const auto *at = reinterpret_cast<const uint8_t *>(utf8.data()), *end = at + utf8.size();
   while (at < end) {
     const uint8_t *next = u8_grapheme_next(at, end);
@@ -88,7 +87,6 @@ std::string Charsmap::normalize(std::string_view utf8) const {
     }
     at = next;
   }
-  return out;
 }
 
 }  // namespace wan

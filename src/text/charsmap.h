@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "text/bounded_text.h"
+
 namespace wan {
 
 /**
@@ -22,13 +24,13 @@ class Charsmap {
   /** @throws Error WAN_INVALID if the blob's sizes do not fit. */
   explicit Charsmap(std::string_view blob);
 
-  /** Any UTF-8. @throws Error WAN_INVALID if the trie points outside of the blob or at text that is not
-   * UTF-8. */
-  std::string normalize(std::string_view utf8) const;
+  /** Appends the normalized text. Any UTF-8. @throws Error WAN_INVALID if the trie points outside of the blob
+   * or at text that is not UTF-8, or where `out` has no room. */
+  void normalize(std::string_view utf8, BoundedText &out) const;
 
  private:
   const char *find(std::string_view key) const;
-  void append_normalized(std::string_view key, std::string &out) const;
+  void append_normalized(std::string_view key, BoundedText &out) const;
 
   std::vector<uint32_t> trie_;
   std::string replacements_;

@@ -164,6 +164,24 @@ u32string unescape(u32string_view text, Parse parse) {
   return out;
 }
 
+/** Reads ftfy's references until there are none, those too that others make: "&amp;amp;lt;" is "<". */
+u32string unescape_wholly(u32string_view text) {
+  static constexpr size_t longest_reference = sizeof "&#;" - 1 + 24;
+  u32string out;
+  for (const char32_t c : text) {
+    out += c;
+    // Only a semicolon completes one, and what becomes of that may be a semicolon again.
+    while (out.ends_with(U';')) {
+      u32string_view end = u32string_view(out).substr(out.size() - std::min(out.size(), longest_reference));
+      end.remove_prefix(std::min(end.rfind(U'&'), end.size()));
+      const Reference reference = end.empty() ? Reference{} : parse_strict_reference(end);
+      if (reference.length == 0 || reference.length != end.size()) break;
+      out.replace(out.size() - reference.length, reference.length, reference.text);
+    }
+  }
+  return out;
+}
+
 u32string html_unescape(u32string_view text) {
   return unescape(text, parse_reference);
 }
@@ -244,10 +262,15 @@ u32string remove_control_characters(u32string_view text) {
   });
 }
 
-/** One line. A step can make work for an earlier one, so they are repeated until nothing changes. */
-u32string fix_line(u32string line, bool unescape_html) {
-  for (;;) {
-    u32string fixed = unescape_html ? unescape(line, parse_strict_reference) : line;
+/** One line. A step can make work for an earlier one, so they are repeated until nothing changes.
+ *
+ * Escape sequences are gone after the first time. From then on nothing that a reference makes depends on when
+ * it is read, but for the number of line breaks in a row, and all can be read at once. */
+u32string fix_line(u32string line, bool unescape_html, const RunContext &context) {
+  for (bool first = true;; first = false) {
+    context.check();
+    u32string fixed = line;
+    if (unescape_html) fixed = first ? unescape(line, parse_strict_reference) : unescape_wholly(line);
     fixed = fix_line_breaks(uncurl_quotes(fix_characters(fixed)));
     fixed = nfc(remove_control_characters(remove_terminal_escapes(fixed)));
     if (fixed == line) return fixed;
@@ -255,7 +278,7 @@ u32string fix_line(u32string line, bool unescape_html) {
   }
 }
 
-u32string fix_text(u32string_view text) {
+u32string fix_text(u32string_view text, const RunContext &context) {
   u32string out;
   bool unescape_html = true;
   while (!text.empty()) {
@@ -263,7 +286,7 @@ u32string fix_text(u32string_view text) {
     const u32string_view line = text.substr(0, length);
     // From a literal "<" on, ftfy takes the text for HTML in which references are meant as they stand.
     unescape_html = unescape_html && line.find(U'<') == line.npos;
-    out += fix_line(u32string(line), unescape_html);
+    out += fix_line(u32string(line), unescape_html, context);
     text.remove_prefix(length);
   }
   return out;
@@ -285,8 +308,17 @@ u32string collapse_whitespace(u32string_view text) {
 
 }  // namespace
 
-std::string prompt_clean(std::string_view utf8) {
-  return to_utf8(collapse_whitespace(html_unescape(html_unescape(fix_text(from_utf8(utf8))))));
+void require_prompt(std::string_view utf8) {
+  if (utf8.size() > longest_prompt)
+    throw invalid("The prompt is too long: it has " + std::to_string(utf8.size()) + " bytes, and may have " +
+                  std::to_string(longest_prompt));
+  from_utf8(utf8);
+}
+
+std::string prompt_clean(std::string_view utf8, const RunContext &context) {
+  require_prompt(utf8);
+  const u32string fixed = fix_text(from_utf8(utf8), context);
+  return to_utf8(collapse_whitespace(html_unescape(html_unescape(fixed))));
 }
 
 }  // namespace wan

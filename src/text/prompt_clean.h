@@ -4,6 +4,8 @@
 #include <string>
 #include <string_view>
 
+#include "run_context.h"
+
 namespace wan {
 
 /**
@@ -14,8 +16,17 @@ namespace wan {
  *
  * Source: diffusers/pipelines/wan/pipeline_wan.py; ftfy; Python's html module.
  *
- * @throws Error WAN_INVALID if `utf8` is not valid UTF-8; the message has the offset of the first bad byte.
+ * The time is in proportion to the length.
+ *
+ * @throws Error WAN_INVALID if `utf8` is not valid UTF-8, when the message has the offset of the first bad
+ * byte, or longer than `longest_prompt`; WAN_CANCELLED
  */
-std::string prompt_clean(std::string_view utf8);
+std::string prompt_clean(std::string_view utf8, const RunContext &context = RunContext({}));
+
+/** In bytes. The text encoder sees 512 tokens, some 2 KiB. */
+constexpr size_t longest_prompt = 64 << 10;
+
+/** What prompt_clean() throws for a prompt that cannot be one. */
+void require_prompt(std::string_view utf8);
 
 }  // namespace wan

@@ -8,15 +8,17 @@
 #include <string_view>
 #include <vector>
 
+#include "run_context.h"
+
 namespace wan {
 
 /**
  * From prompt to ids, equal to transformers' T5TokenizerFast as WanPipeline calls it.
  *
  * It follows the checkpoint's tokenizer.json, the file that T5TokenizerFast reads: added tokens, then the
- * normalizers (Precompiled, Strip, Replace), then words (WhitespaceSplit, Metaspace), then a unigram model,
- * then the end token. SentencePiece's own encoder is not used: it adds scores in single precision, so that
- * runs as "........" come out cut in other places.
+ * normalizers (Precompiled, Strip, Replace), then added tokens of normalized text, then words
+ * (WhitespaceSplit, Metaspace), then a unigram model, then the end token. SentencePiece's own encoder is not
+ * used: it adds scores in single precision, so that runs as "........" come out cut in other places.
  *
  * Const and without state: any number of threads may call it.
  */
@@ -35,9 +37,11 @@ class Tokenizer {
    * @param cleaned_prompt the result of prompt_clean, UTF-8
    * @param max_length in ids, the end token included; at least 1
    * @return at most `max_length` ids without padding; the last one is the end token
-   * @throws Error WAN_INVALID if the prompt is not valid UTF-8
+   * @throws Error WAN_INVALID if the prompt is not valid UTF-8 or the checkpoint's normalizers make too much
+   * of it, WAN_CANCELLED
    */
-  std::vector<int32_t> operator()(std::string_view cleaned_prompt, size_t max_length) const;
+  std::vector<int32_t> operator()(std::string_view cleaned_prompt, size_t max_length,
+                                  const RunContext &context = RunContext({})) const;
 
   /** What T5TokenizerFast fills up with. */
   int32_t pad_id() const;

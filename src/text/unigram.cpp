@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "error.h"
 
@@ -11,7 +12,7 @@ namespace wan {
 namespace {
 
 constexpr double unknown_penalty = 10;
-constexpr int32_t none = -1;
+constexpr int32_t none = PrefixTable::none;
 
 size_t character_length(const char *at) {
   return g_utf8_next_char(at) - at;
@@ -30,21 +31,17 @@ Unigram::Unigram(const std::vector<Piece> &pieces, size_t unk_id, bool byte_fall
     : unk_id_(unk_id), byte_fallback_(byte_fallback) {
   if (unk_id >= pieces.size() || pieces.size() > std::numeric_limits<int32_t>::max())
     throw invalid("its unk_id is not the id of a piece");
+  std::vector<PrefixTable::Entry> entries;
   for (const Piece &piece : pieces) {
-    ids_.insert_or_assign(piece.text, scores_.size());
+    entries.push_back({piece.text, static_cast<int32_t>(scores_.size())});
     scores_.push_back(piece.score);
-    longest_piece_ = std::max(longest_piece_, piece.text.size());
   }
+  ids_ = PrefixTable(std::move(entries));
   unknown_score_ = *std::ranges::min_element(scores_) - unknown_penalty;
 }
 
-int32_t Unigram::id(std::string_view piece) const {
-  auto found = ids_.find(piece);
-  return found == ids_.end() ? none : found->second;
-}
-
 /** Viterbi: for every end of a character, the best way to it. */
-std::vector<Unigram::Step> Unigram::best_path(std::string_view text) const {
+std::vector<Unigram::Step> Unigram::best_path(std::string_view text, const RunContext &context) const {
   std::vector<Step> steps(text.size() + 1);
   const auto reach = [&steps](size_t end, size_t start, int32_t id, double score) {
     score += steps[start].score;
@@ -52,15 +49,12 @@ std::vector<Unigram::Step> Unigram::best_path(std::string_view text) const {
   };
   for (size_t start = 0, next; start < text.size(); start = next) {
     next = start + character_length(&text[start]);
+    context.check();
     bool character_is_piece = false;
-    for (size_t end = next; end <= text.size() && end - start <= longest_piece_;) {
-      if (const int32_t piece = id(text.substr(start, end - start)); piece != none) {
-        reach(end, start, piece, scores_[piece]);
-        character_is_piece = character_is_piece || end == next;
-      }
-      if (end == text.size()) break;
-      end += character_length(&text[end]);
-    }
+    ids_.visit_prefixes(text.substr(start), [&](size_t length, int32_t piece) {
+      reach(start + length, start, piece, scores_[piece]);
+      character_is_piece = character_is_piece || start + length == next;
+    });
     if (!character_is_piece) reach(next, start, unk_id_, unknown_score_);
   }
   return steps;
@@ -78,8 +72,8 @@ void Unigram::append_unknown(std::string_view text, std::vector<int32_t> &ids) c
   ids.insert(ids.end(), bytes.begin(), bytes.end());
 }
 
-void Unigram::encode(std::string_view text, std::vector<int32_t> &ids) const {
-  const std::vector<Step> steps = best_path(text);
+void Unigram::encode(std::string_view text, std::vector<int32_t> &ids, const RunContext &context) const {
+  const std::vector<Step> steps = best_path(text, context);
   std::vector<Step> path;  // from the last piece to the first; a step's score is not used any more
   for (size_t end = text.size(); end > 0; end = steps[end].start) path.push_back(steps[end]);
   for (size_t i = path.size(); i-- > 0;) {

@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
+
+#include "run_context.h"
+#include "text/prefix_table.h"
 
 namespace wan {
 
@@ -25,26 +27,23 @@ class Unigram {
     double score;
   };
 
-  /** A piece's id is its index. @throws Error WAN_INVALID if `unk_id` is not one. */
+  /** A piece's id is its index. @throws Error WAN_INVALID if `unk_id` is not one, or a piece is
+   * too long (PrefixTable). */
   Unigram(const std::vector<Piece> &pieces, size_t unk_id, bool byte_fallback);
 
-  /** Appends the ids of a valid UTF-8 text. */
-  void encode(std::string_view text, std::vector<int32_t> &ids) const;
+  /** Appends the ids of a valid UTF-8 text. @throws Error WAN_CANCELLED */
+  void encode(std::string_view text, std::vector<int32_t> &ids, const RunContext &context) const;
 
   /** The id of a piece, or -1. */
-  int32_t id(std::string_view piece) const;
+  int32_t id(std::string_view piece) const { return ids_.find(piece); }
 
  private:
   struct Step;
-  std::vector<Step> best_path(std::string_view text) const;
+  std::vector<Step> best_path(std::string_view text, const RunContext &context) const;
   void append_unknown(std::string_view text, std::vector<int32_t> &ids) const;
 
-  struct Hash : std::hash<std::string_view> {
-    using is_transparent = void;
-  };
-  std::unordered_map<std::string, int32_t, Hash, std::equal_to<>> ids_;
+  PrefixTable ids_;
   std::vector<double> scores_;
-  size_t longest_piece_ = 0;  // bytes
   double unknown_score_;
   int32_t unk_id_;
   bool byte_fallback_;

@@ -156,8 +156,8 @@ typedef struct WanGenerateOptions {
   uint64_t seed;
   int32_t num_frames, steps;
   int32_t used_frames; /* of num_frames, only the first so many are decoded; 0: all */
-  int32_t fade_frames; /* crossfade with the clip before, if that kept its last frames for it, and with the
-                          one after; at most half of the frames that are decoded; 0: cut */
+  int32_t fade_frames; /* crossfade with the clip of `stream` before, if that kept its last frames for it, and
+                          with the one after; at most half of the frames that are decoded; 0: cut */
   bool on_device;      /* the frames stay on the GPU, in its primary context: needs a model on CUDA */
   double guidance_scale, guidance_scale_2;
   double flow_shift;
@@ -169,6 +169,8 @@ typedef struct WanGenerateOptions {
   double cache_threshold; /* FIRST_BLOCK: relative change of what the first block adds up to which the rest is
                              taken over */
   WanPixelLayout layout; /* width and height say the video's size */
+  uint64_t stream; /* clips of the same number fade into each other, also where clips of others come between:
+                      for a model that is used by turns */
 } WanGenerateOptions;
 
 typedef struct WanMemory {

@@ -1,8 +1,12 @@
 // Negotiation: what downstream leaves open, what it fixes, and what cannot be made.
 //
 // SPDX-License-Identifier: LGPL-2.1-or-later
+#include <gst/app/gstappsink.h>
+#include <gst/base/gstbasesrc.h>
 #include <gst/check/gstharness.h>
 #include <gst/video/video.h>
+
+#include <thread>
 
 #include "support.h"
 
@@ -122,6 +126,16 @@ TEST(Colorimetry, TheWantedOneIsMade) {
   EXPECT_NE(bt601, full);
 }
 
+TEST(Colorimetry, OfAListOneThatCanBeMadeIsTaken) {
+  const auto chosen = [](const std::string &list) {
+    return colorimetry(
+        negotiate("video/x-raw,format=I420,width=32,height=32,colorimetry=(string)" + list).info);
+  };
+  EXPECT_EQ(chosen("{bt2020,bt709}"), "bt709");
+  EXPECT_EQ(chosen("{bt2020,bt709,bt601}"), "bt601");
+  EXPECT_EQ(chosen("{2:6:5:1,sRGB,1:4:7:1}"), "1:4:7:1");
+}
+
 TEST(Colorimetry, OthersAreRefused) {
   for (const char *filter : {"format=I420,colorimetry=bt2020", "format=RGB,colorimetry=2:1:5:1"}) {
     const Error error = error_of(kSmallSource + kSmallCaps + "," + filter + kSink);
@@ -164,6 +178,145 @@ TEST(Caps, StayAsTheyAreForARun) {
   ASSERT_EQ(pipeline.samples().size(), 5u);
   for (const auto &sample : pipeline.samples())
     EXPECT_TRUE(gst_caps_is_equal(gst_sample_get_caps(sample.get()), before.get()));
+}
+
+// Plays and has downstream ask for other caps once frames have come.
+void change_caps_while_playing(Pipeline &pipeline, const char *caps) {
+  ASSERT_EQ(pipeline.reach(GST_STATE_PLAYING), GST_STATE_CHANGE_SUCCESS);
+  const Ptr<GstElement> sink = pipeline.find("sink");
+  ASSERT_TRUE(Ptr<GstSample>(gst_app_sink_pull_sample(GST_APP_SINK(sink.get()))));
+  const Ptr<GstCaps> other(gst_caps_from_string(caps));
+  g_object_set(pipeline.find("filter").get(), "caps", other.get(), nullptr);
+}
+
+std::string filtered_stub(const char *settings) {
+  return stub_source("chunk=10") + settings +
+         " ! capsfilter name=filter caps=video/x-raw,format=I420 ! "
+         "appsink name=sink sync=false wait-on-eos=false max-buffers=1";
+}
+
+TEST(SecondNegotiation, WithAnAddedFieldKeepsTheRun) {
+  for (const char *added : {"chroma-site=(string)mpeg2", "multiview-mode=(string)mono", "max-framerate=60/1",
+                            "colorimetry=(string){bt709,bt601}"}) {
+    Pipeline pipeline(filtered_stub("num-frames=33"));
+    change_caps_while_playing(pipeline, (std::string("video/x-raw,format=I420,") + added).c_str());
+    const Ptr<GstElement> sink = pipeline.find("sink");
+    guint64 next = 1;
+    while (GstSample *sample = gst_app_sink_pull_sample(GST_APP_SINK(sink.get())))
+      EXPECT_EQ(GST_BUFFER_OFFSET(gst_sample_get_buffer(Ptr<GstSample>(sample).get())), next++) << added;
+    EXPECT_EQ(next, 33u) << added;
+  }
+}
+
+TEST(SecondNegotiation, WithoutAFieldOfTheFirstKeepsTheRun) {
+  Pipeline pipeline(stub_source("chunk=10") +
+                    "num-frames=33 ! capsfilter name=filter caps=video/x-raw,chroma-site=(string)mpeg2 ! "
+                    "appsink name=sink sync=false wait-on-eos=false");
+  change_caps_while_playing(pipeline, "video/x-raw,chroma-site=(string)jpeg");
+  EXPECT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr);
+  EXPECT_FALSE(first_error(pipeline));
+}
+
+TEST(SecondNegotiation, WithOtherFramesIsRefused) {
+  for (const char *other :
+       {"video/x-raw,format=I420,width=96", "video/x-raw,format=NV12",
+        "video/x-raw,format=I420,framerate=50/1", "video/x-raw,format=I420,colorimetry=(string)bt709"}) {
+    Pipeline pipeline(filtered_stub("num-clips=-1"));
+    change_caps_while_playing(pipeline, other);
+    const Ptr<GstElement> sink = pipeline.find("sink");
+    while (GstSample *sample = gst_app_sink_pull_sample(GST_APP_SINK(sink.get()))) gst_sample_unref(sample);
+    pipeline.wait(GST_MESSAGE_ERROR);
+    const auto error = first_error(pipeline);
+    ASSERT_TRUE(error) << other;
+    EXPECT_EQ(error->domain, "gst-resource-error-quark");
+    EXPECT_EQ(error->code, GST_RESOURCE_ERROR_SETTINGS);
+    EXPECT_NE(error->message.find("other caps while wansrc plays"), std::string::npos) << error->message;
+  }
+}
+
+TEST(SecondNegotiation, WithAnotherNeighbourKeepsTheRun) {
+  for (const char *live : {"", "is-live=true "}) {
+    Pipeline pipeline(stub_source("chunk=5") + live + "num-clips=-1 ! fakesink name=sink sync=true");
+    const Ptr<GstElement> source = pipeline.find("src");
+    const Ptr<GstPad> pad(gst_element_get_static_pad(source.get(), "src"));
+    pipeline.reach(GST_STATE_PLAYING);
+    for (const char *next : {"capsfilter caps=video/x-raw,multiview-mode=mono ! fakesink sync=true",
+                             "videoconvert ! video/x-raw,format=RGB ! fakesink sync=true",
+                             "capsfilter caps=video/x-raw,chroma-site=jpeg ! fakesink sync=true",
+                             "videoscale ! video/x-raw,width=100 ! fakesink sync=true"}) {
+      const auto relink = [](GstPad *pad, GstPadProbeInfo *, gpointer next) {
+        const Ptr<GstPad> peer(gst_pad_get_peer(pad));
+        const Ptr<GstElement> old(gst_pad_get_parent_element(peer.get()));
+        GstObject *bin = gst_object_get_parent(GST_OBJECT(old.get()));
+        gst_pad_unlink(pad, peer.get());
+        gst_element_set_locked_state(old.get(), TRUE);
+        gst_element_set_state(old.get(), GST_STATE_NULL);
+        gst_bin_remove(GST_BIN(bin), old.get());
+        GstElement *element = gst_parse_bin_from_description(static_cast<char *>(next), TRUE, nullptr);
+        gst_bin_add(GST_BIN(bin), element);
+        const Ptr<GstPad> sink(gst_element_get_static_pad(element, "sink"));
+        EXPECT_EQ(gst_pad_link(pad, sink.get()), GST_PAD_LINK_OK);
+        gst_element_sync_state_with_parent(element);
+        gst_object_unref(bin);
+        return GST_PAD_PROBE_REMOVE;
+      };
+      const auto pushed = [&pipeline] {
+        guint64 frames = 0;
+        gst_structure_get_uint64(pipeline.stats().get(), "frames-pushed", &frames);
+        return frames;
+      };
+      gst_pad_add_probe(pad.get(), GST_PAD_PROBE_TYPE_IDLE, relink, const_cast<char *>(next), nullptr);
+      const guint64 before = pushed();
+      for (int i = 0; i < 3000 && pushed() < before + 5; ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      EXPECT_GE(pushed(), before + 5) << live << next;
+      const Ptr<GstBus> bus(gst_element_get_bus(pipeline.get()));
+      EXPECT_FALSE(Ptr<GstMessage>(gst_bus_pop_filtered(bus.get(), GST_MESSAGE_ERROR))) << live << next;
+    }
+  }
+}
+
+TEST(Negotiation, InterruptedByAFlushGoesOnAfterIt) {
+  Pipeline pipeline(stub_source("") + "num-frames=9" + kSink);
+  const Ptr<GstElement> source = pipeline.find("src");
+  // The message of loading comes from the middle of the negotiation.
+  const Ptr<GstBus> bus(gst_element_get_bus(pipeline.get()));
+  const auto flush = [](GstBus *, GstMessage *message, gpointer source) {
+    if (GST_MESSAGE_TYPE(message) != GST_MESSAGE_PROGRESS) return GST_BUS_PASS;
+    if (GST_PAD_IS_FLUSHING(GST_BASE_SRC_PAD(source))) return GST_BUS_PASS;
+    gst_element_send_event(GST_ELEMENT(source), gst_event_new_flush_start());
+    return GST_BUS_PASS;
+  };
+  gst_bus_set_sync_handler(bus.get(), flush, source.get(), nullptr);
+  pipeline.set_state(GST_STATE_PLAYING);
+  ASSERT_NE(pipeline.wait(GST_MESSAGE_PROGRESS), nullptr);
+  gst_bus_set_sync_handler(bus.get(), nullptr, nullptr, nullptr);
+  gst_element_send_event(source.get(), gst_event_new_flush_stop(TRUE));
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_EQ(pipeline.samples().size(), 9u);
+}
+
+TEST(Caps, WithoutRateAndSizeGetTheCheckpointsOwn) {
+  Pipeline pipeline(stub_source("") + "! interlace ! fakesink");
+  const Ptr<GstPad> pad(gst_element_get_static_pad(pipeline.find("src").get(), "src"));
+  ASSERT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  const Ptr<GstCaps> caps(gst_pad_get_current_caps(pad.get()));
+  GstVideoInfo info;
+  ASSERT_TRUE(caps && gst_video_info_from_caps(&info, caps.get()));
+  EXPECT_EQ(info.width, 64);
+  EXPECT_EQ(info.fps_n, 25);
+}
+
+TEST(Caps, AlternativesThatCannotBeMadeArePassedOver) {
+  const auto format = [](const char *filter) {
+    const auto [info, ok] = negotiate(filter);
+    EXPECT_TRUE(ok) << filter;
+    return ok ? std::string(gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(&info))) : "";
+  };
+  EXPECT_EQ(format("video/x-raw,format=I420,colorimetry=bt2020;video/x-raw,format=NV12"), "NV12");
+  EXPECT_EQ(format("video/x-raw,format={I420,RGB},colorimetry=(string)1:1:5:1"), "RGB");
+  EXPECT_EQ(format("video/x-raw,width=2147483632,height=2147483632;video/x-raw,format=BGRx"), "BGRx");
 }
 
 TEST(Caps, AScalerMakesAnyOtherSize) {

@@ -15,7 +15,6 @@ namespace wan::test {
 namespace {
 
 using testing::ElementsAre;
-using testing::EndsWith;
 using testing::HasSubstr;
 
 constexpr GstClockTime kFrame = GST_SECOND / 25;  // of the stub
@@ -42,6 +41,25 @@ std::vector<Shown> clips(const Pipeline &pipeline) {
     clips.push_back(shown);
   }
   return clips;
+}
+
+// The prompts of a run, each once where clips of the same follow on each other.
+std::vector<std::string> films(const Pipeline &pipeline) {
+  std::vector<std::string> prompts;
+  for (const Shown &clip : clips(pipeline))
+    if (prompts.empty() || prompts.back() != clip.prompt) prompts.push_back(clip.prompt);
+  return prompts;
+}
+
+std::vector<std::string> warnings(const Pipeline &pipeline) {
+  std::vector<std::string> texts;
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_WARNING)) {
+    GError *warning = nullptr;
+    gst_message_parse_warning(const_cast<GstMessage *>(message), &warning, nullptr);
+    texts.push_back(warning->message);
+    g_error_free(warning);
+  }
+  return texts;
 }
 
 std::vector<Shown> clips_of(const std::string &launch) {
@@ -144,10 +162,10 @@ TEST(Enqueue, TakesSigmasAndCache) {
   pipeline.run();
   const std::vector<std::string> comments = clip_comments(pipeline);
   ASSERT_EQ(comments.size(), 3u);
-  EXPECT_THAT(comments[0], EndsWith("sigmas=\"<1,0.25>\" cache=first-block cache-threshold=0.5"));
+  EXPECT_THAT(comments[0], HasSubstr(" sigmas=\"<1,0.25>\" cache=first-block cache-threshold=0.5 prompt="));
   EXPECT_THAT(comments[1], HasSubstr("steps=3"));
-  EXPECT_THAT(comments[1], EndsWith("scheduler=euler")) << "steps stand over the element's sigmas";
-  EXPECT_THAT(comments[2], EndsWith("sigmas=\"<1,0.5>\" cache=first-block cache-threshold=0.05"));
+  EXPECT_THAT(comments[1], HasSubstr("scheduler=euler prompt=")) << "steps stand over the element's sigmas";
+  EXPECT_THAT(comments[2], HasSubstr(" sigmas=\"<1,0.5>\" cache=first-block cache-threshold=0.05 prompt="));
 }
 
 TEST(Enqueue, RefusesWhatCannotBe) {
@@ -298,12 +316,22 @@ TEST(TimedPrompts, LiveDoesNotWait) {
   EXPECT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr) << "the stream ends with the script";
 }
 
-TEST(TimedPrompts, MustBeUtf8) {
+TEST(TimedPrompts, ThatAreNoTextAreLeftOutWithAWarning) {
   Pipeline pipeline(stub_source("") + "num-frames=5 ! fakesink" + kText);
   pipeline.set_state(GST_STATE_PLAYING);
-  gst_app_src_push_buffer(GST_APP_SRC(pipeline.find("text").get()), text_buffer("\xff\xfe", 0, GST_SECOND));
-  ASSERT_NE(pipeline.wait(GST_MESSAGE_ERROR), nullptr);
-  EXPECT_THAT(first_error(pipeline)->message, HasSubstr("not UTF-8"));
+  const Ptr<GstElement> text = pipeline.find("text");
+  const std::string nul("a\0b", 3);
+  for (const auto &[prompt, start] : {std::pair{std::string("first"), 0},
+                                      {"\xff\xfe", 5},
+                                      {nul, 6},
+                                      {std::string(1 << 20, 'x'), 7},
+                                      {"last", 10}})
+    gst_app_src_push_buffer(GST_APP_SRC(text.get()), text_buffer(prompt, start * kFrame, 5 * kFrame));
+  gst_app_src_end_of_stream(GST_APP_SRC(text.get()));
+  ASSERT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr);
+  EXPECT_THAT(warnings(pipeline), ElementsAre(HasSubstr("not UTF-8"), HasSubstr("not UTF-8"),
+                                              HasSubstr("more than 65536 bytes")));
+  EXPECT_THAT(films(pipeline), ElementsAre("first", "last"));
 }
 
 TEST(TimedPrompts, PadComesAndGoes) {

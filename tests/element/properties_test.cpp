@@ -121,17 +121,23 @@ std::string comment_of(const std::string &properties, const std::string &prompt 
   return comment;
 }
 
+// What ends each comment.
+const std::string kStubCaps = " ! video/x-raw,width=64,height=48,framerate=25/1";
+
 TEST(Properties, OpenOnesAreTheCheckpointsOwn) {
   EXPECT_EQ(comment_of("seed=7"),
-            "seed=7 num-frames=9 steps=4 guidance-scale=5 guidance-scale-2=3 flow-shift=2 scheduler=euler");
+            "seed=7 num-frames=9 steps=4 guidance-scale=5 guidance-scale-2=3 flow-shift=2 scheduler=euler" +
+                kStubCaps);
 }
 
 TEST(Properties, OneGuidanceScaleCountsForBothExperts) {
   EXPECT_EQ(
       comment_of("seed=7 guidance-scale=6.5"),
-      "seed=7 num-frames=9 steps=4 guidance-scale=6.5 guidance-scale-2=6.5 flow-shift=2 scheduler=euler");
+      "seed=7 num-frames=9 steps=4 guidance-scale=6.5 guidance-scale-2=6.5 flow-shift=2 scheduler=euler" +
+          kStubCaps);
   EXPECT_EQ(comment_of("seed=7 guidance-scale-2=1"),
-            "seed=7 num-frames=9 steps=4 guidance-scale=5 guidance-scale-2=1 flow-shift=2 scheduler=euler");
+            "seed=7 num-frames=9 steps=4 guidance-scale=5 guidance-scale-2=1 flow-shift=2 scheduler=euler" +
+                kStubCaps);
 }
 
 TEST(Properties, GivenOnesCount) {
@@ -140,13 +146,15 @@ TEST(Properties, GivenOnesCount) {
           "seed=7 num-frames=5 steps=2 guidance-scale=1 guidance-scale-2=2 flow-shift=0.5 scheduler=unipc "
           "negative-prompt=blurry"),
       "seed=7 num-frames=5 steps=2 guidance-scale=1 guidance-scale-2=2 flow-shift=0.5 scheduler=unipc "
-      "negative-prompt=\"blurry\"");
+      "negative-prompt=\"blurry\"" +
+          kStubCaps);
 }
 
 TEST(Properties, SigmasAndCacheCount) {
   EXPECT_EQ(comment_of("seed=7 sigmas=<1,0.75,0.5,0.25> cache=first-block cache-threshold=0.2"),
             "seed=7 num-frames=9 steps=4 guidance-scale=5 guidance-scale-2=3 flow-shift=2 scheduler=euler "
-            "sigmas=\"<1,0.75,0.5,0.25>\" cache=first-block cache-threshold=0.2");
+            "sigmas=\"<1,0.75,0.5,0.25>\" cache=first-block cache-threshold=0.2" +
+                kStubCaps);
 }
 
 TEST(Stats, TellWhatTheCacheShortened) {

@@ -432,6 +432,18 @@ TEST_F(Crossfades, WhatComesBetweenDropsTheTail) {
   }
 }
 
+TEST_F(Crossfades, ClipsOfAnotherStreamMayComeBetween) {
+  const at::Tensor alone = unfaded(3).narrow(0, 0, kFrames - kFade);
+  faded(clip(1), true);
+  const at::Tensor joined = faded(clip(2), false);
+  WanGenerateOptions other = clip(3);
+  other.stream = 1;
+  faded(clip(1), true);
+  EXPECT_TRUE(at::equal(faded(other, true), unfaded(3).narrow(0, 0, kFrames - kFade)))
+      << "it begins with a cut";
+  EXPECT_TRUE(at::equal(faded(clip(2), false), joined));
+}
+
 TEST_F(Crossfades, BadLengthsAreNamed) {
   const auto refusal = [&](int32_t fade_frames, int32_t used_frames) {
     WanGenerateOptions options = clip(1, fade_frames);

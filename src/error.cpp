@@ -1,0 +1,33 @@
+#include "error.h"
+
+#include <glib.h>
+
+namespace wan {
+
+namespace {
+
+/// Bytes of the printable character that the text starts with; 0: it starts with none.
+size_t printable_length(std::string_view text) {
+  const gunichar c = g_utf8_get_char_validated(text.data(), static_cast<gssize>(text.size()));
+  // What is no character is beyond Unicode.
+  return g_unichar_isprint(c) ? static_cast<size_t>(g_utf8_next_char(text.data()) - text.data()) : 0;
+}
+
+}  // namespace
+
+std::string printable(std::string_view text, size_t most) {
+  std::string out;
+  while (!text.empty() && out.size() < most) {
+    const size_t length = printable_length(text);
+    if (length == 0) {
+      char escape[sizeof "\\x00"];
+      g_snprintf(escape, sizeof escape, "\\x%02X", static_cast<unsigned char>(text.front()));
+      out += escape;
+    }
+    out += text.substr(0, length);
+    text.remove_prefix(length ? length : 1);
+  }
+  return text.empty() ? out : out + "…";
+}
+
+}  // namespace wan
