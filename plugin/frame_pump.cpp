@@ -79,11 +79,10 @@ void FramePump::start(const RunSettings &run, std::shared_ptr<WanModel> model) {
   worker_ = std::thread([self = shared_from_this()] { self->work(); });
 }
 
-// A live source holds a whole clip, so that the next one is denoised while it plays, and as much as was ever
-// asked for at once.
+// A live source holds a whole clip, so that the next one is denoised while it plays.
 bool FramePump::has_room() const {
   if (chunks_.size() < run_.queue_size) return true;
-  return run_.live && queued_frames_ < std::max<uint64_t>(clip_->settings.num_frames, most_wanted_);
+  return run_.live && queued_frames_ < std::max<uint64_t>(clip_->settings.num_frames, held_frames_);
 }
 
 std::optional<PumpEvent> FramePump::take_event(uint64_t least_frames) {
@@ -93,11 +92,7 @@ std::optional<PumpEvent> FramePump::take_event(uint64_t least_frames) {
     return event;
   }
   if (chunks_.empty()) return finished_ ? std::optional<PumpEvent>(*finished_) : std::nullopt;
-  if (queued_frames_ < least_frames && !finished_) {
-    if (std::exchange(most_wanted_, std::max(most_wanted_, least_frames)) < least_frames)
-      changed_.notify_all();  // there is more room now
-    return std::nullopt;
-  }
+  if (queued_frames_ < least_frames && !finished_) return std::nullopt;
   Chunk chunk = std::move(chunks_.front());
   chunks_.pop_front();
   queued_frames_ -= chunk.frames->num_frames;
@@ -116,6 +111,35 @@ PumpEvent FramePump::pop(uint64_t least_frames) {
 std::optional<PumpEvent> FramePump::poll(uint64_t least_frames) {
   std::lock_guard lock(mutex_);
   return take_event(least_frames);
+}
+
+void FramePump::hold(uint64_t frames) {
+  std::lock_guard lock(mutex_);
+  if (std::exchange(held_frames_, frames) < frames) changed_.notify_all();  // there is more room now
+}
+
+uint64_t FramePump::expected_frames(int num_clips, int fade_frames, const WanDefaults &defaults) const {
+  std::lock_guard lock(mutex_);
+  uint64_t frames = passed_frames_;
+  int fade = 0;  // of the clip before
+  const auto add = [&](uint64_t clips, int clip_frames, int clip_fade) {
+    if (clips == 0) return;
+    const int first_fade = clip_fade < fade ? 0 : fade;  // as followed() has it
+    if (fade == 0 || clip_fade < fade) fade = clip_fade;
+    frames += clips * clip_frames - first_fade - (clips - 1) * fade;
+  };
+  const auto add_clip = [&](uint64_t clips, const ClipSettings &settings) {
+    const int clip_frames = complete(overlay(settings, settings_), defaults).num_frames;
+    add(clips, clip_frames, std::min(fade_frames, clip_frames / 2));
+  };
+  if (generating_ && !clip_cancelled_) {
+    frames += clip_->used_frames - clip_frames_;
+    fade = clip_->fade_frames;
+  }
+  if (upcoming_) add(1, upcoming_->used_frames, upcoming_->fade_frames);
+  for (const ClipSettings &clip : queue_) add_clip(1, clip);
+  add_clip(std::max<int64_t>(0, int64_t{num_clips} - clips_ - int64_t(queue_.size())), ClipSettings());
+  return frames;
 }
 
 void FramePump::pass_time(uint64_t frames) {

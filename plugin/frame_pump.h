@@ -138,6 +138,12 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   /** The same without waiting, and so never interrupted: none if there is no event. */
   std::optional<PumpEvent> poll(uint64_t least_frames);
   void set_flushing(bool flushing);
+  /** Live: how many frames the queue should take, more than a clip if need be. */
+  void hold(uint64_t frames);
+  /** Frames of the whole stream, if nothing more is queued or skipped. Not for endless streams or timed
+   * prompts.
+   */
+  uint64_t expected_frames(int num_clips, int fade_frames, const WanDefaults &defaults) const;
   /** Live: so many frame times passed without a frame of a clip. Timed prompts go by that. */
   void pass_time(uint64_t frames);
 
@@ -183,7 +189,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   bool generating_ = false;
   int clips_ = 0;               // chosen so far
   uint64_t passed_frames_ = 0;  // frame times of the stream, up to the end of the queue
-  uint64_t queued_frames_ = 0, most_wanted_ = 0;
+  uint64_t queued_frames_ = 0, held_frames_ = 0;
   uint64_t clip_first_ = 0, clip_frames_ = 0;        // of clip_: first frame time, frames made
   std::chrono::steady_clock::duration waited_ = {};  // for room in the queue, of clip_
   std::deque<PumpEvent> news_;

@@ -46,6 +46,7 @@ GstFlowReturn take(GstWanSrc *self, const Progress &progress) {
 
 GstFlowReturn take(GstWanSrc *self, const Chunk &chunk) {
   if (chunk.frames->first_frame == 0) queue_event(self, gst_event_new_tag(clip_tags(*chunk.clip)));
+  announce_duration(self);
   self->run.chunk = chunk;
   self->run.chunk_next = 0;
   return GST_FLOW_OK;
@@ -222,13 +223,15 @@ void note_recovery(GstWanSrc *self) {
   self->live.missing_frames = 0;
 }
 
-// Frames to hold before any is taken.
+// Frames to hold before any is taken. Room is made for them also while they need not be there.
 guint64 least_frames(GstWanSrc *self) {
-  if (!is_live(self) || !self->live.filling) return 1;
+  if (!is_live(self)) return 1;
   const ObjectLock lock(self);
   const GstVideoInfo &info = self->run.info;
-  return std::max<guint64>(
-      1, gst_util_uint64_scale_ceil(self->settings.prebuffer, info.fps_n, GST_SECOND * info.fps_d));
+  const guint64 prebuffer =
+      gst_util_uint64_scale_ceil(self->settings.prebuffer, info.fps_n, GST_SECOND * info.fps_d);
+  self->run.pump->hold(prebuffer);
+  return self->live.filling ? std::max<guint64>(1, prebuffer) : 1;
 }
 
 // Takes what the pump has until there are frames; they may be missing in the end.

@@ -185,6 +185,7 @@ static void begin_run(GstWanSrc *self, const ModelChoice &choice, const WanDefau
   self->run.cuda = std::move(cuda);
   self->run.choice = choice;
   self->run.settings = run_settings(self, defaults, live);
+  self->told_frames = kUntold;
   self->live.filler = self->settings.filler;
   self->run.started = true;
 }
@@ -280,9 +281,20 @@ static gboolean open_engine(GstWanSrc *self) {
   return FALSE;
 }
 
+// Not when the property is set: to the base class, a source that plays cannot become live.
+static void take_is_live(GstWanSrc *self) {
+  bool live = false;
+  {
+    const ObjectLock lock(self);
+    live = self->is_live;
+  }
+  gst_base_src_set_live(GST_BASE_SRC(self), live);
+}
+
 static GstStateChangeReturn gst_wan_src_change_state(GstElement *element, GstStateChange transition) {
   GstWanSrc *self = GST_WAN_SRC(element);
   if (transition == GST_STATE_CHANGE_NULL_TO_READY && !open_engine(self)) return GST_STATE_CHANGE_FAILURE;
+  if (transition == GST_STATE_CHANGE_READY_TO_PAUSED) take_is_live(self);
   const GstStateChangeReturn result =
       GST_ELEMENT_CLASS(gst_wan_src_parent_class)->change_state(element, transition);
   // Before 1.24 the base class interrupts no wait for a pause, which may bring another clock.
@@ -293,13 +305,51 @@ static GstStateChangeReturn gst_wan_src_change_state(GstElement *element, GstSta
 
 // ---- events
 
+// An editor's timeline, which waits for ever for a seek that is refused.
+static bool is_in_timeline(GstWanSrc *self) {
+  const GType timeline = g_type_from_name("NleObject");
+  bool found = false;
+  for (GstObject *object = gst_object_get_parent(GST_OBJECT(self)); object;) {
+    found |= timeline && g_type_is_a(G_OBJECT_TYPE(object), timeline);
+    GstObject *parent = gst_object_get_parent(object);
+    gst_object_unref(object);
+    object = parent;
+  }
+  return found;
+}
+
 static gboolean gst_wan_src_event(GstBaseSrc *src, GstEvent *event) {
+  GstWanSrc *self = GST_WAN_SRC(src);
   if (GST_EVENT_TYPE(event) == GST_EVENT_LATENCY) {
     GstClockTime latency = 0;
     gst_event_parse_latency(event, &latency);
-    GST_WAN_SRC(src)->pacer.set_latency(latency);
+    self->pacer.set_latency(latency);
   }
+  if (GST_EVENT_TYPE(event) == GST_EVENT_SEEK && is_in_timeline(self))
+    post_error(
+        self, WAN_INVALID,
+        "wansrc cannot seek, as a timeline needs its sources to: save the video to a file, and use that.");
   return GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->event(src, event);
+}
+
+// From the beginning, and perhaps to an end.
+static bool is_from_the_start(GstEvent *event) {
+  gdouble rate;
+  GstFormat format;
+  GstSeekType start_type;
+  gint64 start;
+  gst_event_parse_seek(event, &rate, &format, nullptr, &start_type, &start, nullptr, nullptr);
+  return rate == 1 && format == GST_FORMAT_TIME && (start_type == GST_SEEK_TYPE_NONE || start == 0);
+}
+
+// The base class executes a seek that is sent to the element, whether it is seekable or not. Before the start
+// it can keep a stop position; after it, all that a seek can do is to interrupt the stream.
+static gboolean gst_wan_src_send_event(GstElement *element, GstEvent *event) {
+  const bool refused = GST_EVENT_TYPE(event) == GST_EVENT_SEEK &&
+                       (GST_PAD_IS_ACTIVE(GST_BASE_SRC_PAD(element)) || !is_from_the_start(event));
+  if (!refused) return GST_ELEMENT_CLASS(gst_wan_src_parent_class)->send_event(element, event);
+  gst_event_unref(event);
+  return FALSE;
 }
 
 // ---- negotiation
@@ -462,30 +512,68 @@ static gboolean gst_wan_src_decide_allocation(GstBaseSrc *src, GstQuery *query) 
 
 // ---- queries
 
-// Frames of the whole stream, -1 where that is open: when it ends is decided while it plays.
+// Frames of the whole stream, as far as is known now, -1 where that is open.
 static gint64 all_frames(GstWanSrc *self) {
   const Run &run = self->run;
-  const bool open = run.settings.num_clips < 0 || is_live(self) || self->track->is_attached() ||
-                    !self->settings.queue.empty() || !run.pump->queue().empty();
+  const bool open = run.settings.num_clips < 0 || is_live(self) || self->track->is_attached();
   if (open) return -1;
-  const gint64 clip = complete(self->settings.clip, run.settings.defaults).num_frames;
-  const gint64 fade = std::min<gint64>(run.settings.fade_frames, clip / 2);
-  return clip * run.settings.num_clips - fade * (run.settings.num_clips - 1);
+  return gint64(
+      run.pump->expected_frames(run.settings.num_clips, run.settings.fade_frames, run.settings.defaults));
 }
 
 static gboolean query_duration(GstWanSrc *self, GstQuery *query) {
   GstFormat format;
   gst_query_parse_duration(query, &format, nullptr);
+  if (format != GST_FORMAT_TIME && format != GST_FORMAT_DEFAULT)
+    return GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->query(GST_BASE_SRC(self), query);
   const ObjectLock lock(self);
   const Run &run = self->run;
   if (run.info.fps_n == 0) return FALSE;
-  const gint64 frames = all_frames(self);
-  if (format == GST_FORMAT_TIME)
-    gst_query_set_duration(query, format, frames < 0 ? -1 : gint64(frame_time(run.info, guint64(frames))));
-  else if (format == GST_FORMAT_DEFAULT)
-    gst_query_set_duration(query, format, frames);
-  else
-    return FALSE;
+  const gint64 frames = self->told_frames = all_frames(self);
+  const gint64 time = frames < 0 ? -1 : gint64(frame_time(run.info, guint64(frames)));
+  gst_query_set_duration(query, format, format == GST_FORMAT_TIME ? time : frames);
+  return TRUE;
+}
+
+static bool duration_changed(GstWanSrc *self) {
+  const ObjectLock lock(self);
+  return self->run.started && self->told_frames != kUntold &&
+         std::exchange(self->told_frames, all_frames(self)) != self->told_frames;
+}
+
+void wan::announce_duration(GstWanSrc *self) {
+  if (duration_changed(self))
+    gst_element_post_message(GST_ELEMENT(self), gst_message_new_duration_changed(GST_OBJECT(self)));
+}
+
+// The base class asks this for positions in frames, too.
+static gboolean query_convert(GstWanSrc *self, GstQuery *query) {
+  GstFormat from, to;
+  gint64 value = 0, result = 0;
+  gst_query_parse_convert(query, &from, &value, &to, nullptr);
+  const ObjectLock lock(self);
+  if (self->run.info.fps_n == 0) return FALSE;
+  // Times of frames are rounded down.
+  const bool rounded = from == GST_FORMAT_TIME && to != GST_FORMAT_TIME && value >= 0;
+  if (!gst_video_info_convert(&self->run.info, from, rounded ? value + 1 : value, to, &result)) return FALSE;
+  gst_query_set_convert(query, from, value, to, result);
+  return TRUE;
+}
+
+// From it the base class makes the stream-id, which would be random without one.
+static gboolean query_uri(GstWanSrc *self, GstQuery *query) {
+  if (GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->query(GST_BASE_SRC(self), query)) return TRUE;
+  const ObjectLock lock(self);
+  gchar *prompt = g_uri_escape_string(self->settings.clip.prompt.c_str(), nullptr, TRUE);
+  gst_query_set_uri(query, (std::string("wan://") + prompt).c_str());
+  g_free(prompt);
+  return TRUE;
+}
+
+// The base class would start the element, in any state, to see whether it can be pulled from.
+static gboolean query_scheduling(GstQuery *query) {
+  gst_query_set_scheduling(query, GST_SCHEDULING_FLAG_SEQUENTIAL, 1, -1, 0);
+  gst_query_add_scheduling_mode(query, GST_PAD_MODE_PUSH);
   return TRUE;
 }
 
@@ -511,9 +599,23 @@ static gboolean query_context(GstWanSrc *self, GstQuery *query) {
 
 static gboolean gst_wan_src_query(GstBaseSrc *src, GstQuery *query) {
   GstWanSrc *self = GST_WAN_SRC(src);
-  if (GST_QUERY_TYPE(query) == GST_QUERY_CONTEXT) return query_context(self, query);
-  if (GST_QUERY_TYPE(query) == GST_QUERY_DURATION) return query_duration(self, query);
-  if (GST_QUERY_TYPE(query) == GST_QUERY_LATENCY && is_live(self)) return query_latency(self, query);
+  switch (GST_QUERY_TYPE(query)) {
+    case GST_QUERY_CONTEXT:
+      return query_context(self, query);
+    case GST_QUERY_DURATION:
+      return query_duration(self, query);
+    case GST_QUERY_CONVERT:
+      return query_convert(self, query);
+    case GST_QUERY_URI:
+      return query_uri(self, query);
+    case GST_QUERY_SCHEDULING:
+      return query_scheduling(query);
+    case GST_QUERY_LATENCY:
+      if (is_live(self)) return query_latency(self, query);
+      break;
+    default:
+      break;
+  }
   return GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->query(src, query);
 }
 
@@ -574,7 +676,8 @@ static void gst_wan_src_clear(GstWanSrc *self) {
 static void gst_wan_src_set_property(GObject *object, guint id, const GValue *value, GParamSpec *pspec) {
   GstWanSrc *self = GST_WAN_SRC(object);
   if (id == PROP_IS_LIVE) {
-    gst_base_src_set_live(GST_BASE_SRC(self), g_value_get_boolean(value));
+    const ObjectLock lock(self);
+    self->is_live = g_value_get_boolean(value);
     return;
   }
   const ObjectLock lock(self);
@@ -588,11 +691,11 @@ static void gst_wan_src_set_property(GObject *object, guint id, const GValue *va
 
 static void gst_wan_src_get_property(GObject *object, guint id, GValue *value, GParamSpec *pspec) {
   GstWanSrc *self = GST_WAN_SRC(object);
+  const ObjectLock lock(self);
   if (id == PROP_IS_LIVE) {
-    g_value_set_boolean(value, gst_base_src_is_live(GST_BASE_SRC(self)));
+    g_value_set_boolean(value, self->is_live);
     return;
   }
-  const ObjectLock lock(self);
   const FramePump *pump = running_pump(self);
   if (id == PROP_STATS) {
     const PumpStats stats = self->run.pump ? self->run.pump->stats() : PumpStats();
@@ -602,6 +705,11 @@ static void gst_wan_src_get_property(GObject *object, guint id, GValue *value, G
   Settings settings = self->settings;
   if (pump) settings.queue = pump->queue();
   if (!get_property(settings, id, value)) G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+}
+
+// More clips in the queue, or fewer, make another duration.
+static void gst_wan_src_notify(GObject *object, GParamSpec *pspec) {
+  if (pspec->param_id == PROP_PROMPTS) announce_duration(GST_WAN_SRC(object));
 }
 
 // ---- wan://
@@ -719,12 +827,14 @@ static void gst_wan_src_class_init(GstWanSrcClass *klass) {
   GObjectClass *object_class = G_OBJECT_CLASS(klass);
   object_class->set_property = gst_wan_src_set_property;
   object_class->get_property = gst_wan_src_get_property;
+  object_class->notify = gst_wan_src_notify;
   object_class->finalize = gst_wan_src_finalize;
   install_properties(object_class);
   install_signals(G_TYPE_FROM_CLASS(klass));
 
   GstElementClass *element_class = GST_ELEMENT_CLASS(klass);
   element_class->change_state = gst_wan_src_change_state;
+  element_class->send_event = gst_wan_src_send_event;
   element_class->request_new_pad = gst_wan_src_request_new_pad;
   element_class->release_pad = gst_wan_src_release_pad;
   gst_element_class_set_static_metadata(element_class, "Wan video source", "Source/Video",

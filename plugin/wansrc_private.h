@@ -45,6 +45,8 @@ struct Live {
   std::atomic<bool> segment_sent = false;
 };
 
+inline constexpr gint64 kUntold = -2;
+
 struct ObjectLock {
   explicit ObjectLock(gpointer object) : object(object) { GST_OBJECT_LOCK(object); }
   ~ObjectLock() { GST_OBJECT_UNLOCK(object); }
@@ -63,6 +65,8 @@ struct _GstWanSrc {
   wan::Live live;
   wan::Pacer pacer;
   wan::AirStats air;
+  bool is_live;        // object lock; the property, for the next run
+  gint64 told_frames;  // object lock; the last answer to a DURATION query of this run, kUntold before one
   std::shared_ptr<wan::PromptTrack> track;
   wan::ModelChoice kept_choice;  // of the model that is kept from run to run until NULL
   std::shared_ptr<WanModel> kept_model;
@@ -84,6 +88,8 @@ inline GstClockTime frame_time(const GstVideoInfo &info, guint64 frame) {
 void post_error(GstWanSrc *self, WanStatus status, const std::string &message);
 /** Posts a progress message of the model's loading. */
 void post_load_progress(GstWanSrc *self, GstProgressType type, const std::string &text);
+/** Posts a message if the duration is another than was answered last. */
+void announce_duration(GstWanSrc *self);
 /** Sends an event downstream before the next buffer. */
 void queue_event(GstWanSrc *self, GstEvent *event);
 
