@@ -373,6 +373,29 @@ static gboolean open_engine(GstWanSrc *self) {
   return FALSE;
 }
 
+// An editor's (GES). It plays nothing before its sources have followed a seek, and waits for ever where they
+// refuse.
+static bool is_in_timeline(GstWanSrc *self) {
+  const GType timeline = g_type_from_name("NleObject");
+  bool found = false;
+  GstObject *object = gst_object_get_parent(GST_OBJECT(self));
+  while (object) {
+    found |= timeline && g_type_is_a(G_OBJECT_TYPE(object), timeline);
+    GstObject *parent = gst_object_get_parent(object);
+    gst_object_unref(object);
+    object = parent;
+  }
+  return found;
+}
+
+static bool can_play_here(GstWanSrc *self) {
+  if (!is_in_timeline(self)) return true;
+  post_error(
+      self, WAN_INVALID,
+      "wansrc cannot seek, as a timeline needs its sources to: save the video to a file, and use that.");
+  return false;
+}
+
 // Not when the property is set: to the base class, a source that plays cannot become live.
 static void take_is_live(GstWanSrc *self) {
   bool live = false;
@@ -386,6 +409,7 @@ static void take_is_live(GstWanSrc *self) {
 static GstStateChangeReturn gst_wan_src_change_state(GstElement *element, GstStateChange transition) {
   GstWanSrc *self = GST_WAN_SRC(element);
   if (transition == GST_STATE_CHANGE_NULL_TO_READY && !open_engine(self)) return GST_STATE_CHANGE_FAILURE;
+  if (transition == GST_STATE_CHANGE_READY_TO_PAUSED && !can_play_here(self)) return GST_STATE_CHANGE_FAILURE;
   if (transition == GST_STATE_CHANGE_READY_TO_PAUSED) take_is_live(self);
   const GstStateChangeReturn result =
       GST_ELEMENT_CLASS(gst_wan_src_parent_class)->change_state(element, transition);
@@ -397,19 +421,6 @@ static GstStateChangeReturn gst_wan_src_change_state(GstElement *element, GstSta
 
 // ---- events
 
-// An editor's timeline, which waits for ever for a seek that is refused.
-static bool is_in_timeline(GstWanSrc *self) {
-  const GType timeline = g_type_from_name("NleObject");
-  bool found = false;
-  for (GstObject *object = gst_object_get_parent(GST_OBJECT(self)); object;) {
-    found |= timeline && g_type_is_a(G_OBJECT_TYPE(object), timeline);
-    GstObject *parent = gst_object_get_parent(object);
-    gst_object_unref(object);
-    object = parent;
-  }
-  return found;
-}
-
 static gboolean gst_wan_src_event(GstBaseSrc *src, GstEvent *event) {
   GstWanSrc *self = GST_WAN_SRC(src);
   if (GST_EVENT_TYPE(event) == GST_EVENT_LATENCY) {
@@ -417,10 +428,6 @@ static gboolean gst_wan_src_event(GstBaseSrc *src, GstEvent *event) {
     gst_event_parse_latency(event, &latency);
     self->pacer.set_latency(latency);
   }
-  if (GST_EVENT_TYPE(event) == GST_EVENT_SEEK && is_in_timeline(self))
-    post_error(
-        self, WAN_INVALID,
-        "wansrc cannot seek, as a timeline needs its sources to: save the video to a file, and use that.");
   return GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->event(src, event);
 }
 
@@ -651,13 +658,6 @@ static gboolean query_uri(GstWanSrc *self, GstQuery *query) {
   return TRUE;
 }
 
-// The base class would start the element, in any state, to see whether it can be pulled from.
-static gboolean query_scheduling(GstQuery *query) {
-  gst_query_set_scheduling(query, GST_SCHEDULING_FLAG_SEQUENTIAL, 1, -1, 0);
-  gst_query_add_scheduling_mode(query, GST_PAD_MODE_PUSH);
-  return TRUE;
-}
-
 // A frame is sent at its time. That it lasts until the next one's is what sinks and muxers have to know of.
 static gboolean query_latency(GstWanSrc *self, GstQuery *query) {
   const ObjectLock lock(self);
@@ -689,8 +689,6 @@ static gboolean gst_wan_src_query(GstBaseSrc *src, GstQuery *query) {
       return query_convert(self, query);
     case GST_QUERY_URI:
       return query_uri(self, query);
-    case GST_QUERY_SCHEDULING:
-      return query_scheduling(query);
     case GST_QUERY_LATENCY:
       if (is_live(self)) return query_latency(self, query);
       break;

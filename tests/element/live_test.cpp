@@ -2,6 +2,7 @@
 // timing matters; the stub engine's prompts say how long it takes.
 //
 // SPDX-License-Identifier: LGPL-2.1-or-later
+#include <gst/app/gstappsink.h>
 #include <gst/check/gstharness.h>
 #include <gst/check/gsttestclock.h>
 #include <gst/video/video.h>
@@ -280,6 +281,209 @@ TEST(Live, LeavesOutFrameTimesThatALateDownstreamMissed) {
   EXPECT_EQ(live.count("dropped"), 23u);
   EXPECT_TRUE(live.has_message(GST_MESSAGE_QOS));
   EXPECT_EQ(live.next().pts, GST_SECOND + kFrame);
+}
+
+// What comes out of a live source whose downstream holds each frame until hold(pts, now) of running time.
+std::vector<GstClockTime> times_behind(Live &live,
+                                       std::function<GstClockTime(GstClockTime, GstClockTime)> hold,
+                                       size_t frames) {
+  struct Downstream {
+    GstTestClock *clock;
+    std::function<GstClockTime(GstClockTime, GstClockTime)> hold;
+  } downstream{gst_harness_get_testclock(live.harness()), std::move(hold)};
+  const Ptr<GstPad> pad(gst_element_get_static_pad(live.element(), "src"));
+  const auto delay = [](GstPad *, GstPadProbeInfo *info, gpointer user) {
+    auto &[clock, hold] = *static_cast<Downstream *>(user);
+    const GstClockTime now = gst_clock_get_time(GST_CLOCK(clock));
+    const GstClockTime until = hold(GST_BUFFER_PTS(gst_pad_probe_info_get_buffer(info)), now);
+    if (until > now) gst_test_clock_set_time(clock, until);
+    return GST_PAD_PROBE_OK;
+  };
+  live.pull();
+  live.waits();
+  const gulong probe = gst_pad_add_probe(pad.get(), GST_PAD_PROBE_TYPE_BUFFER, delay, &downstream, nullptr);
+  std::vector<GstClockTime> times;
+  while (times.size() < frames) {
+    if (gst_harness_buffers_in_queue(live.harness()) > 0)
+      times.push_back(live.pull().pts);
+    else if (gst_test_clock_peek_id_count(downstream.clock) > 0)
+      gst_harness_crank_single_clock_wait(live.harness());
+    else
+      std::this_thread::yield();
+  }
+  gst_element_set_state(live.element(), GST_STATE_NULL);
+  gst_pad_remove_probe(pad.get(), probe);
+  gst_object_unref(downstream.clock);
+  return times;
+}
+
+TEST(Late, BehindASinkThatHoldsEachFrameNoTimeIsLeftOut) {
+  for (const GstClockTime held : {300 * GST_MSECOND, 2 * GST_SECOND}) {
+    Live live("seed=100 num-clips=-1");
+    const std::vector<GstClockTime> times = times_behind(
+        live, [held](GstClockTime pts, GstClockTime) { return pts + held; }, 50);
+    for (size_t i = 0; i < times.size(); ++i) EXPECT_EQ(times[i], (i + 1) * kFrame);
+  }
+}
+
+TEST(Late, AfterADownstreamThatWasBlockedOnceTimesAreLeftOutSoon) {
+  Live live("seed=100 num-clips=-1");
+  const auto once = [](GstClockTime pts, GstClockTime now) {
+    return pts == 10 * kFrame ? now + GST_SECOND : now;
+  };
+  const std::vector<GstClockTime> times = times_behind(live, once, 20);
+  EXPECT_EQ(times[9], 10 * kFrame);
+  EXPECT_GE(times[13], 34 * kFrame) << "a few frames tell a block from a delay";
+  EXPECT_GE(live.count("dropped"), 20u);
+}
+
+TEST(Late, BehindASlowDownstreamTimesAreLeftOut) {
+  Live live("seed=100 num-clips=-1");
+  GstClockTime latest = 0;
+  const auto slow = [&latest](GstClockTime pts, GstClockTime now) {
+    latest = std::max(latest, now - pts);
+    return now + 60 * GST_MSECOND;
+  };
+  const std::vector<GstClockTime> times = times_behind(live, slow, 100);
+  EXPECT_GE(times.back(), 120 * kFrame);
+  EXPECT_LE(latest, 300 * GST_MSECOND);
+}
+
+TEST(Late, WithinThePipelinesLatencyNoTimeIsLeftOut) {
+  Live live("seed=100 num-clips=-1");
+  live.start();
+  gst_harness_push_upstream_event(live.harness(), gst_event_new_latency(GST_SECOND));
+  live.oversleep(GST_SECOND);
+  for (int i = 1; i < 25; ++i) EXPECT_EQ(live.pull().pts, i * kFrame);
+  EXPECT_EQ(live.count("dropped"), 0u);
+}
+
+TEST(Clock, MayBeMissing) {
+  for (const char *policy : {"repeat", "gap", "stall"}) {
+    Pipeline pipeline(stub_source(kNever) + "is-live=true underrun=" + policy + " ! fakesink");
+    gst_pipeline_use_clock(GST_PIPELINE(pipeline.get()), nullptr);
+    pipeline.set_state(GST_STATE_PLAYING);
+    std::this_thread::sleep_for(std::chrono::milliseconds(400));
+    guint64 frames = 0, gaps = 0;
+    gst_structure_get(pipeline.stats().get(), "frames-pushed", G_TYPE_UINT64, &frames, "gaps", G_TYPE_UINT64,
+                      &gaps, nullptr);
+    EXPECT_LE(frames + gaps, 100u) << policy << " spins";
+    EXPECT_EQ(frames + gaps > 2, std::string(policy) != "stall");
+  }
+}
+
+// As an application does on CLOCK_LOST. The other clock may count from anywhere.
+TEST(Clock, ThatChangesInAPauseDoesNotMoveTheStream) {
+  for (const GstClockTime begins : {GstClockTime(50) * GST_SECOND, GstClockTime(1) << 61}) {
+    Pipeline pipeline(stub_source("") + "is-live=true num-clips=-1 ! appsink name=sink sync=false");
+    const Ptr<GstElement> sink = pipeline.find("sink");
+    const auto play = [&](int frames) {
+      pipeline.reach(GST_STATE_PLAYING);
+      GstClockTime pts = 0;
+      for (int i = 0; i < frames; ++i) {
+        const Ptr<GstSample> sample(gst_app_sink_try_pull_sample(GST_APP_SINK(sink.get()), 60 * GST_SECOND));
+        if (!sample) return GST_CLOCK_TIME_NONE;
+        pts = GST_BUFFER_PTS(gst_sample_get_buffer(sample.get()));
+      }
+      return pts;
+    };
+    const GstClockTime before = play(5);
+    pipeline.reach(GST_STATE_PAUSED);
+    auto *clock = GST_CLOCK(g_object_new(GST_TYPE_SYSTEM_CLOCK, nullptr));
+    gst_clock_set_calibration(clock, gst_clock_get_internal_time(clock), begins, 1, 1);
+    gst_pipeline_use_clock(GST_PIPELINE(pipeline.get()), clock);
+    gst_object_unref(clock);
+    const GstClockTime after = play(10);
+    EXPECT_GT(after, before);
+    EXPECT_LT(after, before + 10 * GST_SECOND);
+    pipeline.set_state(GST_STATE_NULL);
+  }
+}
+
+// Since GStreamer 1.24 a pause interrupts the source, which must be there again however short the pause was.
+TEST(Pause, OfNoLengthStopsNothing) {
+  for (const char *policy : {"repeat", "gap", "stall"}) {
+    Pipeline pipeline(stub_source("") + "is-live=true num-clips=-1 underrun=" + policy +
+                      " ! appsink name=sink sync=false");
+    const Ptr<GstElement> sink = pipeline.find("sink");
+    pipeline.reach(GST_STATE_PLAYING);
+    for (int i = 0; i < 60; ++i) {
+      pipeline.set_state(GST_STATE_PAUSED);
+      pipeline.set_state(GST_STATE_PLAYING);
+      std::this_thread::sleep_for(std::chrono::milliseconds(i % 10));
+    }
+    while (Ptr<GstSample>(gst_app_sink_try_pull_sample(GST_APP_SINK(sink.get()), 0))) {
+    }
+    for (int i = 0; i < 3; ++i)
+      EXPECT_TRUE(Ptr<GstSample>(gst_app_sink_try_pull_sample(GST_APP_SINK(sink.get()), 20 * GST_SECOND)))
+          << policy;
+    pipeline.set_state(GST_STATE_NULL);
+  }
+}
+
+TEST(Pause, LosesNoFrame) {
+  Pipeline pipeline(stub_source("") +
+                    "is-live=true num-clips=-1 num-frames=1 seed=1 ! appsink name=sink sync=false");
+  const Ptr<GstElement> sink = pipeline.find("sink");
+  for (int i = 0; i < 20; ++i) {
+    pipeline.set_state(GST_STATE_PLAYING);
+    std::this_thread::sleep_for(std::chrono::milliseconds(45));
+    pipeline.set_state(GST_STATE_PAUSED);
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  int clip = -1;
+  while (GstSample *sample = gst_app_sink_try_pull_sample(GST_APP_SINK(sink.get()), 0)) {
+    const Ptr<GstSample> owned(sample);
+    const Frame frame = describe(gst_sample_get_buffer(sample));
+    if (frame.repeated) continue;
+    EXPECT_EQ(frame.clip, clip + 1);
+    clip = frame.clip;
+  }
+  EXPECT_GT(clip, 2);
+}
+
+TEST(Rates, OfAllSizesDoNoHarm) {
+  for (const char *rate : {"1/2147483647", "1/1000", "1000/1", "2147483647/1"}) {
+    Pipeline pipeline(stub_source("") + "is-live=true num-clips=-1 ! video/x-raw,framerate=" + rate +
+                      " ! fakesink");
+    pipeline.reach(GST_STATE_PLAYING);
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    for (int i = 0; i < 3; ++i) {
+      pipeline.set_state(GST_STATE_PAUSED);
+      pipeline.set_state(GST_STATE_PLAYING);
+    }
+    EXPECT_EQ(pipeline.reach(GST_STATE_NULL), GST_STATE_CHANGE_SUCCESS);
+    EXPECT_FALSE(first_error(pipeline)) << rate;
+  }
+}
+
+TEST(Filler, IsMarkedAsAGap) {
+  Live live(std::string("seed=100 num-frames=5 num-clips=2 prompt=") + kNever, "clip=100");
+  live.start();
+  for (int i = 1; i < 9; ++i) {
+    gst_harness_crank_single_clock_wait(live.harness());
+    GstBuffer *buffer = gst_harness_pull(live.harness());
+    EXPECT_EQ(GST_BUFFER_FLAG_IS_SET(buffer, GST_BUFFER_FLAG_GAP) != 0, describe(buffer).repeated) << i;
+    gst_buffer_unref(buffer);
+  }
+}
+
+TEST(Prebuffer, CanBeMadeShorterAgain) {
+  Live live("prebuffer=2000000000 seed=100 num-frames=9 num-clips=-1");
+  const auto held = [&] {
+    double seconds = 0;
+    gst_structure_get_double(live.stats().get(), "queue-seconds", &seconds);
+    return seconds;
+  };
+  live.pull();
+  while (held() < 2) {
+    live.next();
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  g_object_set(live.element(), "prebuffer", guint64(0), nullptr);
+  for (int i = 0; i < 100 && held() > 1; ++i) live.next();
+  std::this_thread::sleep_for(std::chrono::milliseconds(800));  // enough to fill it again
+  EXPECT_LE(held(), 1);
 }
 
 TEST(Filler, FadesIn) {

@@ -218,6 +218,156 @@ TEST(Queries, NotLive) {
   EXPECT_FALSE(live);
 }
 
+TEST(Queries, DurationCountsQueuedClips) {
+  Pipeline pipeline(stub_source("") + "num-clips=3 queue-size=1" + kSink);
+  const Ptr<GstElement> source = pipeline.find("src");
+  ASSERT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  const Ptr<GstStructure> settings(gst_structure_new("settings", "num-frames", G_TYPE_INT, 101, nullptr));
+  for (int i = 0; i < 4; ++i) {
+    guint accepted = 0;
+    g_signal_emit_by_name(source.get(), "enqueue", "long", settings.get(), &accepted);
+    ASSERT_TRUE(accepted);
+  }
+  const gint64 announced = duration(source.get(), GST_FORMAT_DEFAULT);
+  pipeline.set_state(GST_STATE_PLAYING);
+  EXPECT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr);
+  EXPECT_EQ(duration(source.get(), GST_FORMAT_DEFAULT), announced);
+  EXPECT_GE(announced, 9 + 4 * 101) << "the worker may have begun its second clip before";
+  guint64 sent = 0;
+  gst_structure_get_uint64(pipeline.stats().get(), "frames-pushed", &sent);
+  EXPECT_EQ(gint64(sent), announced);
+  gint64 position = 0;
+  ASSERT_TRUE(gst_element_query_position(source.get(), GST_FORMAT_DEFAULT, &position));
+  EXPECT_EQ(position, announced);
+}
+
+TEST(Queries, DurationCountsWhatFadesOnce) {
+  Pipeline pipeline(kSmallSource + "num-clips=3 transition=crossfade transition-frames=2" + kSmallCaps +
+                    kSink);
+  ASSERT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  const gint64 frames = duration(pipeline.find("src").get(), GST_FORMAT_DEFAULT);
+  pipeline.run();
+  EXPECT_EQ(frames, 3 * 5 - 2 * 2);
+  EXPECT_EQ(pipeline.samples().size(), size_t(frames));
+}
+
+TEST(Queries, AChangedDurationIsAnnounced) {
+  Pipeline pipeline(stub_source("chunk=10") + "! fakesink sync=true");
+  const Ptr<GstElement> source = pipeline.find("src");
+  ASSERT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  EXPECT_EQ(duration(source.get(), GST_FORMAT_DEFAULT), 9);
+  gst_util_set_object_arg(G_OBJECT(source.get()), "prompts", "<one,two,three>");
+  EXPECT_NE(pipeline.wait(GST_MESSAGE_DURATION_CHANGED), nullptr);
+  EXPECT_EQ(duration(source.get(), GST_FORMAT_DEFAULT), 36);
+}
+
+TEST(Queries, PositionAndConversionsAreInFramesToo) {
+  Pipeline pipeline(stub_source("") + "num-frames=33 ! video/x-raw,framerate=30000/1001" + kSink);
+  const Ptr<GstElement> source = pipeline.find("src");
+  pipeline.set_state(GST_STATE_PLAYING);
+  EXPECT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr);
+  gint64 frames = 0, time = 0;
+  EXPECT_TRUE(gst_element_query_position(source.get(), GST_FORMAT_DEFAULT, &frames));
+  EXPECT_EQ(frames, 33);
+  for (const gint64 frame : {0, 1, 7, 100}) {
+    EXPECT_TRUE(gst_element_query_convert(source.get(), GST_FORMAT_DEFAULT, frame, GST_FORMAT_TIME, &time));
+    EXPECT_EQ(time, gint64(gst_util_uint64_scale(frame, 1001 * GST_SECOND, 30000)));
+    EXPECT_TRUE(gst_element_query_convert(source.get(), GST_FORMAT_TIME, time, GST_FORMAT_DEFAULT, &frames));
+    EXPECT_EQ(frames, frame);
+  }
+}
+
+TEST(Seek, SentToTheElementDoesNotStopIt) {
+  Pipeline pipeline(stub_source("") +
+                    "num-frames=33 ! appsink name=sink sync=false wait-on-eos=false max-buffers=1");
+  const Ptr<GstElement> source = pipeline.find("src"), sink = pipeline.find("sink");
+  ASSERT_EQ(pipeline.reach(GST_STATE_PLAYING), GST_STATE_CHANGE_SUCCESS);
+  for (const gint64 time : {gint64(0), gint64(GST_SECOND)}) {
+    EXPECT_FALSE(gst_element_seek_simple(source.get(), GST_FORMAT_TIME, GST_SEEK_FLAG_FLUSH, time));
+    EXPECT_FALSE(gst_element_seek_simple(source.get(), GST_FORMAT_TIME, GST_SEEK_FLAG_NONE, time));
+  }
+  guint64 next = 0;
+  while (GstSample *sample = gst_app_sink_pull_sample(GST_APP_SINK(sink.get())))
+    EXPECT_EQ(GST_BUFFER_OFFSET(gst_sample_get_buffer(Ptr<GstSample>(sample).get())), next++);
+  EXPECT_EQ(next, 33u);
+}
+
+TEST(Seek, BeforeTheStartMaySetTheEnd) {
+  Pipeline pipeline(stub_source("") + "num-clips=-1" + kSink);
+  const Ptr<GstElement> source = pipeline.find("src");
+  pipeline.reach(GST_STATE_READY);
+  const auto seek = [&](gdouble rate, gint64 start) {
+    return gst_element_seek(source.get(), rate, GST_FORMAT_TIME, GST_SEEK_FLAG_FLUSH, GST_SEEK_TYPE_SET,
+                            start, GST_SEEK_TYPE_SET, gint64(GST_SECOND));
+  };
+  EXPECT_FALSE(seek(2, 0));
+  EXPECT_FALSE(seek(1, GST_SECOND / 2));
+  EXPECT_TRUE(seek(1, 0));
+  pipeline.run();
+  EXPECT_EQ(pipeline.samples().size(), 25u);
+}
+
+// An editor's timeline waits for ever for a seek that is refused.
+TEST(Seek, InATimelineIsAnErrorFromTheStart) {
+  GType type = g_type_from_name("NleObject");
+  if (!type) {
+    GTypeQuery bin;
+    g_type_query(GST_TYPE_BIN, &bin);
+    type = g_type_register_static_simple(GST_TYPE_BIN, "NleObject", bin.class_size, nullptr,
+                                         bin.instance_size, nullptr, GTypeFlags(0));
+  }
+  Pipeline pipeline("fakesink fakesink");  // a pipeline only where there are two
+  auto *timeline = GST_ELEMENT(g_object_new(type, nullptr));
+  gst_bin_add(GST_BIN(timeline), gst_parse_launch(stub_source("clip=1000000").c_str(), nullptr));
+  gst_bin_add(GST_BIN(pipeline.get()), timeline);
+  pipeline.set_state(GST_STATE_PLAYING);
+  ASSERT_NE(pipeline.wait(GST_MESSAGE_ERROR), nullptr);
+  EXPECT_NE(first_error(pipeline)->message.find("timeline"), std::string::npos);
+}
+
+std::string stream_id(const std::string &settings) {
+  Pipeline pipeline(stub_source("a \xc3\xa4 % /? prompt") + settings + kSink);
+  const Ptr<GstElement> sink = pipeline.find("sink");
+  pipeline.set_state(GST_STATE_PLAYING);
+  const Ptr<GstSample> sample(gst_app_sink_pull_sample(GST_APP_SINK(sink.get())));
+  gchar *id = gst_pad_get_stream_id(Ptr<GstPad>(gst_element_get_static_pad(sink.get(), "sink")).get());
+  const std::string result = id ? id : "";
+  g_free(id);
+  return result;
+}
+
+TEST(StreamId, IsTheSameFromRunToRun) {
+  EXPECT_FALSE(stream_id("").empty());
+  EXPECT_EQ(stream_id(""), stream_id(""));
+  EXPECT_EQ(stream_id("is-live=true"), stream_id("is-live=true"));
+}
+
+TEST(Frames, AreNeverDecodedAfterTheirTime) {
+  for (const char *live : {"", "is-live=true "}) {
+    Pipeline pipeline(stub_source("chunk=20") + live + "do-timestamp=true num-buffers=9" + kSink);
+    pipeline.run();
+    ASSERT_EQ(pipeline.samples().size(), 9u);
+    for (const auto &sample : pipeline.samples()) {
+      GstBuffer *buffer = gst_sample_get_buffer(sample.get());
+      EXPECT_EQ(GST_BUFFER_DTS(buffer), GST_BUFFER_PTS(buffer)) << live;
+    }
+  }
+}
+
+TEST(IsLive, CountsForTheNextRun) {
+  Pipeline pipeline(stub_source("") + "num-clips=-1 ! appsink name=sink sync=false max-buffers=1");
+  const Ptr<GstElement> source = pipeline.find("src"), sink = pipeline.find("sink");
+  ASSERT_EQ(pipeline.reach(GST_STATE_PLAYING), GST_STATE_CHANGE_SUCCESS);
+  g_object_set(source.get(), "is-live", TRUE, nullptr);
+  for (int i = 0; i < 50; ++i)
+    ASSERT_TRUE(Ptr<GstSample>(gst_app_sink_try_pull_sample(GST_APP_SINK(sink.get()), 60 * GST_SECOND)));
+  gboolean live = FALSE;
+  g_object_get(source.get(), "is-live", &live, nullptr);
+  EXPECT_TRUE(live);
+  pipeline.reach(GST_STATE_READY);
+  EXPECT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_NO_PREROLL);
+}
+
 struct Seen {
   std::vector<std::string> titles, comments, encoders;
   std::vector<GstEventType> order;
