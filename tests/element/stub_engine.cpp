@@ -22,6 +22,8 @@ struct WanModel {
 namespace {
 
 std::atomic<int> models = 0;
+// As OpenMP does it.
+const char *const wait_policy = std::getenv("OMP_WAIT_POLICY");
 
 using std::chrono::milliseconds;
 
@@ -146,4 +148,9 @@ extern "C" __attribute__((visibility("default"))) const WanEngineApi *wan_engine
 /** Models that are loaded. */
 extern "C" __attribute__((visibility("default"))) int stub_models() {
   return models;
+}
+
+/** What OpenMP would have read when this library was opened. */
+extern "C" __attribute__((visibility("default"))) const char *stub_wait_policy() {
+  return wait_policy;
 }
