@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gst/app/gstappsink.h>
 #include <gst/app/gstappsrc.h>
+#include <gst/base/gstbasesrc.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -69,13 +70,27 @@ std::vector<Shown> clips_of(const std::string &launch) {
   return clips(pipeline);
 }
 
-bool enqueue(const Pipeline &pipeline, const char *prompt, const char *settings = nullptr) {
+guint enqueue(const Pipeline &pipeline, const char *prompt, const char *settings = nullptr) {
   GstStructure *structure = settings ? gst_structure_from_string(settings, nullptr) : nullptr;
   EXPECT_EQ(settings != nullptr, structure != nullptr);
-  gboolean queued = FALSE;
-  g_signal_emit_by_name(pipeline.find("src").get(), "enqueue", prompt, structure, &queued);
+  guint id = 0;
+  g_signal_emit_by_name(pipeline.find("src").get(), "enqueue", prompt, structure, &id);
   g_clear_pointer(&structure, gst_structure_free);
-  return queued;
+  return id;
+}
+
+// A number in the newest element message of a name, waited for where there is none yet.
+guint64 wait_for(Pipeline &pipeline, const char *name, const char *field) {
+  while (const GstMessage *message = pipeline.wait(GstMessageType(GST_MESSAGE_ELEMENT | GST_MESSAGE_ERROR))) {
+    const GstStructure *structure = gst_message_get_structure(const_cast<GstMessage *>(message));
+    if (GST_MESSAGE_TYPE(message) == GST_MESSAGE_ERROR) break;
+    if (!gst_structure_has_name(structure, name)) continue;
+    guint number = 0;
+    EXPECT_TRUE(gst_structure_get_uint(structure, field, &number));
+    return number;
+  }
+  ADD_FAILURE() << "no message " << name;
+  return 0;
 }
 
 std::vector<std::string> prompts(const Pipeline &pipeline) {
@@ -176,7 +191,17 @@ TEST(Enqueue, RefusesWhatCannotBe) {
                                          {"settings, sigmas=<1, 1.5>", "sigmas="},
                                          {"settings, sigmas=<1, (string)half>", "sigmas="},
                                          {"settings, cache=(string)all", "cache="},
-                                         {"settings, scheduler=(string)magic", "scheduler="}}) {
+                                         {"settings, scheduler=(string)magic", "scheduler="},
+                                         {"settings, scheduler=(int)7", "scheduler="},
+                                         {"settings, steps=4.7", "steps=4.7"},
+                                         {"settings, steps=(gint64)4294967300", "steps=4294967300"},
+                                         {"settings, steps=(boolean)true", "steps=TRUE"},
+                                         {"settings, seed=(string)NULL", "seed="},
+                                         {"settings, seed=(guint64)18446744073709551615", "seed="},
+                                         {"settings, seed=(string)99999999999999999999", "seed="},
+                                         {"settings, flow-shift=0.0", "flow-shift must be"},
+                                         {"settings, guidance-scale=-0.5", "guidance-scale must be"},
+                                         {"settings, sigmas=<0.2, 0.9>", "sigmas must fall"}}) {
     Pipeline pipeline(kClip + "! fakesink");
     EXPECT_FALSE(enqueue(pipeline, "a", settings));
     const GstMessage *message = pipeline.wait(GST_MESSAGE_WARNING);
@@ -187,6 +212,127 @@ TEST(Enqueue, RefusesWhatCannotBe) {
     g_error_free(error);
     EXPECT_THAT(prompts(pipeline), ElementsAre());
   }
+}
+
+TEST(Enqueue, RefusesWhatTheCheckpointCannotMake) {
+  Pipeline pipeline(kClip + "num-clips=-1 queue-size=1 ! fakesink sync=true");
+  EXPECT_EQ(pipeline.reach(GST_STATE_READY), GST_STATE_CHANGE_SUCCESS);
+  EXPECT_EQ(enqueue(pipeline, "refused"), 0u);
+  EXPECT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  EXPECT_EQ(enqueue(pipeline, "refused"), 0u);
+  EXPECT_EQ(enqueue(pipeline, "\xff"), 0u);
+  while (warnings(pipeline).size() < 3) ASSERT_NE(pipeline.wait(GST_MESSAGE_WARNING), nullptr);
+  EXPECT_THAT(warnings(pipeline), ElementsAre(HasSubstr("The stub cannot make this."),
+                                              HasSubstr("The stub cannot make this."), HasSubstr("UTF-8")));
+}
+
+TEST(Enqueue, GivesAnIdThatMessagesAndFramesCarry) {
+  Pipeline pipeline(kClip + "num-clips=3 ! appsink name=sink sync=false wait-on-eos=false");
+  const guint first = enqueue(pipeline, "a"), second = enqueue(pipeline, "b");
+  EXPECT_NE(first, 0u);
+  EXPECT_NE(first, second);
+  pipeline.run();
+  std::vector<guint> shown, sent;
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_ELEMENT)) {
+    const GstStructure *structure = gst_message_get_structure(const_cast<GstMessage *>(message));
+    if (!gst_structure_has_name(structure, "wan-clip")) continue;
+    EXPECT_TRUE(gst_structure_get_uint(structure, "id", &shown.emplace_back()));
+  }
+  for (const auto &sample : pipeline.samples()) {
+    GstCustomMeta *meta = gst_buffer_get_custom_meta(gst_sample_get_buffer(sample.get()), "GstWanMeta");
+    guint id = 0;
+    EXPECT_TRUE(gst_structure_get_uint(gst_custom_meta_get_structure(meta), "id", &id));
+    if (sent.empty() || sent.back() != id) sent.push_back(id);
+  }
+  EXPECT_THAT(shown, ElementsAre(first, second, 0u));
+  EXPECT_EQ(sent, shown);
+}
+
+TEST(Enqueue, PlaysAClipOnce) {
+  Pipeline pipeline(kClip + "num-clips=0 prompts=<always> ! fakesink");
+  enqueue(pipeline, "once");
+  pipeline.run();
+  pipeline.run();
+  enqueue(pipeline, "later");
+  EXPECT_THAT(prompts(pipeline), ElementsAre("always", "later"));
+  pipeline.run();
+  EXPECT_THAT(films(pipeline), ElementsAre("always", "once", "always", "later"));
+}
+
+TEST(Enqueue, KeepsForTheNextRunWhatWasNotBegun) {
+  Pipeline pipeline(stub_source("clip=60000") + "! fakesink");
+  pipeline.set_state(GST_STATE_PLAYING);
+  ASSERT_NE(pipeline.wait_progress("denoise"), nullptr);
+  enqueue(pipeline, "waits");
+  pipeline.reach(GST_STATE_READY);
+  enqueue(pipeline, "newer");
+  EXPECT_THAT(prompts(pipeline), ElementsAre("waits", "newer"));
+}
+
+TEST(Settings, NumberOfFramesCountsForTheNextRun) {
+  Pipeline pipeline(stub_source("chunk=1") + "num-frames=5 num-clips=3 queue-size=1" + kSink);
+  EXPECT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  g_object_set(pipeline.find("src").get(), "num-frames", 21, nullptr);
+  pipeline.run();
+  EXPECT_EQ(pipeline.samples().size(), 15u);
+}
+
+TEST(Settings, StayAsTheyWereWhereTheyCannotBeWhilePlaying) {
+  Pipeline pipeline(kClip + "num-clips=-1 flow-shift=3 sigmas=<1,0.5> ! fakesink sync=true");
+  EXPECT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  const Ptr<GstElement> source = pipeline.find("src");
+  g_object_set(source.get(), "flow-shift", 0.0, "prompt", "refused", nullptr);
+  gst_util_set_object_arg(G_OBJECT(source.get()), "sigmas", "<0.5,0.5>");
+  while (warnings(pipeline).size() < 3) ASSERT_NE(pipeline.wait(GST_MESSAGE_WARNING), nullptr);
+  EXPECT_THAT(warnings(pipeline), ElementsAre(HasSubstr("flow-shift stays as it was"),
+                                              HasSubstr("prompt stays as it was: The stub"),
+                                              HasSubstr("sigmas stays as it was: sigmas must fall")));
+  double shift = 0;
+  gchar *prompt = nullptr;
+  g_object_get(source.get(), "flow-shift", &shift, "prompt", &prompt, nullptr);
+  EXPECT_EQ(shift, 3);
+  EXPECT_STREQ(prompt, "own");
+  g_free(prompt);
+}
+
+TEST(Failure, OfAQueuedClipIsThatClipsOnly) {
+  Pipeline pipeline(kClip + "is-live=true num-clips=-1 ! fakesink sync=true");
+  pipeline.set_state(GST_STATE_PLAYING);
+  for (const char *bad : {"out-of-memory", "invalid", "internal", "fails-at-the-end"}) {
+    const guint id = enqueue(pipeline, bad);
+    EXPECT_EQ(wait_for(pipeline, "wan-clip-failed", "id"), id) << bad;
+  }
+  const guint good = enqueue(pipeline, "good");
+  while (wait_for(pipeline, "wan-clip", "id") != good) ASSERT_FALSE(first_error(pipeline));
+  EXPECT_THAT(warnings(pipeline), testing::Contains(HasSubstr("could not be made: The stub failed.")));
+}
+
+TEST(Failure, OfTheOnlyClipsIsAnError) {
+  EXPECT_EQ(error_of(stub_source("") + "num-clips=0 prompts=<out-of-memory,invalid> ! fakesink").message,
+            "The stub failed.");
+  EXPECT_EQ(error_of(stub_source("out-of-memory") + "num-clips=-1 ! fakesink").message, "The stub failed.");
+  EXPECT_EQ(error_of(stub_source("device") + "is-live=true num-clips=-1 ! fakesink").message,
+            "The stub failed.");
+}
+
+TEST(Failure, IsTriedAgainByALiveStreamThatNeverEnds) {
+  Pipeline pipeline(stub_source("fails=1 live") + "is-live=true num-clips=-1 ! fakesink sync=true");
+  pipeline.set_state(GST_STATE_PLAYING);
+  wait_for(pipeline, "wan-clip", "id");
+  EXPECT_THAT(warnings(pipeline), ElementsAre(HasSubstr("It is tried again in 1 s.")));
+}
+
+TEST(Failure, IsNotTheEndWhereMoreClipsCome) {
+  Pipeline pipeline(stub_source("fails=1") + "num-frames=5 num-clips=2" + kSink);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_EQ(pipeline.samples().size(), 5u);
+}
+
+TEST(Warnings, OfTheEngineReachTheApplication) {
+  Pipeline pipeline(stub_source("warns") + "! fakesink");
+  pipeline.run();
+  EXPECT_THAT(warnings(pipeline), ElementsAre("The stub warns."));
 }
 
 TEST(Skip, EndsTheClipThatIsOnAir) {
@@ -240,8 +386,8 @@ class Script {
     unlink(path_);
     g_free(path_);
   }
-  std::string into(const std::string &element) const {
-    return std::string(" filesrc location=") + path_ + " ! subparse ! " + element + ".prompt_sink";
+  std::string into(const std::string &element, const std::string &pad = "prompt_sink") const {
+    return std::string(" filesrc location=") + path_ + " ! subparse ! " + element + "." + pad;
   }
 
  private:
@@ -334,6 +480,185 @@ TEST(TimedPrompts, ThatAreNoTextAreLeftOutWithAWarning) {
   EXPECT_THAT(films(pipeline), ElementsAre("first", "last"));
 }
 
+void push_text(const Pipeline &pipeline, const std::string &text, GstClockTime pts, GstClockTime duration) {
+  gst_app_src_push_buffer(GST_APP_SRC(pipeline.find("text").get()), text_buffer(text, pts, duration));
+}
+
+void end_text(const Pipeline &pipeline) {
+  gst_app_src_end_of_stream(GST_APP_SRC(pipeline.find("text").get()));
+}
+
+TEST(TimedPrompts, ThatFailLeaveTheirTimeToTheOneBefore) {
+  Pipeline pipeline(stub_source("") + "seed=7 num-frames=5" + kSink + kText);
+  pipeline.set_state(GST_STATE_PAUSED);
+  for (const auto &[prompt, frame] : {std::pair{"a", 0}, {"out-of-memory", 10}, {"b", 20}})
+    push_text(pipeline, prompt, frame * kFrame, 10 * kFrame);
+  end_text(pipeline);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_EQ(pipeline.samples().size(), 30u);
+  EXPECT_THAT(films(pipeline), ElementsAre("a", "b"));
+  EXPECT_EQ(clips(pipeline).back().pts, 25 * kFrame);
+  EXPECT_THAT(warnings(pipeline), ElementsAre(HasSubstr("could not be made")));
+}
+
+TEST(TimedPrompts, AreTheSameInEveryRun) {
+  const Script script(kStory);
+  Pipeline pipeline(stub_source("") + "seed=7 num-frames=25 ! fakesink" + script.into("src"));
+  for (int run = 0; run < 3; ++run) {
+    pipeline.set_state(GST_STATE_PLAYING);
+    ASSERT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr);
+    EXPECT_EQ(pipeline.reach(GST_STATE_READY), GST_STATE_CHANGE_SUCCESS);
+  }
+  const std::vector<Shown> shown = clips(pipeline);
+  ASSERT_EQ(shown.size(), 6u);
+  for (size_t i = 2; i < shown.size(); ++i) EXPECT_EQ(shown[i], shown[i - 2]);
+}
+
+TEST(TimedPrompts, GoOnBehindAnotherStream) {
+  const Script first("1\n00:00:00,000 --> 00:00:00,200\na\n\n"),
+      second("1\n00:00:00,000 --> 00:00:00,200\nb\n\n");
+  EXPECT_THAT(clips_of(stub_source("") + "seed=7 num-frames=5 ! fakesink concat name=c ! src.prompt_sink" +
+                       first.into("c", "sink_0") + second.into("c", "sink_1")),
+              ElementsAre(Shown{"a", 7, 0}, Shown{"b", 8, 5 * kFrame}));
+}
+
+TEST(TimedPrompts, ComeInAnyOrder) {
+  Pipeline pipeline(stub_source("") + "seed=7 num-frames=5 ! fakesink" + kText);
+  pipeline.set_state(GST_STATE_PAUSED);
+  for (const auto &[prompt, frame] : {std::pair{"a", 0}, {"c", 20}, {"b", 10}})
+    push_text(pipeline, prompt, frame * kFrame, 10 * kFrame);
+  end_text(pipeline);
+  pipeline.run();
+  EXPECT_THAT(films(pipeline), ElementsAre("a", "b", "c"));
+  EXPECT_EQ(clips(pipeline).size(), 6u);
+}
+
+// A last prompt that lasts for ever makes clip after clip, as long as its properties say; times of centuries
+// do not overflow.
+TEST(TimedPrompts, MayLastForEver) {
+  for (const guint64 duration :
+       {guint64(G_MAXINT64), guint64(G_MAXINT64) + 5, guint64(18000000000000000000u)}) {
+    Pipeline pipeline(stub_source("") + "num-frames=5 num-buffers=50 ! video/x-raw,framerate=2147483647/1" +
+                      kSink + kText);
+    pipeline.set_state(GST_STATE_PAUSED);
+    push_text(pipeline, "one", 0, duration);
+    push_text(pipeline, "two", duration, GST_SECOND);
+    end_text(pipeline);
+    pipeline.run();
+    EXPECT_EQ(pipeline.samples().size(), 50u) << duration;
+    EXPECT_EQ(clips(pipeline).size(), 10u) << duration;
+  }
+}
+
+TEST(TimedPrompts, BeyondTheRoomForThemBlockWhoSendsThem) {
+  Pipeline pipeline(stub_source("") + "! fakesink" + kText);
+  pipeline.set_state(GST_STATE_PLAYING);
+  const Ptr<GstElement> text = pipeline.find("text");
+  g_object_set(text.get(), "max-buffers", guint64(0), "max-bytes", guint64(0), nullptr);
+  constexpr int kCues = 70000;
+  for (int i = 0; i < kCues; ++i) push_text(pipeline, "clip=600000", i * GST_SECOND, GST_SECOND);
+  const auto waiting = [&text] {
+    guint64 buffers = 0;
+    g_object_get(text.get(), "current-level-buffers", &buffers, nullptr);
+    return buffers;
+  };
+  while (waiting() > kCues - 65536) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_GE(waiting(), kCues - 65536 - 2u);
+  EXPECT_EQ(pipeline.set_state(GST_STATE_NULL), GST_STATE_CHANGE_SUCCESS);
+  const Ptr<GstBus> bus(gst_element_get_bus(pipeline.get()));
+  EXPECT_EQ(gst_bus_pop_filtered(bus.get(), GST_MESSAGE_ERROR), nullptr);
+}
+
+TEST(TimedPrompts, OfBytesAreShownFromNowOn) {
+  const std::string bytes = " appsrc name=text caps=text/x-raw,format=utf8 ! src.prompt_sink";
+  Pipeline pipeline(stub_source("none") + "is-live=true num-clips=-1 num-frames=5 ! fakesink sync=true" +
+                    bytes);
+  pipeline.set_state(GST_STATE_PLAYING);
+  for (const char *prompt : {"none", "typed", "later"}) {
+    if (std::string(prompt) != "none") push_text(pipeline, prompt, GST_CLOCK_TIME_NONE, GST_CLOCK_TIME_NONE);
+    while (clips(pipeline).empty() || clips(pipeline).back().prompt != prompt)
+      ASSERT_NE(pipeline.wait(GST_MESSAGE_ELEMENT), nullptr);
+  }
+}
+
+TEST(TimedPrompts, OfBytesHaveAClipEachWhereNothingIsLive) {
+  const std::string bytes = " appsrc name=text caps=text/x-raw,format=utf8 ! src.prompt_sink";
+  Pipeline pipeline(stub_source("none") + "seed=7 num-frames=5 ! fakesink" + bytes);
+  pipeline.set_state(GST_STATE_PAUSED);
+  for (const char *prompt : {"a", "b", "c"})
+    push_text(pipeline, prompt, GST_CLOCK_TIME_NONE, GST_CLOCK_TIME_NONE);
+  end_text(pipeline);
+  pipeline.run();
+  EXPECT_THAT(clips(pipeline),
+              ElementsAre(Shown{"a", 7, 0}, Shown{"b", 8, 5 * kFrame}, Shown{"c", 9, 10 * kFrame}));
+}
+
+TEST(TimedPrompts, MayBePangoMarkup) {
+  Pipeline pipeline(stub_source("") +
+                    "num-frames=5 ! fakesink appsrc name=text format=time "
+                    "caps=text/x-raw,format=pango-markup ! src.prompt_sink");
+  pipeline.set_state(GST_STATE_PAUSED);
+  push_text(pipeline, "a <i>boat</i> &amp; a <span foreground=\"red\">storm</span>", 0, 5 * kFrame);
+  push_text(pipeline, "a < b", 5 * kFrame, 5 * kFrame);
+  end_text(pipeline);
+  pipeline.run();
+  EXPECT_THAT(films(pipeline), ElementsAre("a boat & a storm"));
+  EXPECT_THAT(warnings(pipeline), ElementsAre(HasSubstr("is not the markup")));
+}
+
+TEST(TimedPrompts, AreNotWaitedForByQueuedClips) {
+  Pipeline pipeline(stub_source("own") + "num-frames=5 ! fakesink sync=false" + kText);
+  pipeline.set_state(GST_STATE_PLAYING);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  const guint id = enqueue(pipeline, "queued");
+  EXPECT_EQ(wait_for(pipeline, "wan-clip", "id"), id);
+  end_text(pipeline);
+  EXPECT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr);
+}
+
+TEST(TimedPrompts, ThatNobodySendsHoldNothing) {
+  Pipeline pipeline(stub_source("own") + "num-frames=5 ! fakesink");
+  const Ptr<GstElement> source = pipeline.find("src");
+  const Ptr<GstPad> pad(gst_element_request_pad_simple(source.get(), "prompt_sink"));
+  pipeline.run();
+  EXPECT_EQ(clips(pipeline).size(), 1u);
+  EXPECT_TRUE(gst_element_add_pad(pipeline.get(), gst_ghost_pad_new("text", pad.get())));
+  pipeline.run();
+  EXPECT_EQ(clips(pipeline).size(), 2u) << "a ghost pad that is not linked itself";
+}
+
+TEST(TimedPrompts, AreNotWaitedForWhenTheirPadIsReleased) {
+  Pipeline pipeline(stub_source("own") + "num-frames=5 ! fakesink" + kText);
+  pipeline.set_state(GST_STATE_PLAYING);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  const Ptr<GstElement> source = pipeline.find("src");
+  const Ptr<GstPad> pad(gst_element_get_static_pad(source.get(), "prompt_sink"));
+  gst_element_release_request_pad(source.get(), pad.get());
+  EXPECT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr);
+}
+
+// A live source that was added late counts by the pipeline's running time, as its texts do.
+TEST(TimedPrompts, AreInTimeForALiveSourceThatBeganLate) {
+  Pipeline pipeline("videotestsrc is-live=true ! fakesink");
+  pipeline.set_state(GST_STATE_PLAYING);
+  std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+  GError *error = nullptr;
+  const std::string late = stub_source("none") +
+                           "is-live=true num-clips=-1 num-frames=5 ! fakesink sync=true appsrc "
+                           "name=text is-live=true format=time caps=text/x-raw,format=utf8 ! src.prompt_sink";
+  GstElement *bin = gst_parse_bin_from_description(late.c_str(), FALSE, &error);
+  ASSERT_NE(bin, nullptr) << error->message;
+  gst_bin_add(GST_BIN(pipeline.get()), bin);
+  gst_element_sync_state_with_parent(bin);
+  while (clips(pipeline).empty()) ASSERT_NE(pipeline.wait(GST_MESSAGE_ELEMENT), nullptr);
+  const GstClockTime now = gst_element_get_current_running_time(pipeline.get());
+  push_text(pipeline, "now", now, GST_CLOCK_TIME_NONE);
+  while (clips(pipeline).back().prompt != "now") ASSERT_NE(pipeline.wait(GST_MESSAGE_ELEMENT), nullptr);
+  EXPECT_LT(clips(pipeline).back().pts, now + 1200 * GST_MSECOND);
+}
+
 TEST(TimedPrompts, PadComesAndGoes) {
   Ptr<GstElement> source(gst_element_factory_make("wansrc", nullptr));
   gst_object_ref_sink(source.get());
@@ -415,11 +740,55 @@ TEST(Uri, RefusesWhatItMustNotSet) {
                                     {"wan://a?name=x", "name"},
                                     {"wan://a?steps=many", "steps="},
                                     {"wan://a?steps=-4", "steps="},
-                                    {"wan://a%zz", "percent-encoded"}}) {
+                                    {"wan://a%zz", "percent-encoded"},
+                                    {"wan://a%ff", "percent-encoded UTF-8"},
+                                    {"wan://a?model=%ff", "percent-encoded UTF-8"},
+                                    {"wan://a\xff", "not UTF-8"},
+                                    {"wan://a?steps", "name=value"},
+                                    {"wan://a#1?steps=3", "fragment"},
+                                    {"wan://a?seed=18446744073709551615", "seed="},
+                                    {"wan://a?seed=99999999999999999999", "seed="},
+                                    {"wan://a?flow-shift=0", "flow-shift must be"},
+                                    {"wan://a?guidance-scale=nan", "guidance-scale"},
+                                    {"wan://a?sigmas=<0.2,0.9>", "sigmas must fall"}}) {
     std::string message;
     EXPECT_EQ(from_uri(uri, &message), nullptr) << uri;
     EXPECT_THAT(message, HasSubstr(reason));
   }
+}
+
+int number_of(GstElement *source, const char *property) {
+  int value = 0;
+  g_object_get(source, property, &value, nullptr);
+  return value;
+}
+
+TEST(Uri, IsTakenWholeOrNotAtAll) {
+  const Ptr<GstElement> source = from_uri("wan://a?num-clips=3&steps=7");
+  GstURIHandler *handler = GST_URI_HANDLER(source.get());
+  for (const char *bad :
+       {"wan://b?steps=5&wrong=1", "wan://b?steps=5&num-clips=many", "wan://b?steps=5&sigmas=<1,1>"}) {
+    EXPECT_FALSE(gst_uri_handler_set_uri(handler, bad, nullptr));
+    EXPECT_EQ(number_of(source.get(), "steps"), 7) << bad;
+    gchar *uri = gst_uri_handler_get_uri(handler);
+    EXPECT_STREQ(uri, "wan://a?num-clips=3&steps=7");
+    g_free(uri);
+  }
+}
+
+TEST(Uri, ResetsWhatTheOneBeforeHasSet) {
+  const Ptr<GstElement> source = from_uri("WAN://a?num-clips=3&steps=7&prompts=<x>&is-live=true");
+  ASSERT_NE(source, nullptr);
+  g_object_set(source.get(), "queue-size", 9, nullptr);
+  EXPECT_TRUE(gst_uri_handler_set_uri(GST_URI_HANDLER(source.get()), "wan://b?steps=2", nullptr));
+  EXPECT_EQ(number_of(source.get(), "steps"), 2);
+  EXPECT_EQ(number_of(source.get(), "num-clips"), 1);
+  EXPECT_EQ(number_of(source.get(), "queue-size"), 9) << "no URI has set it";
+  EXPECT_FALSE(gst_base_src_is_live(GST_BASE_SRC(source.get())));
+  GValue queue = G_VALUE_INIT;
+  g_object_get_property(G_OBJECT(source.get()), "prompts", &queue);
+  EXPECT_EQ(gst_value_array_get_size(&queue), 0u);
+  g_value_unset(&queue);
 }
 
 TEST(Uri, IsForReadyAtMost) {

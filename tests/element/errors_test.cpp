@@ -1,6 +1,11 @@
 // Bad input: each ends with one clear error of the right kind, and a pipeline that is back in NULL.
 //
 // SPDX-License-Identifier: LGPL-2.1-or-later
+#include <gmodule.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
 #include <fstream>
 
 #include "support.h"
@@ -110,6 +115,33 @@ TEST(BadValue, SigmasThatDoNotFall) {
                         GST_RESOURCE_ERROR_SETTINGS, "sigmas must fall from step to step, and 0.75");
 }
 
+// Before any weights are read, and not silently taken for the default.
+TEST(BadValue, NumbersInHolesOfTheirRange) {
+  for (const char *value : {"guidance-scale=-0.5", "guidance-scale-2=-0.1", "flow-shift=0", "flow-shift=-0.5",
+                            "sigmas=<1,1>", "sigmas=<0>"}) {
+    const std::string name(value, std::strchr(value, '='));
+    expect_resource_error(error_of("wansrc device=cpu model=" + std::string(std::getenv("GST_WAN_MODEL")) +
+                                   " " + value + kSmallCaps + kSink),
+                          GST_RESOURCE_ERROR_SETTINGS, name + " must");
+  }
+  const Error error = error_of(stub_source("refused") + kSink);
+  expect_resource_error(error, GST_RESOURCE_ERROR_SETTINGS, "The stub cannot make this.");
+}
+
+Error error_with(const char *property, const char *value) {
+  Pipeline pipeline("wansrc name=src device=cpu" + kSink);
+  g_object_set(pipeline.find("src").get(), property, value, nullptr);
+  pipeline.run();
+  return first_error(pipeline).value_or(Error{});
+}
+
+TEST(BadValue, BytesThatAreNoText) {
+  const Error error = error_with("model", "/nowhere/caf\xe9");
+  expect_resource_error(error, GST_RESOURCE_ERROR_NOT_FOUND, "/nowhere/caf");
+  EXPECT_TRUE(g_utf8_validate(error.debug.c_str(), -1, nullptr));
+  expect_resource_error(error_with("prompt", "\xff"), GST_RESOURCE_ERROR_SETTINGS, "prompt is not UTF-8");
+}
+
 TEST(BadValue, Device) {
   expect_resource_error(error_of("wansrc device=toaster" + kSmallCaps + kSink), GST_RESOURCE_ERROR_SETTINGS,
                         "toaster");
@@ -161,6 +193,25 @@ void expect_engine_error(const std::string &file, const std::string &says) {
   EXPECT_EQ(error.code, GST_LIBRARY_ERROR_INIT);
   EXPECT_NE(error.message.find(file), std::string::npos) << error.message;
   EXPECT_NE(error.message.find(says), std::string::npos) << error.message;
+}
+
+// Other threads may be reading the environment, and children would inherit what is set there. Yet OpenMP,
+// which reads it when the engine is opened, is told to wait patiently.
+TEST(Engine, LeavesTheEnvironmentAsItIs) {
+  const std::string policy = std::getenv("OMP_WAIT_POLICY") ? std::getenv("OMP_WAIT_POLICY") : "";
+  const fs::path file = fs::temp_directory_path() / ("wan-stub-" + std::to_string(getpid()) + ".so");
+  fs::copy_file(test_library("WAN_TEST_STUB_ENGINE"), file, fs::copy_options::overwrite_existing);
+  g_unsetenv("OMP_WAIT_POLICY");
+  Pipeline pipeline("wansrc engine=" + file.string() + " ! fakesink");
+  EXPECT_EQ(pipeline.reach(GST_STATE_READY), GST_STATE_CHANGE_SUCCESS);
+  EXPECT_EQ(std::getenv("OMP_WAIT_POLICY"), nullptr);
+  GModule *module = g_module_open(file.c_str(), G_MODULE_BIND_LOCAL);
+  gpointer symbol = nullptr;
+  ASSERT_TRUE(module && g_module_symbol(module, "stub_wait_policy", &symbol));
+  EXPECT_STREQ(reinterpret_cast<const char *(*)()>(symbol)(), "passive");
+  g_module_close(module);
+  fs::remove(file);
+  if (!policy.empty()) g_setenv("OMP_WAIT_POLICY", policy.c_str(), TRUE);
 }
 
 TEST(BadEngine, Missing) {

@@ -103,12 +103,8 @@ TEST(Properties, NullTextIsEmpty) {
   EXPECT_EQ(get_text(source.get(), "prompt"), "");
 }
 
-// The comment tag of a run on the stub engine, whose checkpoint suggests 9 frames, 4 steps, 5.0/3.0, 2.0,
-// Euler.
-std::string comment_of(const std::string &properties, const std::string &prompt = "") {
-  Pipeline pipeline(stub_source(prompt) + properties + kSink);
-  pipeline.run();
-  EXPECT_FALSE(first_error(pipeline));
+// The comment tag of a pipeline's last clip.
+std::string comment_in(const Pipeline &pipeline) {
   std::string comment;
   for (const GstMessage *message : pipeline.messages(GST_MESSAGE_TAG)) {
     GstTagList *tags = nullptr;
@@ -119,6 +115,14 @@ std::string comment_of(const std::string &properties, const std::string &prompt 
     gst_tag_list_unref(tags);
   }
   return comment;
+}
+
+// That of a run on the stub engine, whose checkpoint suggests 9 frames, 4 steps, 5.0/3.0, 2.0, Euler.
+std::string comment_of(const std::string &properties, const std::string &prompt = "") {
+  Pipeline pipeline(stub_source(prompt) + properties + kSink);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  return comment_in(pipeline);
 }
 
 // What ends each comment.
@@ -155,6 +159,85 @@ TEST(Properties, SigmasAndCacheCount) {
             "seed=7 num-frames=9 steps=4 guidance-scale=5 guidance-scale-2=3 flow-shift=2 scheduler=euler "
             "sigmas=\"<1,0.75,0.5,0.25>\" cache=first-block cache-threshold=0.2" +
                 kStubCaps);
+}
+
+TEST(Properties, AnySeedOf64BitsIsOne) {
+  for (const char *seed : {"0", "9223372036854775807", "9223372036854775808", "18446744073709551614"})
+    EXPECT_EQ(comment_of(std::string("seed=") + seed).find(std::string("seed=") + seed + " "), 0u) << seed;
+  const Ptr<GstElement> source = make_source();
+  g_object_set(source.get(), "seed", guint64(18446744073709551614u), nullptr);
+  EXPECT_EQ(get<guint64>(source.get(), "seed"), 18446744073709551614u);
+}
+
+TEST(Properties, SeedsCountOnBeyondTheGreatest) {
+  Pipeline pipeline(stub_source("") + "seed=18446744073709551614 num-clips=2 ! fakesink");
+  pipeline.run();
+  guint64 seed = 1;
+  gst_structure_get_uint64(pipeline.stats().get(), "seed", &seed);
+  EXPECT_EQ(seed, 0u) << "the one between stands for a random one";
+}
+
+// Runs a launch line whose source is "wansrc" with these properties, and its comment as one.
+void expect_same_video(const std::string &source, const std::string &properties) {
+  const std::string head = source + " name=src ";
+  Pipeline pipeline(head + properties + kSink);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline)) << first_error(pipeline)->message;
+  std::string video;
+  const std::string comment = comment_in(pipeline);
+  for (const auto &sample : pipeline.samples()) video += bytes(sample.get());
+  Pipeline again(head + comment + kSink);
+  for (const char *text : {"prompt", "negative-prompt"})
+    EXPECT_EQ(get_text(pipeline.find("src").get(), text), get_text(again.find("src").get(), text)) << comment;
+  again.run();
+  std::string video_again;
+  for (const auto &sample : again.samples()) video_again += bytes(sample.get());
+  EXPECT_TRUE(!video.empty() && video == video_again) << comment;
+}
+
+TEST(Comment, IsALaunchLineThatMakesTheVideoAgain) {
+  expect_same_video(
+      "wansrc",
+      "seed=18446744073709551614 num-frames=1 flow-shift=2.3456789012345 guidance-scale=3.1415926535 "
+      "sigmas=<0.98765432,0.7123456> device=cpu dtype=float32 prompt=cat "
+      "negative-prompt=\"a \\\"blue\\\" sky\" ! video/x-raw,width=64,height=32");
+}
+
+TEST(Comment, QuotesAnyText) {
+  for (const char *text :
+       {"a \"quoted\" \\ word", "\"all quoted\"", "ends in \\", "\\", "\"", "\\\"", "NULL", " spaces ",
+        "two\nlines\tand a tab", "ein Stern \u2605 ! <a,b>", "a=b ! fakesink", "'single'"}) {
+    Pipeline pipeline(stub_source("") + "num-frames=1" + kSink);
+    g_object_set(pipeline.find("src").get(), "prompt", text, "negative-prompt", text, nullptr);
+    pipeline.run();
+    const std::string comment = comment_in(pipeline);
+    Pipeline again(stub_source("") + comment + kSink);
+    for (const char *property : {"prompt", "negative-prompt"})
+      EXPECT_EQ(get_text(again.find("src").get(), property), text) << comment;
+  }
+}
+
+TEST(Comment, NamesWhatMakesTheModel) {
+  Pipeline pipeline(stub_source("") + "quantization=fp8" + kSink);
+  const Ptr<GstElement> source = pipeline.find("src");
+  g_object_set(source.get(), "model", "/a b/\"c\"", nullptr);
+  gst_util_set_object_arg(G_OBJECT(source.get()), "loras",
+                          "<\"lora,path=\\\"/x\\ y.safetensors\\\",strength=(double)0.5\">");
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline)) << first_error(pipeline)->message;
+  const std::string comment = comment_in(pipeline);
+  Pipeline again(stub_source("") + comment + kSink);
+  EXPECT_EQ(get_text(again.find("src").get(), "model"), "/a b/\"c\"") << comment;
+  EXPECT_EQ(get<gint>(again.find("src").get(), "quantization"), 1);
+  again.run();
+  EXPECT_EQ(comment_in(again).substr(comment_in(again).find(" model=")),
+            comment.substr(comment.find(" model=")));
+  GValue loras = G_VALUE_INIT;
+  g_object_get_property(G_OBJECT(again.find("src").get()), "loras", &loras);
+  ASSERT_EQ(gst_value_array_get_size(&loras), 1u) << comment;
+  const GstStructure *lora = gst_value_get_structure(gst_value_array_get_value(&loras, 0));
+  EXPECT_STREQ(gst_structure_get_string(lora, "path"), "/x y.safetensors");
+  g_value_unset(&loras);
 }
 
 TEST(Stats, TellWhatTheCacheShortened) {
@@ -204,6 +287,7 @@ TEST(Stats, FollowARun) {
   EXPECT_EQ(denoise, 2);
   EXPECT_STREQ(gst_structure_get_string(stats.get(), "stage"), "idle");
   EXPECT_STREQ(gst_structure_get_string(stats.get(), "memory-mode"), "stream");
+  EXPECT_STREQ(gst_structure_get_string(stats.get(), "device"), "stub");
 }
 
 }  // namespace

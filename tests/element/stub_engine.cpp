@@ -3,19 +3,27 @@
 //
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <string>
 #include <thread>
 
 #include "wan/engine.h"
 
-struct WanModel {};
+struct WanModel {
+  std::atomic<bool> busy = false;
+};
 
 namespace {
+
+std::atomic<int> models = 0;
+// As OpenMP does it.
+const char *const wait_policy = std::getenv("OMP_WAIT_POLICY");
 
 using std::chrono::milliseconds;
 
@@ -42,6 +50,7 @@ WanStatus load(const WanLoadOptions *, const WanCallbacks *callbacks, WanModel *
     if (callbacks->cancelled(callbacks->user)) return fail(error, WAN_CANCELLED, "cancelled");
   }
   *model = new WanModel;
+  ++models;
   return WAN_OK;
 }
 
@@ -68,8 +77,15 @@ bool push_frames(const WanGenerateOptions &options, const WanCallbacks &callback
   return callbacks.frames(callbacks.user, frames);
 }
 
-WanStatus generate(WanModel *, const WanGenerateOptions *options, const WanCallbacks *callbacks,
-                   WanError *error) {
+// "fails=N" in the prompt stands for so many failures in this process before a clip is made.
+bool fails(const std::string &prompt) {
+  static std::mutex mutex;
+  static std::map<std::string, int> failures;
+  const std::lock_guard lock(mutex);
+  return failures[prompt]++ < hook(prompt, "fails");
+}
+
+WanStatus make(const WanGenerateOptions *options, const WanCallbacks *callbacks, WanError *error) {
   static const std::map<std::string, WanStatus> failures = {
       {"not-found", WAN_NOT_FOUND}, {"invalid", WAN_INVALID},   {"out-of-memory", WAN_OUT_OF_MEMORY},
       {"device", WAN_DEVICE},       {"internal", WAN_INTERNAL},
@@ -83,6 +99,8 @@ WanStatus generate(WanModel *, const WanGenerateOptions *options, const WanCallb
   if (prompt == "stubborn") std::this_thread::sleep_for(milliseconds(2500));  // deaf to cancelling
   if (const auto failure = failures.find(prompt); failure != failures.end())
     return fail(error, failure->second, "The stub failed.");
+  if (fails(prompt)) return fail(error, WAN_OUT_OF_MEMORY, "The stub failed for now.");
+  if (prompt == "warns") callbacks->log(callbacks->user, WAN_LOG_WARNING, "The stub warns.");
 
   // "clip=MS" delays each clip by so many milliseconds, "chunk=MS" each chunk.
   bool more = wait(hook(prompt, "clip"), *callbacks);
@@ -96,11 +114,20 @@ WanStatus generate(WanModel *, const WanGenerateOptions *options, const WanCallb
   return prompt == "fails-at-the-end" ? fail(error, WAN_INTERNAL, "The stub failed.") : WAN_OK;
 }
 
+WanStatus generate(WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
+                   WanError *error) {
+  if (model->busy.exchange(true)) return fail(error, WAN_INTERNAL, "Two use the model at once.");
+  const WanStatus status = make(options, callbacks, error);
+  model->busy = false;
+  return status;
+}
+
 void memory(const WanModel *, WanMemory *memory) {
   *memory = {1000, 2000, 3000, 4000, WAN_MEMORY_STREAM, "stub"};
 }
 
 void model_free(WanModel *model) {
+  if (model) --models;
   delete model;
 }
 
@@ -116,4 +143,14 @@ const WanEngineApi api = {STUB_ABI, "stub",  describe,   check,      load,
 
 extern "C" __attribute__((visibility("default"))) const WanEngineApi *wan_engine(uint32_t abi) {
   return abi == STUB_ABI ? &api : nullptr;
+}
+
+/** Models that are loaded. */
+extern "C" __attribute__((visibility("default"))) int stub_models() {
+  return models;
+}
+
+/** What OpenMP would have read when this library was opened. */
+extern "C" __attribute__((visibility("default"))) const char *stub_wait_policy() {
+  return wait_policy;
 }

@@ -41,17 +41,20 @@ class Dice {
 
 // The stub, but that it asks what follows, as an engine that crossfades does.
 const WanEngineApi *engine() {
-  static WanEngineApi api = *wan_engine(WAN_ENGINE_ABI);
-  api.generate = [](WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
-                    WanError *error) {
-    if (options->fade_frames > 0) callbacks->followed(callbacks->user);
-    return wan_engine(WAN_ENGINE_ABI)->generate(model, options, callbacks, error);
-  };
+  static const WanEngineApi api = [] {
+    WanEngineApi asking = *wan_engine(WAN_ENGINE_ABI);
+    asking.generate = [](WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
+                         WanError *error) {
+      if (options->fade_frames > 0) callbacks->followed(callbacks->user);
+      return wan_engine(WAN_ENGINE_ABI)->generate(model, options, callbacks, error);
+    };
+    return asking;
+  }();
   return &api;
 }
 
 ClipSettings random_clip(Dice &dice) {
-  static const char *const prompts[] = {"", "", "", "chunk=1", "clip=5", "clip=30"};
+  static const char *const prompts[] = {"", "", "", "chunk=1", "clip=5", "clip=30", "invalid", "warns"};
   ClipSettings clip;
   clip.prompt = prompts[dice.roll(std::size(prompts))];
   if (dice.roll(2)) clip.num_frames = 1 + 4 * dice.roll(5);
@@ -94,10 +97,18 @@ class Consumer {
 
  private:
   void miss() {
-    pump_.pass_time(1);
+    pump_.set_air_time(++frame_times_ * 40000000);
     dice_.rest(2);
   }
   bool take(const Loaded &) { return true; }
+  bool take(const Log &log) {
+    CHECK(log.message == "The stub warns.");
+    return true;
+  }
+  bool take(const ClipFailed &failed) {
+    CHECK(failed.clip && failed.status == WAN_INVALID);
+    return true;
+  }
   bool take(const Progress &progress) {
     CHECK(!progress.clip || progress.clip->index >= clip_);
     return true;
@@ -118,7 +129,8 @@ class Consumer {
     return true;
   }
   bool take(const Finished &finished) {
-    CHECK(finished.status == WAN_OK || finished.status == WAN_CANCELLED);
+    // Where all clips fail, so does the stream.
+    CHECK(finished.status == WAN_OK || finished.status == WAN_CANCELLED || finished.status == WAN_INVALID);
     return false;
   }
   bool take(const Flushing &) {
@@ -131,6 +143,7 @@ class Consumer {
   Dice dice_;
   std::vector<std::shared_ptr<WanFrames>> held_;  // by downstream
   int clip_ = -1, next_frame_ = 0, frames_ = 0;
+  uint64_t frame_times_ = 0;
 };
 
 // What an application's threads do: properties, signals, flushes.
@@ -142,13 +155,13 @@ void control(FramePump &pump, const std::atomic<bool> &stopping, unsigned seed) 
         pump.configure(random_clip(dice));
         break;
       case 1:
-        pump.set_seed(dice.roll(512) - 256);
+        pump.set_seed(dice.roll(512));
         break;
       case 2:
-        pump.enqueue(random_clip(dice));
+        pump.enqueue({unsigned(1 + dice.roll(100)), random_clip(dice)});
         break;
       case 3:
-        pump.set_queue({random_clip(dice), random_clip(dice)});
+        pump.set_queue({{0, random_clip(dice)}, {0, random_clip(dice)}});
         break;
       case 4:
         pump.skip();
@@ -170,33 +183,60 @@ void control(FramePump &pump, const std::atomic<bool> &stopping, unsigned seed) 
 void write_prompts(PromptTrack &track, const std::atomic<bool> &stopping, unsigned seed) {
   Dice dice(seed);
   constexpr uint64_t kMillisecond = 1000000;
-  track.reset();
   track.set_attached(true);
+  track.set_linked(true);
   for (uint64_t time = 0; !stopping; dice.rest(5)) {
     time += dice.roll(500) * kMillisecond;
-    switch (dice.roll(6)) {
+    switch (dice.roll(10)) {
       case 0:
         track.advance(time);
         break;
       case 1:
-        track.end();
+        track.set_ended(true);
         track.reset();
         time = 0;
         break;
       case 2:
         track.set_attached(!track.is_attached());
         break;
+      case 3:
+        track.set_linked(dice.roll(2));
+        break;
+      case 4:
+        track.set_flushing(true);
+        track.set_flushing(false);
+        break;
+      case 5:
+        track.add_now("typed");
+        break;
       default:
-        track.add("chunk=1", time, dice.roll(2) ? PromptTrack::kOpen : dice.roll(500) * kMillisecond);
+        // Far away, too, and out of order.
+        track.add(dice.roll(8) ? "chunk=1" : "invalid", dice.roll(20) ? time : time / 2,
+                  dice.roll(2) ? PromptTrack::kOpen
+                               : dice.roll(500) * (dice.roll(9) ? kMillisecond : UINT64_MAX / 500));
     }
   }
-  track.end();
+  track.set_ended(true);
 }
 
-// One run, whose model goes on to the next one.
-std::shared_ptr<WanModel> play(Dice &dice, std::shared_ptr<WanModel> model, int *frames) {
+// An element: one run after the other, whose workers and models are shared.
+struct Source {
+  const std::shared_ptr<Turns> workers = std::make_shared<Turns>();
+  std::shared_ptr<SharedModel> kept;
+  int frames = 0;
+};
+
+ModelChoice random_choice(Dice &dice) {
+  ModelChoice choice;
+  choice.engine = engine();
+  choice.dtype = dice.roll(3) ? WAN_DTYPE_AUTO : WAN_DTYPE_FLOAT32;
+  return choice;
+}
+
+void play(Source &source, unsigned seed) {
+  Dice dice(seed);
   const auto track = std::make_shared<PromptTrack>();
-  const auto pump = std::make_shared<FramePump>(ModelChoice{engine(), "", "cpu", WAN_DTYPE_AUTO});
+  const auto pump = std::make_shared<FramePump>();
   const RunSettings run = random_run(dice, track);
   std::atomic<bool> stopping = false;
   std::vector<std::thread> threads;
@@ -206,19 +246,22 @@ std::shared_ptr<WanModel> play(Dice &dice, std::shared_ptr<WanModel> model, int 
   if (dice.roll(2))
     threads.emplace_back(write_prompts, std::ref(*track), std::ref(stopping), dice.roll(1 << 30));
   dice.rest(5);
-  pump->start(run, std::move(model));
+  const ModelChoice choice = random_choice(dice);
+  if (source.kept && source.kept->choice() != choice) source.kept.reset();
+  if (!source.kept || dice.roll(4) == 0) source.kept = SharedModel::of(choice);
+  pump->start(run, source.kept, source.workers);
   Consumer consumer(*pump, run, dice.roll(1 << 30));
   std::thread streaming(std::ref(consumer));
   dice.rest(400);
 
-  model = pump->stop(std::chrono::minutes(1));
-  CHECK(model != nullptr);
+  // Now and then it does not wait for the worker, whose model the next run waits for.
+  pump->stop(dice.roll(4) ? std::chrono::milliseconds(60000) : std::chrono::milliseconds(0));
   stopping = true;
+  track->set_flushing(true);
   for (std::thread &thread : threads) thread.join();
   pump->set_flushing(false);
   streaming.join();
-  *frames += consumer.frames();
-  return model;
+  source.frames += consumer.frames();
 }
 
 }  // namespace
@@ -228,10 +271,20 @@ int main(int argc, char **argv) {
   const unsigned seed = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : std::random_device()();
   std::printf("seed %u\n", seed);
   std::fflush(stdout);
-  Dice dice(seed);
-  std::shared_ptr<WanModel> model;
+  std::vector<Source> sources(3);  // side by side
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < sources.size(); ++i)
+    threads.emplace_back([&, i] {
+      Dice dice(seed + unsigned(i));
+      for (int round = 0; round < rounds; ++round) play(sources[i], dice.roll(1 << 30));
+    });
+  for (std::thread &thread : threads) thread.join();
   int frames = 0;
-  for (int round = 0; round < rounds; ++round) model = play(dice, std::move(model), &frames);
+  for (Source &source : sources) {
+    CHECK(source.workers->take([] { return false; }, nullptr));  // those left behind have ended
+    source.kept.reset();
+    frames += source.frames;
+  }
   CHECK(frames > 0);
   std::printf("%d rounds, %d frames\n", rounds, frames);
 }
