@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "checkpoint/config.h"
+#include "checkpoint/input_file.h"
 #include "device.h"
 #include "pipeline/check_options.h"
 #include "pipeline/frame_ring.h"
@@ -79,11 +80,11 @@ at::ScalarType scalar_type(WanDtype dtype, at::Device device) {
 }
 
 WanStatus describe(const char *model_dir, WanDefaults *defaults, WanError *error) {
-  return guarded(error, "", [&] { *defaults = CheckpointConfig::read(model_dir).defaults; });
+  return guarded(error, "", [&] { *defaults = CheckpointConfig::read(local_path(model_dir)).defaults; });
 }
 
 WanStatus check(const char *model_dir, const WanGenerateOptions *options, WanError *error) {
-  return guarded(error, "", [&] { check_options(CheckpointConfig::read(model_dir), *options); });
+  return guarded(error, "", [&] { check_options(CheckpointConfig::read(local_path(model_dir)), *options); });
 }
 
 WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model,
@@ -93,7 +94,7 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
   return guarded(error, advice, [&] {
     const RunContext context(*callbacks);
     const at::Device device = parse_device(options->device);
-    const CheckpointConfig config = CheckpointConfig::read(options->model_dir);
+    const CheckpointConfig config = CheckpointConfig::read(local_path(options->model_dir));
     Tokenizer tokenizer(config.tokenizer);
     // The source outlives this call (the text encoder comes back through it), the callbacks do not.
     auto loading =
@@ -101,9 +102,9 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
     std::vector<Lora> loras;
     for (size_t i = 0; i < options->num_loras; ++i) {
       const WanLora &lora = options->loras[i];
-      loras.emplace_back(lora.path, lora.strength, lora.strength_2);
+      loras.emplace_back(local_path(lora.path), lora.strength, lora.strength_2);
     }
-    auto source = open_checkpoint(config, std::move(loras), device,
+    auto source = open_checkpoint(config, std::move(loras), device, context,
                                   [loading, context, last = 0](uint64_t bytes, uint64_t all) mutable {
                                     if (!*loading) return;
                                     context.check();

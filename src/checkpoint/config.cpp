@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "checkpoint/input_file.h"
 #include "checkpoint/layout.h"
 
 namespace wan {
@@ -66,8 +67,7 @@ void parse_framerate(const JsonFile &file, WanDefaults &defaults) {
 /// What the authors recommend for A14B, unless a gst-wan.json beside model_index.json says otherwise.
 WanDefaults read_defaults(const CheckpointConfig &config) {
   const std::filesystem::path path = config.directory / "gst-wan.json";
-  const JsonFile file =
-      std::filesystem::exists(path) ? JsonFile(path) : JsonFile(std::string_view("{}"), path.string());
+  const JsonFile file = is_there(path) ? JsonFile(path) : JsonFile(std::string_view("{}"), path.string());
   WanDefaults defaults{};
   defaults.size_multiple = static_cast<int32_t>(config.vae.spatial_scale() * config.transformer.patch_width);
   defaults.frames_multiple = static_cast<int32_t>(config.vae.temporal_scale());
@@ -269,15 +269,15 @@ SchedulerConfig SchedulerConfig::parse(const JsonFile &file) {
 
 CheckpointConfig CheckpointConfig::read(const std::filesystem::path &directory) {
   std::error_code status;
+  if (!is_there(directory)) throw not_found("There is no model directory '" + directory.string() + "'");
   if (std::filesystem::is_regular_file(directory, status))
     throw invalid("'" + directory.string() +
                   "' is a file: the model is the directory that holds it, with the "
                   "other components and the tokenizer");
   if (!std::filesystem::is_directory(directory, status))
     throw not_found("There is no model directory '" + directory.string() + "'");
-  CheckpointConfig config = std::filesystem::exists(directory / "model_index.json")
-                                ? read_diffusers(directory)
-                                : read_single_files(directory);
+  CheckpointConfig config =
+      is_there(directory / "model_index.json") ? read_diffusers(directory) : read_single_files(directory);
   check_fit(config);
   config.defaults = read_defaults(config);
   return config;

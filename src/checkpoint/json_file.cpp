@@ -1,10 +1,11 @@
 #include "checkpoint/json_file.h"
 
-#include <fstream>
 #include <functional>
 #include <set>
 #include <utility>
 #include <vector>
+
+#include "checkpoint/input_file.h"
 
 namespace wan {
 
@@ -15,32 +16,24 @@ constexpr int kMaxDepth = 8;
 constexpr size_t kMaxValues = 4 << 20;
 
 std::string read_file(const std::filesystem::path &path, uintmax_t most) {
-  std::error_code status;
-  if (!std::filesystem::exists(path, status)) throw not_found("There is no file " + path.string());
-  if (!std::filesystem::is_regular_file(path, status))
-    throw invalid(path.string() + " is not a regular file");
-  const uintmax_t size = std::filesystem::file_size(path, status);
-  if (!status && size > most)
+  const InputFile file(path);
+  if (file.size() > most)
     throw invalid(path.string() + " is too large: it may have " + std::to_string(most >> 20) + " MiB");
-  std::string text(status ? 0 : size, '\0');
-  std::ifstream file(path, std::ios::binary);
-  if (status || !file.read(text.data(), static_cast<std::streamsize>(text.size())))
-    throw invalid(path.string() + " cannot be read");
-  return text;
+  return file.read(0, file.size());
 }
 
 /// Hears what the parser meets, and ends it where that is not for us.
 class Watch {
  public:
-  explicit Watch(const std::string &source) : source_(source) {}
+  Watch(const std::string &source, const Json::parser_callback_t &keep) : source_(source), keep_(keep) {}
 
-  bool operator()(int depth, Json::parse_event_t event, const Json &value) {
+  bool operator()(int depth, Json::parse_event_t event, Json &value) {
     if (depth > kMaxDepth) throw invalid(source_ + " is nested too deeply");
     if (++events_ > kMaxValues) throw invalid(source_ + " holds too many values");
     if (event == Json::parse_event_t::object_start) keys_.emplace_back();
     if (event == Json::parse_event_t::object_end) keys_.pop_back();
     if (event == Json::parse_event_t::key) add_key(value.get_ref<const std::string &>());
-    return true;
+    return !keep_ || keep_(depth, event, value);
   }
 
  private:
@@ -50,19 +43,22 @@ class Watch {
   }
 
   const std::string &source_;
+  const Json::parser_callback_t &keep_;
   std::vector<std::set<std::string>> keys_;  // of every object that is open
   size_t events_ = 0;
 };
 
 }  // namespace
 
-Json parse_json(std::string_view text, const std::string &source) {
+Json parse_json(std::string_view text, const std::string &source, const Json::parser_callback_t &keep) {
   // The parser takes a NUL for the end of the text.
   if (text.find('\0') != text.npos) throw invalid(source + " is not valid JSON: it has a NUL byte");
-  Watch watch(source);
+  Watch watch(source, keep);
   try {
     return Json::parse(text, std::ref(watch));
   } catch (const Json::exception &failure) {
+    if (const std::string content = foreign_content(text); !content.empty())
+      throw invalid(source + " is not valid JSON but " + content);
     throw invalid(source + " is not valid JSON: " + printable(failure.what()));
   }
 }

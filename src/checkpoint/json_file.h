@@ -18,8 +18,9 @@ using Json = nlohmann::json;
 
 /// Parses untrusted JSON, one value and nothing behind it: valid UTF-8, no duplicate keys in one object, at
 /// most 8 levels deep (so what walks through it may recurse) and of at most 4 million values. `source` names
-/// it in errors. Throws wan::Error (WAN_INVALID).
-Json parse_json(std::string_view text, const std::string &source);
+/// it in errors. `keep`, where given, hears of each value as Json::parse() tells it, and may refuse it.
+/// Throws wan::Error (WAN_INVALID).
+Json parse_json(std::string_view text, const std::string &source, const Json::parser_callback_t &keep = {});
 /// The same of a regular file of at most so many bytes. Throws WAN_NOT_FOUND where there is none.
 Json read_json(const std::filesystem::path &path, uintmax_t most_bytes = 8 << 20);
 

@@ -4,9 +4,12 @@
 #include <array>
 #include <cctype>
 #include <iterator>
+#include <map>
 #include <set>
+#include <utility>
 #include <vector>
 
+#include "checkpoint/input_file.h"
 #include "checkpoint/pickle.h"
 
 namespace wan {
@@ -47,22 +50,58 @@ std::string name_of(Kind kind) {
   return kind == Kind::kTransformer ? "transformer" : kind == Kind::kVae ? "VAE" : "text encoder";
 }
 
-std::string joined(const std::vector<std::string> &texts) {
-  std::string all;
-  for (const std::string &text : texts) all.append(all.empty() ? "" : ", ").append(text);
-  return all;
-}
-
 std::string lower_case(std::string text) {
   for (char &c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return text;
 }
 
-/// Whether the file's name says that it is the expert for this noise, "high" or "low".
-bool names_noise(const FoundComponent &found, const std::string &noise) {
-  std::string name = lower_case(found.files.stem);
-  std::erase_if(name, [](char c) { return c == '_' || c == '-' || c == '.'; });
-  return name.find(noise + "noise") != std::string::npos;
+/// The words of a name, in lower case: "Wan2_2-T2V-HighNoise" has wan2, 2, t2v, high and noise.
+std::set<std::string> words_of(const std::string &name) {
+  std::set<std::string> words;
+  std::string word;
+  const auto end_word = [&] {
+    if (!word.empty()) words.insert(lower_case(std::exchange(word, "")));
+  };
+  for (size_t i = 0; i < name.size(); ++i) {
+    const auto is = [&](int (*kind)(int), size_t at) {
+      return at < name.size() && kind(static_cast<unsigned char>(name[at])) != 0;
+    };
+    // A capital begins a word behind a small letter, and before one.
+    const bool capital = is(std::isupper, i) && i && (is(std::islower, i - 1) || is(std::islower, i + 1));
+    if (capital || !is(std::isalnum, i)) end_word();
+    if (is(std::isalnum, i)) word += name[i];
+  }
+  end_word();
+  return words;
+}
+
+enum class Noise { kHigh, kLow, kUnknown };
+
+/// The noise that an expert is for, by its file's name: "high_noise" in some spelling, or else the word
+/// "high".
+Noise noise_of(const FoundComponent &found) {
+  std::string letters = lower_case(found.files.stem);
+  std::erase_if(letters, [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); });
+  const std::set<std::string> words = words_of(found.files.stem);
+  for (const auto &[high, low] :
+       {std::pair{letters.find("highnoise") != letters.npos, letters.find("lownoise") != letters.npos},
+        {words.contains("high"), words.contains("low")}})
+    if (high != low) return high ? Noise::kHigh : Noise::kLow;
+  return Noise::kUnknown;
+}
+
+std::string describe(const FoundComponent &found) {
+  const std::optional<std::string> task =
+      found.kind == Kind::kTransformer ? found.other_task() : std::nullopt;
+  return name_of(found.kind) + (task ? " for " + *task : "");
+}
+
+using Some = std::vector<const FoundComponent *>;
+
+std::string paths_of(const Some &some) {
+  std::vector<std::string> paths;
+  for (const FoundComponent *component : some) paths.push_back(component->files.path());
+  return list_names(paths, paths.size());
 }
 
 /// What lies in a directory and the places that ComfyUI and Diffusers have for components.
@@ -73,33 +112,33 @@ class Listing {
       scan(part[0] ? directory / part : directory);
   }
 
-  std::vector<const FoundComponent *> all(Kind kind) const {
-    std::vector<const FoundComponent *> some;
+  Some all(Kind kind) const {
+    Some some;
     for (const FoundComponent &component : components_)
       if (component.kind == kind) some.push_back(&component);
     return some;
   }
 
   const FoundComponent &only(Kind kind) const {
-    const auto some = all(kind);
+    const Some some = all(kind);
     if (some.empty()) throw missing("a " + name_of(kind));
     if (some.size() > 1) throw ambiguous("the " + name_of(kind), some);
     return *some.front();
   }
 
-  Error ambiguous(const std::string &what, const std::vector<const FoundComponent *> &some) const {
-    std::vector<std::string> paths;
-    for (const FoundComponent *component : some) paths.push_back(component->files.path());
-    return invalid("'" + directory_.string() + "' has more than one file for " + what + ": " + joined(paths) +
-                   "; leave one of them there");
+  Error ambiguous(const std::string &what, const Some &some) const {
+    return invalid("'" + directory_.string() + "' has more than one file for " + what + ": " +
+                   paths_of(some) + "; leave one of them there");
   }
 
   /// `what`: "a VAE".
   Error missing(const std::string &what) const {
     const std::string start = "'" + directory_.string() + "' has neither a model_index.json nor " + what;
-    if (!pickles_.empty()) return pickle_error(start + " that can be read: " + joined(pickles_));
+    if (!unreadable_.empty())
+      return invalid(start + " that can be read: " + list_names(unreadable_) + others());
+    if (!pickles_.empty()) return pickle_error(start + " that can be read: " + list_names(pickles_));
     if (!ggufs_.empty())
-      return invalid(start + " that can be read: GGUF is not supported (" + joined(ggufs_) + ")");
+      return invalid(start + " that can be read: GGUF is not supported (" + list_names(ggufs_) + ")");
     if (components_.empty())
       return not_found(
           "'" + directory_.string() +
@@ -108,52 +147,80 @@ class Listing {
           "or a VAE");
     std::vector<std::string> found;
     for (const FoundComponent &component : components_)
-      found.push_back(component.files.path() + " (" + name_of(component.kind) + ")");
-    return not_found(start + "; it has " + joined(found));
+      found.push_back(component.files.path() + " (" + describe(component) + ")");
+    return not_found(start + "; it has " + list_names(found, found.size()));
   }
 
  private:
   void scan(const fs::path &directory) {
     std::error_code status;
     std::set<fs::path> files;  // in the same order on every machine
-    for (const auto &entry : fs::directory_iterator(directory, status))
-      if (entry.is_regular_file(status)) files.insert(entry.path());
-    std::set<std::string> stems, shards;
+    for (const auto &entry : fs::directory_iterator(directory, status)) files.insert(entry.path());
+    if (status && status != std::errc::no_such_file_or_directory && status != std::errc::not_a_directory)
+      throw invalid("The directory '" + directory.string() + "' cannot be read: " + status.message());
+    std::set<std::string> stems, sharded;
     for (const fs::path &file : files) {
-      const std::string extension = lower_case(file.extension().string());
+      const std::string name = file.filename().string(), extension = lower_case(file.extension().string());
       if (is_pickle(file))
         pickles_.push_back(file.string());
       else if (extension == ".gguf")
         ggufs_.push_back(file.string());
       else if (extension == ".safetensors")
         stems.insert(file.stem().string());
-      else if (constexpr std::string_view kIndex = ".safetensors.index.json"; file.string().ends_with(kIndex))
-        add_sharded(directory,
-                    file.filename().string().substr(0, file.filename().string().size() - kIndex.size()),
-                    shards);
+      else if (constexpr std::string_view kIndex = ".safetensors.index.json"; name.ends_with(kIndex))
+        sharded.insert(name.substr(0, name.size() - kIndex.size()));
     }
-    for (const std::string &stem : stems)
-      if (!shards.contains(stem)) add({directory, stem});
+    for (const std::string &stem : sharded) {
+      for (const std::string &shard : add_sharded({directory, stem})) stems.erase(shard);
+      std::erase_if(stems, [&stem](const std::string &other) { return is_shard(other, stem); });
+    }
+    for (const std::string &stem : stems) add({directory, stem});
   }
 
-  void add_sharded(const fs::path &directory, const std::string &stem, std::set<std::string> &shards) {
-    for (const SafetensorsFile &shard : add({directory, stem}))
-      shards.insert(fs::path(shard.path()).stem().string());
-    shards.insert(stem);
+  /// Whether a file is in the place of an index, or by its name one of its shards: "STEM-00001-of-00006".
+  /// Some publish shards under other names than the index has; each alone is no component.
+  static bool is_shard(const std::string &file, const std::string &stem) {
+    const std::string number = stem + "-0";
+    return file == stem || file.starts_with(number);
   }
 
-  std::vector<SafetensorsFile> add(const ComponentFiles &files) {
-    std::vector<SafetensorsFile> opened = open_safetensors(files.directory, files.stem);
-    TensorShapes stored;
-    for (const SafetensorsFile &file : opened)
-      for (const auto &[name, entry] : file.tensors()) stored[name] = entry.shape;
-    if (auto found = FoundComponent::recognise(files, stored)) components_.push_back(*std::move(found));
-    return opened;
+  /// Returns the stems of the shards.
+  std::set<std::string> add_sharded(const ComponentFiles &files) {
+    std::set<std::string> shards;
+    try {
+      const JsonFile index(files.directory / (files.stem + ".safetensors.index.json"));
+      for (const auto &[tensor, shard] : parse_weight_map(index))
+        shards.insert(fs::path(shard).stem().string());
+    } catch (const Error &) {
+      // add() meets the same, and keeps it.
+    }
+    add(files);
+    return shards;
+  }
+
+  /// A file that cannot be read is no obstacle while the model is complete without it.
+  void add(const ComponentFiles &files) {
+    try {
+      TensorShapes stored;
+      for (const SafetensorsFile &file : open_safetensors(files.directory, files.stem))
+        for (const auto &[name, entry] : file.tensors()) stored[name] = entry.shape;
+      if (auto found = FoundComponent::recognise(files, stored)) components_.push_back(*std::move(found));
+    } catch (const Error &error) {
+      unreadable_.push_back(error.what());
+    }
+  }
+
+  /// What is not even opened, for an error.
+  std::string others() const {
+    std::vector<std::string> paths = pickles_;
+    paths.insert(paths.end(), ggufs_.begin(), ggufs_.end());
+    return paths.empty() ? "" : "; pickles and GGUF are not read (" + list_names(paths) + ")";
   }
 
   const fs::path directory_;
   std::vector<FoundComponent> components_;
   std::vector<std::string> pickles_, ggufs_;
+  std::vector<std::string> unreadable_;  // a sentence for each
 };
 
 /// The config.json of the original release, beside an expert; nothing in it but this is not in the shapes
@@ -175,43 +242,78 @@ struct Experts {
   bool have_config = false;  // a config.json of the original release
 };
 
+Error not_text_to_video(const FoundComponent &found) {
+  return invalid(found.files.path() + " is a " + describe(found) + ", and only text to video is supported");
+}
+
+/// Experts of each kind of noise, and those whose names do not tell.
+using ByNoise = std::map<Noise, Some>;
+
+ByNoise by_noise(const Some &experts) {
+  ByNoise sorted;
+  for (const FoundComponent *expert : experts) sorted[noise_of(*expert)].push_back(expert);
+  return sorted;
+}
+
+/// Of the two experts, the one for this noise. `others`: those that are no models of text to video.
+const FoundComponent &only_expert(const Listing &listing, ByNoise &experts, ByNoise &others, Noise noise) {
+  const std::string name = noise == Noise::kHigh ? "high" : "low";
+  const Some &some = experts[noise];
+  if (some.size() > 1) throw listing.ambiguous("the expert for " + name + " noise", some);
+  if (!some.empty()) return *some.front();
+  if (!others[noise].empty()) throw not_text_to_video(*others[noise].front());
+  throw listing.missing("a transformer with " + name + "_noise in its name");
+}
+
+/// Among single files: a pair by their names, or one without either name. Models for other tasks do not
+/// count, but are named where nothing else is there.
+Experts choose_experts(const fs::path &directory, const Listing &listing) {
+  Some supported, unsupported;
+  for (const FoundComponent *expert : listing.all(Kind::kTransformer))
+    (expert->other_task() ? unsupported : supported).push_back(expert);
+  ByNoise experts = by_noise(supported), others = by_noise(unsupported);
+  const Some &unknown = experts[Noise::kUnknown];
+  if (supported.size() > unknown.size()) {
+    const FoundComponent &high = only_expert(listing, experts, others, Noise::kHigh);
+    const FoundComponent &low = only_expert(listing, experts, others, Noise::kLow);
+    if (!unknown.empty())
+      throw invalid(paths_of(unknown) +
+                    " has neither high_noise nor low_noise in its name, and there are experts for both");
+    return {high, low};
+  }
+  if (unknown.size() > 1)
+    throw invalid(
+        "'" + directory.string() + "' has more than one transformer: " + paths_of(unknown) +
+        "; their names do not tell the experts apart: put high_noise into the name of one and low_noise "
+        "into that of the other, or, if each is a whole model, leave one of them there");
+  if (unknown.empty() && !unsupported.empty()) throw not_text_to_video(*unsupported.front());
+  return {unknown.empty() ? listing.only(Kind::kTransformer) : *unknown.front(), std::nullopt};
+}
+
 Experts find_experts(const fs::path &directory, const Listing &listing) {
   const fs::path high = directory / "high_noise_model", low = directory / "low_noise_model";
-  if (fs::is_directory(high) || fs::is_directory(low)) {
+  std::error_code status;
+  if (fs::is_directory(high, status) || fs::is_directory(low, status)) {
     for (const fs::path &expert : {high, low})
-      if (!fs::is_directory(expert))
+      if (!fs::is_directory(expert, status))
         throw not_found("'" + directory.string() +
                         "' has only one of high_noise_model and low_noise_model: " + expert.string() +
                         " is missing");
     return {Listing(high).only(Kind::kTransformer), Listing(low).only(Kind::kTransformer), true};
   }
-  std::vector<const FoundComponent *> of_high, of_low, of_neither;
-  for (const FoundComponent *expert : listing.all(Kind::kTransformer))
-    (names_noise(*expert, "high")  ? of_high
-     : names_noise(*expert, "low") ? of_low
-                                   : of_neither)
-        .push_back(expert);
-  if (of_high.empty() && of_low.empty()) return {listing.only(Kind::kTransformer), std::nullopt};
-  if (of_high.size() > 1) throw listing.ambiguous("the expert for high noise", of_high);
-  if (of_low.size() > 1) throw listing.ambiguous("the expert for low noise", of_low);
-  if (of_high.empty() || of_low.empty())
-    throw listing.missing("a transformer with " + std::string(of_high.empty() ? "high_noise" : "low_noise") +
-                          " in its name");
-  if (!of_neither.empty())
-    throw invalid(of_neither.front()->files.path() +
-                  " has neither high_noise nor low_noise in its name, and there are experts for both");
-  return {*of_high.front(), *of_low.front()};
+  return choose_experts(directory, listing);
 }
 
 fs::path find_tokenizer(const fs::path &directory) {
   for (const char *place : {"tokenizer", "google/umt5-xxl"})
-    if (fs::exists(directory / place / "tokenizer.json")) return directory / place;
+    if (is_there(directory / place / "tokenizer.json")) return directory / place;
   throw not_found("'" + directory.string() +
                   "' has no tokenizer: put the tokenizer.json of google/umt5-xxl on Hugging Face into " +
                   (directory / "tokenizer").string());
 }
 
 TransformerConfig transformer_config(const FoundComponent &found, bool has_config) {
+  if (found.other_task()) throw not_text_to_video(found);
   TransformerConfig config = found.transformer_config();
   if (has_config) apply_original_config(found.files.directory / "config.json", config);
   return config;
@@ -228,6 +330,8 @@ std::optional<FoundComponent> FoundComponent::recognise(const ComponentFiles &fi
       for (const auto &[name, shape] : stored)
         if (name.starts_with(prefix))
           found.shapes[diffusers_name(sign.naming, name.substr(prefix.size()))] = shape;
+      if (const auto tied = found.shapes.find(kTiedEmbedding); tied != found.shapes.end())
+        found.shapes.emplace(kEmbedding, tied->second);
       return found;
     }
   return std::nullopt;
@@ -243,6 +347,29 @@ int64_t FoundComponent::length(const std::string &tensor, size_t dimension, size
   if (found->second.size() != dimensions || is_empty)
     throw invalid(files.path() + ": tensor '" + stored + "' has not the dimensions of a " + name_of(kind));
   return found->second[dimension];
+}
+
+std::optional<std::string> FoundComponent::other_task() const {
+  static const std::pair<const char *, const char *> tasks[] = {
+      {"k_img", "image to video of Wan 2.1 (it has an image_dim)"},
+      {"add_k_proj", "image to video of Wan 2.1 (it has an image_dim)"},
+      {"vace_", "VACE"},
+      {"face_adapter", "Wan-Animate"},
+      {"audio", "sound to video"},
+      {"control_adapter", "a camera's control"}};
+  for (const auto &[part, task] : tasks)
+    for (const auto &[tensor, shape] : shapes)
+      if (tensor.find(part) != std::string::npos) return task;
+  const auto patch = shapes.find("patch_embedding.weight");
+  const bool tells = patch != shapes.end() && patch->second.size() == 5 && patch->second[1] > 0;
+  const int64_t channels = tells ? patch->second[1] : std::ssize(kLatentsMean);
+  if (channels == std::ssize(kLatentsMean)) return std::nullopt;
+  constexpr int64_t kImageToVideo = 36, kSmall = 48;
+  const std::string task = channels == kImageToVideo ? "image to video"
+                           : channels == kSmall      ? "TI2V-5B"
+                                                     : "another task";
+  return task + " (its in_channels are " + std::to_string(channels) + ", not " +
+         std::to_string(kLatentsMean.size()) + ")";
 }
 
 int64_t FoundComponent::count_blocks(const std::string &before, const std::string &after) const {

@@ -23,6 +23,10 @@ struct FoundComponent {
   /// What a set of tensors is, by the names that only such a component has; nothing if it is none of these.
   static std::optional<FoundComponent> recognise(const ComponentFiles &files, const TensorShapes &stored);
 
+  /// What a transformer is for by its names and channels, where that is not text to video: "image to video
+  /// (…)".
+  std::optional<std::string> other_task() const;
+
   /// The architecture by the shapes; what they do not tell is as in the released A14B. Throws wan::Error
   /// (WAN_INVALID), naming the file, where a shape is missing or not supported.
   TransformerConfig transformer_config() const;
@@ -38,14 +42,15 @@ struct FoundComponent {
 /// Reads a directory without a model_index.json:
 ///
 /// - the experts: high_noise_model/ and low_noise_model/, as in the original release, or single files beside
-///   the rest or in diffusion_models/, told apart by "high_noise" and "low_noise" in their names; one alone,
-///   without either, is a model with one transformer;
+///   the rest or in diffusion_models/, told apart by "high_noise" and "low_noise", or "high" and "low", in
+///   their names; one alone, without either, is a model with one transformer; transformers for other tasks do
+///   not count;
 /// - text encoder and VAE: files in the directory itself, text_encoders/, text_encoder/ or vae/;
 /// - tokenizer.json in tokenizer/ or google/umt5-xxl/.
 ///
-/// Throws wan::Error: WAN_NOT_FOUND saying what is missing and what was found; WAN_INVALID where two files
-/// are for the same, or where a component is there in a format that is not read (pickle, GGUF). Leaves
-/// defaults open.
+/// Files that are something else or cannot be read do not matter while nothing is missing. Throws wan::Error:
+/// WAN_NOT_FOUND saying what is missing and what was found; WAN_INVALID where two files are for the same, or
+/// where a component is there in a format that is not read (pickle, GGUF) or broken. Leaves defaults open.
 CheckpointConfig read_single_files(const std::filesystem::path &directory);
 
 }  // namespace wan

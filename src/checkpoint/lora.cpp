@@ -5,89 +5,20 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
-#include <set>
 #include <string_view>
 
 #include "checkpoint/json_file.h"
+#include "checkpoint/lora_keys.h"
 #include "checkpoint/names.h"
 
 namespace wan {
 
 namespace {
 
-/// What a key's tensor is to its module.
-enum class Part { kDown, kUp, kUpBias, kAlpha, kDiff, kDiffBias };
-
-constexpr std::pair<std::string_view, Part> kSuffixes[] = {
-    {".lora_down.weight", Part::kDown},
-    {".lora_up.weight", Part::kUp},
-    {".lora_up.bias", Part::kUpBias},
-    {".lora_A.weight", Part::kDown},
-    {".lora_B.weight", Part::kUp},
-    {".lora_B.bias", Part::kUpBias},
-    {".lora_A.default.weight", Part::kDown},
-    {".lora_B.default.weight", Part::kUp},
-    {".lora_B.default.bias", Part::kUpBias},
-    {".alpha", Part::kAlpha},
-    {".diff", Part::kDiff},
-    {".diff_b", Part::kDiffBias},
-};
-constexpr std::string_view kModulationDiff = ".diff_m";  // the whole name, but for "odulation"
-
-constexpr std::string_view kSecondExpert = "transformer_2.";
-// In every order and number in which tools put them before a module's name.
-constexpr std::string_view kPrefixes[] = {"base_model.model.", "model.diffusion_model.",
-                                          "diffusion_model.",  "transformer.",
-                                          kSecondExpert,       "lora_unet_"};
-constexpr std::string_view kTextEncoderPrefixes[] = {"text_encoder", "lora_te"};
-
-struct Key {
-  std::string module;  // as the file spells it
-  Part part;
-};
-
-std::string_view strip_prefixes(std::string_view key) {
-  const auto begins_key = [&key](std::string_view prefix) { return key.starts_with(prefix); };
-  for (const auto *prefix = std::ranges::find_if(kPrefixes, begins_key); prefix != std::end(kPrefixes);
-       prefix = std::ranges::find_if(kPrefixes, begins_key))
-    key.remove_prefix(prefix->size());
-  return key;
-}
-
-std::optional<Key> parse_key(std::string_view key) {
-  key = strip_prefixes(key);
-  if (key.ends_with(kModulationDiff)) {
-    key.remove_suffix(kModulationDiff.size());
-    return Key{std::string(key) + ".modulation", Part::kDiff};
-  }
-  for (const auto &[suffix, part] : kSuffixes)
-    if (key.ends_with(suffix)) return Key{std::string(key.substr(0, key.size() - suffix.size())), part};
-  return std::nullopt;
-}
-
-/// The modules of an expert by every name that LoRAs have for them. Names with '_' in place of '.' cannot be
-/// taken apart, so they are made from the names of the modules.
-std::map<std::string, std::string> spellings(const TensorShapes &shapes) {
-  std::map<std::string, std::string> modules;
-  for (const auto &[tensor, shape] : shapes) {
-    std::string module = tensor;
-    for (const std::string_view suffix : {".weight", ".bias"})
-      if (tensor.ends_with(suffix)) module.resize(tensor.size() - suffix.size());
-    for (std::string name : {module, stored_name(Naming::kOriginalTransformer, module)}) {
-      modules.emplace(name, module);
-      std::ranges::replace(name, '.', '_');
-      modules.emplace(name, module);
-    }
-  }
-  return modules;
-}
-
-/// "a, b, c and 5 more"
-std::string list(const std::vector<std::string> &keys) {
-  constexpr size_t kShown = 3;
-  std::string text;
-  for (size_t i = 0; i < std::min(keys.size(), kShown); ++i) text += (i ? ", " : "") + keys[i];
-  return keys.size() > kShown ? text + " and " + std::to_string(keys.size() - kShown) + " more" : text;
+std::vector<std::string> keys_of(const SafetensorsFile &file) {
+  std::vector<std::string> keys;
+  for (const auto &[key, entry] : file.tensors()) keys.push_back(key);
+  return keys;
 }
 
 /// PEFT's scaling of modules whose alpha is not among the tensors, from the metadata in which Diffusers
@@ -120,92 +51,61 @@ class AdapterMetadata {
 class LoraReader {
  public:
   LoraReader(const SafetensorsFile &file, const TensorShapes &shapes, const std::string &component)
-      : file_(file), shapes_(shapes), component_(component), metadata_(file) {
-    sort_keys();
+      : file_(file),
+        shapes_(shapes),
+        component_(component),
+        metadata_(file),
+        keys_(LoraKeys::sort(keys_of(file), shapes, component, file.path())) {}
+
+  /// One sentence of what is left out, or nothing.
+  std::string warning() const {
+    if (keys_.of_images.empty()) return {};
+    constexpr size_t kShown = 8;
+    return printable(
+        "The LoRA " + file_.path() +
+            " is for a model that sees an image, which this one does not; the rest of it is merged without " +
+            list_names(keys_.of_images, kShown),
+        std::string::npos);
   }
 
   void add_changes(double strength, LoraChanges &changes) {
-    for (const auto &[module, parts] : modules_) {
-      if (parts.contains(Part::kDown)) add_product(module, parts, strength, changes);
+    for (const auto &[module, parts] : keys_.modules) {
+      if (parts.contains(LoraPart::kDown)) add_product(module, parts, strength, changes);
       const std::string weight = module + ".weight", bias = module + ".bias";
-      if (const auto diff = parts.find(Part::kDiff); diff != parts.end())
+      if (const auto diff = parts.find(LoraPart::kDiff); diff != parts.end())
         add_diff(shapes_.contains(weight) ? weight : module, diff->second, strength, changes);
-      if (const auto diff = parts.find(Part::kDiffBias); diff != parts.end())
+      if (const auto diff = parts.find(LoraPart::kDiffBias); diff != parts.end())
         add_diff(bias, diff->second, strength, changes);
-      if (const auto diff = parts.find(Part::kUpBias); diff != parts.end())
+      if (const auto diff = parts.find(LoraPart::kUpBias); diff != parts.end())
         add_diff(bias, diff->second, strength * scaling(module, parts), changes);
     }
     if (!misshapen_.empty()) throw error("has tensors of wrong shapes", misshapen_);
   }
 
  private:
-  using Parts = std::map<Part, std::string>;  // the keys of one module
+  using Parts = LoraKeys::Parts;
 
   Error error(const std::string &what, const std::vector<std::string> &keys) const {
-    return invalid(file_.path() + " " + what + ": " + list(keys));
-  }
-
-  bool is_for_component(std::string_view key, bool names_second_expert) const {
-    const bool second = key.starts_with(kSecondExpert);
-    if (component_ == "transformer") return !second;
-    return second || !names_second_expert || !key.starts_with("transformer.");
-  }
-
-  void sort_keys() {
-    if (file_.tensors().empty()) throw invalid(file_.path() + " is no LoRA: it holds no tensors");
-    const auto names_second = [](const auto &tensor) { return tensor.first.starts_with(kSecondExpert); };
-    const bool names_second_expert = std::ranges::any_of(file_.tensors(), names_second);
-    const std::map<std::string, std::string> spelled = spellings(shapes_);
-    std::vector<std::string> text_encoder, unknown, twice;
-    for (const auto &[key, entry] : file_.tensors()) {
-      const auto begins_key = [&key = key](std::string_view prefix) { return key.starts_with(prefix); };
-      if (std::ranges::any_of(kTextEncoderPrefixes, begins_key)) {
-        text_encoder.push_back(key);
-        continue;
-      }
-      if (!is_for_component(key, names_second_expert)) continue;
-      const std::optional<Key> parsed = parse_key(key);
-      const auto module = parsed ? spelled.find(parsed->module) : spelled.end();
-      if (module == spelled.end())
-        unknown.push_back(key);
-      else if (!modules_[module->second].emplace(parsed->part, key).second)
-        twice.push_back(key);
-    }
-    if (!text_encoder.empty()) throw error("changes a text encoder, which is not supported", text_encoder);
-    if (!unknown.empty()) throw error("has keys that stand for no weight of " + component_, unknown);
-    if (!twice.empty()) throw error("has a second tensor for the same part of a weight", twice);
-    check_complete();
-  }
-
-  void check_complete() const {
-    std::vector<std::string> incomplete;
-    for (const auto &[module, parts] : modules_) {
-      const bool down = parts.contains(Part::kDown), up = parts.contains(Part::kUp);
-      for (const auto &[part, key] : parts)
-        if (part < Part::kDiff && !(down && up)) incomplete.push_back(key);
-    }
-    if (!incomplete.empty())
-      throw error("has only one of the two matrices down (A) and up (B), or an alpha or bias without them",
-                  incomplete);
+    return invalid(file_.path() + " " + what + ": " + list_names(keys));
   }
 
   const std::vector<int64_t> &shape(const std::string &key) const { return file_.tensors().at(key).shape; }
   int64_t rank(const Parts &parts) const {
-    const std::vector<int64_t> &down = shape(parts.at(Part::kDown));
+    const std::vector<int64_t> &down = shape(parts.at(LoraPart::kDown));
     return down.empty() ? 0 : down[0];
   }
 
   /// alpha / rank
   double scaling(const std::string &module, const Parts &parts) const {
     const int64_t rank = this->rank(parts);
-    const auto key = parts.find(Part::kAlpha);
+    const auto key = parts.find(LoraPart::kAlpha);
     const double alpha = key == parts.end() ? metadata_.alpha(module, rank) : read_number(key->second);
     return alpha / static_cast<double>(rank);
   }
 
   double read_number(const std::string &key) const {
-    const at::Tensor stored = stored_tensor(file_, key);
-    const double number = stored.numel() == 1 ? stored.item<double>() : NAN;
+    const bool is_one = c10::multiply_integers(shape(key)) == 1;
+    const double number = is_one ? stored_tensor(file_, key).item<double>() : NAN;
     if (!std::isfinite(number)) throw error("has an alpha that is not a number", {key});
     return number;
   }
@@ -220,7 +120,7 @@ class LoraReader {
   void add_product(const std::string &module, const Parts &parts, double strength, LoraChanges &changes) {
     const std::string tensor = module + ".weight";
     const auto target = shapes_.find(tensor);
-    const std::string &down_key = parts.at(Part::kDown), &up_key = parts.at(Part::kUp);
+    const std::string &down_key = parts.at(LoraPart::kDown), &up_key = parts.at(LoraPart::kUp);
     // Of a convolution: [rank, in, kernel...] and [out, rank, 1...].
     const std::vector<int64_t> &down = shape(down_key), &up = shape(up_key);
     const bool fits = target != shapes_.end() && target->second.size() >= 2 && rank(parts) > 0 &&
@@ -232,22 +132,28 @@ class LoraReader {
       misshapen(down_key, tensor);
       return misshapen(up_key, tensor);
     }
-    changes[tensor].push_back({.scale = strength * scaling(module, parts),
-                               .up = stored_tensor(file_, up_key).flatten(1),
-                               .down = stored_tensor(file_, down_key).flatten(1)});
+    require_float(up_key);
+    require_float(down_key);
+    changes[tensor].push_back(
+        {.scale = strength * scaling(module, parts), .file = &file_, .up = up_key, .down = down_key});
   }
 
   void add_diff(const std::string &tensor, const std::string &key, double scale, LoraChanges &changes) {
     if (!shapes_.contains(tensor)) throw error("has keys that stand for no weight of " + component_, {key});
     if (shape(key) != shapes_.at(tensor)) return misshapen(key, tensor);
-    changes[tensor].push_back({.scale = scale, .diff = stored_tensor(file_, key)});
+    require_float(key);
+    changes[tensor].push_back({.scale = scale, .file = &file_, .diff = key});
+  }
+
+  void require_float(const std::string &key) const {
+    if (!at::isFloatingType(stored_dtype(file_, key))) throw wrong_dtype(file_, key);
   }
 
   const SafetensorsFile &file_;
   const TensorShapes &shapes_;
   const std::string &component_;
   const AdapterMetadata metadata_;
-  std::map<std::string, Parts> modules_;
+  const LoraKeys keys_;
   std::vector<std::string> misshapen_;
 };
 
@@ -271,7 +177,9 @@ LoraWeights::LoraWeights(std::unique_ptr<WeightSource> source, const TensorShape
     const double strength = lora.strength_for(component);
     if (strength == 0) continue;
     files_.push_back(lora.file);
-    LoraReader(lora.file, shapes, component).add_changes(strength, changes_);
+    LoraReader reader(files_.back(), shapes, component);
+    reader.add_changes(strength, changes_);
+    if (std::string warning = reader.warning(); !warning.empty()) warnings_.insert(std::move(warning));
   }
 }
 
@@ -279,12 +187,16 @@ at::Tensor LoraWeights::load(const std::string &name, at::IntArrayRef shape, at:
   const auto changes = changes_.find(name);
   if (changes == changes_.end()) return source_->load(name, shape, dtype);
   const at::Tensor weight = source_->load(name, shape, at::kFloat);
-  const auto wide = [&weight](const at::Tensor &stored) { return stored.to(weight.device()).to(at::kFloat); };
-  for (const LoraChange &change : changes->second)
-    if (change.diff.defined())
+  for (const LoraChange &change : changes->second) {
+    const auto wide = [&](const std::string &key) {
+      return stored_tensor(*change.file, key).to(weight.device()).to(at::kFloat);
+    };
+    if (!change.diff.empty())
       weight.add_(wide(change.diff), change.scale);
     else
-      weight.view({weight.size(0), -1}).addmm_(wide(change.up), wide(change.down), 1, change.scale);
+      weight.view({weight.size(0), -1})
+          .addmm_(wide(change.up).flatten(1), wide(change.down).flatten(1), 1, change.scale);
+  }
   return weight.to(dtype);
 }
 

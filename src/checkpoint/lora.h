@@ -4,9 +4,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,11 +27,12 @@ struct Lora {
   double strength_for(const std::string &component) const;
 };
 
-/// One term that is added to a weight.
+/// One term that is added to a weight: scale * up @ down, of [out, rank] and [rank, in], or scale * diff, of
+/// the weight's shape. The tensors are read when they are merged.
 struct LoraChange {
   double scale;
-  at::Tensor up = {}, down = {};  // scale * up @ down, of [out, rank] and [rank, in]; or
-  at::Tensor diff = {};           // scale * diff, of the weight's shape
+  const SafetensorsFile *file;
+  std::string up = {}, down = {}, diff = {};  // keys of the file
 };
 using LoraChanges = std::map<std::string, std::vector<LoraChange>>;  // by tensor
 
@@ -41,9 +44,11 @@ using LoraChanges = std::map<std::string, std::vector<LoraChange>>;  // by tenso
 /// that of its adapter metadata (as Diffusers writes it), else the rank.
 ///
 /// The keys of a file are those of PEFT and Diffusers ("transformer.blocks.0.attn1.to_q.lora_A.weight"), of
-/// kohya's trainers ("lora_unet_blocks_0_self_attn_q.lora_down.weight"), or of ComfyUI and LightX2V
-/// ("diffusion_model.blocks.0.self_attn.q.lora_down.weight", ".diff", ".diff_b", ".diff_m"). Where a file has
-/// keys that begin with "transformer_2.", those of "transformer." are for transformer alone.
+/// kohya's trainers ("lora_unet_blocks_0_self_attn_q.lora_down.weight"), of ComfyUI and LightX2V
+/// ("diffusion_model.blocks.0.self_attn.q.lora_down.weight", ".diff", ".diff_b", ".diff_m") or of DiffSynth
+/// ("pipe.dit.…"), see lora_keys.cpp. Where a file has keys that begin with "transformer_2.", those of
+/// "transformer." are for transformer alone. What is for the image that another model sees is left out, with
+/// a warning.
 class LoraWeights : public WeightSource {
  public:
   /// component: "transformer" or "transformer_2"; shapes: of all tensors of the source. Throws wan::Error
@@ -61,11 +66,14 @@ class LoraWeights : public WeightSource {
   void check_all_loaded(const std::vector<std::string> &ignored) const override {
     source_->check_all_loaded(ignored);
   }
+  /// For the user: a sentence for each LoRA of which a part is left out.
+  const std::set<std::string> &warnings() const { return warnings_; }
 
  private:
   const std::unique_ptr<WeightSource> source_;
-  std::vector<SafetensorsFile> files_;  // the tensors of the changes lie in them
+  std::list<SafetensorsFile> files_;  // of the changes
   LoraChanges changes_;
+  std::set<std::string> warnings_;
 };
 
 }  // namespace wan

@@ -1,8 +1,8 @@
 #include "checkpoint/names.h"
 
+#include <algorithm>
 #include <cctype>
 #include <optional>
-#include <vector>
 
 namespace wan {
 
@@ -142,6 +142,12 @@ std::string stored_name(Naming naming, std::string_view diffusers) {
 
 std::string diffusers_name(Naming naming, std::string_view stored) {
   return rename(stored, rules_of(naming), &Rule::original, &Rule::diffusers);
+}
+
+std::string list_names(const std::vector<std::string> &names, size_t shown) {
+  std::string text;
+  for (size_t i = 0; i < std::min(names.size(), shown); ++i) text += (i ? ", " : "") + names[i];
+  return names.size() > shown ? text + " and " + std::to_string(names.size() - shown) + " more" : text;
 }
 
 }  // namespace wan

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace wan {
 
@@ -16,6 +17,12 @@ enum class Naming { kDiffusers, kOriginalTransformer, kOriginalVae, kOriginalTex
 std::string stored_name(Naming naming, std::string_view diffusers);
 /// The reverse.
 std::string diffusers_name(Naming naming, std::string_view stored);
+
+/// A text encoder's embedding, and its other name: Transformers stores the one tensor under either or both.
+inline constexpr const char *kEmbedding = "shared.weight", *kTiedEmbedding = "encoder.embed_tokens.weight";
+
+/// "a, b, c and 5 more", for error messages.
+std::string list_names(const std::vector<std::string> &names, size_t shown = 3);
 
 /// The files of a component: DIRECTORY/STEM.safetensors, or the shards of
 /// DIRECTORY/STEM.safetensors.index.json.

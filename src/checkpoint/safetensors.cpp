@@ -1,17 +1,13 @@
 #include "checkpoint/safetensors.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <cstring>
 #include <set>
 
+#include "checkpoint/input_file.h"
 #include "checkpoint/json_file.h"
+#include "checkpoint/names.h"
 #include "checkpoint/pickle.h"
 
 namespace wan {
@@ -21,6 +17,11 @@ static_assert(std::endian::native == std::endian::little, "safetensors files are
 namespace {
 
 constexpr uint64_t kMaxHeaderSize = 100'000'000;  // the reference reader's limit
+// Of a released A14B there are 1100 tensors. What one of them says of itself is a dtype, a shape of at most
+// 64 dimensions (LibTorch's limit) and two offsets.
+constexpr size_t kMaxTensors = 100'000, kMaxNameSize = 1000;
+constexpr int kMaxEntryValues = 100;
+constexpr const char *kMetadata = "__metadata__";
 
 uint64_t unsigned_number(const Json &value, const std::string &tensor, const std::string &source) {
   if (!value.is_number_unsigned())
@@ -28,15 +29,19 @@ uint64_t unsigned_number(const Json &value, const std::string &tensor, const std
   return value.get<uint64_t>();
 }
 
-/// Bytes that dtype and shape ask for.
+/// Bytes that dtype and shape ask for. No product of lengths may overflow, not even beside a length of 0:
+/// strides are such products.
 uint64_t byte_size(const TensorEntry &entry, const std::string &tensor, const std::string &source) {
-  uint64_t size = safetensors_element_size(entry.dtype);
-  if (size == 0)
+  const size_t bits = safetensors_element_bits(entry.dtype);
+  if (bits == 0)
     throw invalid(source + ": tensor '" + tensor + "' has the unknown dtype '" + entry.dtype + "'");
+  uint64_t size = bits;
   for (const int64_t dimension : entry.shape)
-    if (__builtin_mul_overflow(size, static_cast<uint64_t>(dimension), &size))
+    if (__builtin_mul_overflow(size, static_cast<uint64_t>(std::max<int64_t>(dimension, 1)), &size))
       throw invalid(source + ": tensor '" + tensor + "' is too large");
-  return size;
+  if (std::ranges::find(entry.shape, 0) != entry.shape.end()) return 0;
+  if (size % 8) throw invalid(source + ": tensor '" + tensor + "' ends within a byte");
+  return size / 8;
 }
 
 TensorEntry parse_entry(const Json &json, const std::string &tensor, const std::string &source) {
@@ -79,119 +84,181 @@ void check_tiling(const std::map<std::string, TensorEntry> &tensors, uint64_t da
 
 }  // namespace
 
-class FileDescriptor {
- public:
-  explicit FileDescriptor(const std::string &path) : number(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-    if (number >= 0) return;
-    if (errno == ENOENT) throw not_found("There is no file " + path);
-    throw invalid(path + " cannot be opened: " + std::strerror(errno));
-  }
-  ~FileDescriptor() { close(number); }
-  FileDescriptor(const FileDescriptor &) = delete;
-  FileDescriptor &operator=(const FileDescriptor &) = delete;
-
-  const int number;
-};
+size_t safetensors_element_bits(std::string_view dtype) {
+  static const std::map<std::string_view, size_t> bits = {
+      {"F4", 4},          {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"BOOL", 8},    {"U8", 8},    {"I8", 8},
+      {"F8_E4M3", 8},     {"F8_E5M2", 8}, {"U16", 16},    {"I16", 16},    {"F16", 16},  {"F8_E4M3FNUZ", 8},
+      {"F8_E5M2FNUZ", 8}, {"U32", 32},    {"I32", 32},    {"F8_E8M0", 8}, {"BF16", 16}, {"F32", 32},
+      {"U64", 64},        {"I64", 64},    {"F64", 64},    {"C64", 64}};
+  const auto found = bits.find(dtype);
+  return found == bits.end() ? 0 : found->second;
+}
 
 namespace {
 
-/// Maps a whole file; `size` receives its bytes.
-std::shared_ptr<const std::byte> map_file(const FileDescriptor &file, const std::string &path,
-                                          uint64_t &size) {
-  struct stat status;
-  if (fstat(file.number, &status) != 0 || !S_ISREG(status.st_mode)) throw invalid(path + " is not a file");
-  size = static_cast<uint64_t>(status.st_size);
-  if (size < sizeof(uint64_t)) throw invalid(path + " is too short for a safetensors file");
-  void *address = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.number, 0);
-  if (address == MAP_FAILED) throw invalid(path + " cannot be mapped: " + std::strerror(errno));
-  return {static_cast<const std::byte *>(address),
-          [size](const std::byte *bytes) { munmap(const_cast<std::byte *>(bytes), size); }};
+uint64_t header_size_of(std::string_view head) {
+  uint64_t size;
+  std::memcpy(&size, head.data(), sizeof(size));
+  return size;
+}
+
+/// Whether it is a text and no numbers, as a server's message in place of a file.
+bool is_text(std::string_view head) {
+  return std::ranges::all_of(head, [](char c) { return (c >= ' ' && c <= '~') || c == '\n' || c == '\r'; });
+}
+
+/// `reason`: how one sees that it is none.
+Error not_safetensors(std::string_view head, const std::string &source, const std::string &reason) {
+  if (const std::string content = foreign_content(head); !content.empty())
+    return invalid(source + " is no safetensors file (" + reason + ") but " + content);
+  constexpr size_t kShown = 40;
+  const std::string_view begin = head.substr(0, std::min(kShown, head.find_first_of("\r\n")));
+  if (is_text(head.substr(0, kShown)))
+    return invalid(source + " is no safetensors file (" + reason + ") but a text that begins with '" +
+                   std::string(begin) + "', perhaps a server's message: download the file again");
+  return invalid(source + " is not a safetensors file: " + reason);
+}
+
+/// Takes the entries of a header one by one while it is parsed, so that no more than one is there as JSON.
+class EntryReader {
+ public:
+  EntryReader(SafetensorsHeader &header, const std::string &source) : header_(header), source_(source) {}
+
+  /// For parse_json: false of an entry that was taken, which is then forgotten.
+  bool operator()(int depth, Json::parse_event_t event, Json &value) {
+    using Event = Json::parse_event_t;
+    if (depth == 0) return true;
+    if (depth == 1 && event == Event::key) begin(value.get<std::string>());
+    const size_t most = name_ == kMetadata ? kMaxTensors : kMaxEntryValues;
+    if (++values_ > most) throw invalid(source_ + ": '" + name_ + "' holds too many values");
+    const bool complete = event == Event::value || event == Event::object_end || event == Event::array_end;
+    if (depth == 1 && complete) end(value);
+    return depth > 1 || !complete;
+  }
+
+ private:
+  void begin(std::string name) {
+    name_ = std::move(name);
+    values_ = 0;
+    if (name_.size() > kMaxNameSize)
+      throw invalid(source_ + " has a tensor whose name is of " + std::to_string(name_.size()) + " bytes");
+    if (header_.tensors.size() == kMaxTensors)
+      throw invalid(source_ + " has more than " + std::to_string(kMaxTensors) + " tensors");
+  }
+
+  void end(const Json &value) {
+    if (name_ != kMetadata)
+      header_.tensors.emplace(name_, parse_entry(value, name_, source_));
+    else if (!value.is_null())
+      read_metadata(value);
+  }
+
+  void read_metadata(const Json &value) {
+    try {
+      value.get_to(header_.metadata);
+    } catch (const Json::exception &) {
+      throw invalid(source_ + ": '" + kMetadata + "' must hold texts");
+    }
+  }
+
+  SafetensorsHeader &header_;
+  const std::string &source_;
+  std::string name_;  // of the entry that is being parsed
+  size_t values_ = 0;
+};
+
+/// The bytes up to the data, or fewer where the file is too short or no safetensors file.
+std::string read_head(const InputFile &file) {
+  constexpr uint64_t kSignature = 64;
+  std::string head = file.read(0, std::min(file.size(), kSignature));
+  if (head.size() < sizeof(uint64_t) || header_size_of(head) > kMaxHeaderSize) return head;
+  return file.read(0, std::min(file.size(), sizeof(uint64_t) + header_size_of(head)));
 }
 
 }  // namespace
 
-size_t safetensors_element_size(std::string_view dtype) {
-  static const std::map<std::string_view, size_t> sizes = {
-      {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"U16", 2}, {"I16", 2}, {"F16", 2},
-      {"BF16", 2}, {"U32", 4}, {"I32", 4}, {"F32", 4},     {"U64", 8},     {"I64", 8}, {"F64", 8}};
-  const auto found = sizes.find(dtype);
-  return found == sizes.end() ? 0 : found->second;
-}
-
 SafetensorsHeader parse_safetensors_header(std::string_view head, uint64_t file_size,
                                            const std::string &source) {
-  uint64_t header_size = 0;
-  if (head.size() < sizeof(header_size)) throw invalid(source + " is too short for a safetensors file");
-  std::memcpy(&header_size, head.data(), sizeof(header_size));
-  if (header_size > kMaxHeaderSize)
-    throw invalid(source + " is not a safetensors file: its header is too large");
+  if (head.size() < sizeof(uint64_t)) throw not_safetensors(head, source, "it is too short");
+  const uint64_t header_size = header_size_of(head);
+  if (header_size > kMaxHeaderSize) throw not_safetensors(head, source, "its header is too large");
   SafetensorsHeader header;
   header.data_begin = sizeof(header_size) + header_size;
-  if (header.data_begin > file_size || header.data_begin > head.size())
-    throw invalid(source + " is truncated: it ends within its header");
   const std::string_view text = head.substr(sizeof(header_size), header_size);
-  if (!text.starts_with('{')) throw invalid(source + " is not a safetensors file: its header is not JSON");
-
-  const JsonFile file(text, source);
-  if (const auto metadata = file.find<std::map<std::string, std::string>>("__metadata__"))
-    header.metadata = *metadata;
-  for (const auto &[name, json] : file.json().items())
-    if (name != "__metadata__") header.tensors.emplace(name, parse_entry(json, name, source));
+  if (!text.starts_with('{')) throw not_safetensors(head, source, "its header is not JSON");
+  if (header.data_begin > file_size || header.data_begin > head.size())
+    throw invalid(source + " is truncated: it ends within its header; download it again");
+  parse_json(text, source, EntryReader(header, source));
   check_tiling(header.tensors, file_size - header.data_begin, source);
   return header;
 }
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path &path) : path_(path.string()) {
-  if (is_pickle(path)) throw pickle_error(path_);
-  file_ = std::make_shared<const FileDescriptor>(path_);
-  uint64_t size = 0;
-  mapping_ = map_file(*file_, path_, size);
-  const std::string_view bytes(reinterpret_cast<const char *>(mapping_.get()), size);
-  header_ = parse_safetensors_header(bytes, size, path_);
+SafetensorsFile::SafetensorsFile(const std::filesystem::path &path) {
+  if (is_pickle(path)) throw pickle_error(path.string());
+  file_ = std::make_shared<const InputFile>(path);
+  header_ = parse_safetensors_header(read_head(*file_), file_->size(), file_->path());
+}
+
+const std::string &SafetensorsFile::path() const {
+  return file_->path();
 }
 
 void SafetensorsFile::read(uint64_t begin, size_t size, std::byte *out) const {
-  for (size_t done = 0; done < size;) {
-    const auto offset = static_cast<off_t>(header_.data_begin + begin + done);
-    const ssize_t count = pread(file_->number, out + done, size - done, offset);
-    if (count == 0) throw invalid(path_ + " is truncated: it has become shorter while it was read");
-    if (count < 0 && errno != EINTR) throw invalid(path_ + " cannot be read: " + std::strerror(errno));
-    if (count > 0) done += static_cast<size_t>(count);
-  }
+  file_->read(header_.data_begin + begin, size, out);
 }
+
+std::map<std::string, std::string> parse_weight_map(const JsonFile &index) {
+  auto weight_map = index.find<std::map<std::string, std::string>>("weight_map");
+  if (!weight_map) throw index.error("weight_map", "is missing");
+  for (const auto &[tensor, shard] : *weight_map)
+    if (shard.empty() || shard != std::filesystem::path(shard).filename().string() || shard == "." ||
+        shard == "..")
+      throw index.error("weight_map", "names the shard '" + shard + "', which is not a file name");
+  return *std::move(weight_map);
+}
+
+namespace {
+
+/// Of a component in one file.
+SafetensorsFile open_single(const std::filesystem::path &directory, const std::string &stem) {
+  const std::filesystem::path path = directory / (stem + ".safetensors");
+  if (!is_there(path))
+    for (const std::string_view extension : kPickleExtensions)
+      if (const auto pickle = directory / std::string(stem).append(extension); is_there(pickle))
+        throw pickle_error(pickle.string());
+  return SafetensorsFile(path);
+}
+
+/// The index's shards by name; all that are missing are in one error.
+std::map<std::string, SafetensorsFile> open_shards(const std::filesystem::path &directory,
+                                                   const std::map<std::string, std::string> &weight_map,
+                                                   const std::string &index) {
+  std::set<std::string> shards;
+  std::vector<std::string> missing;
+  for (const auto &[tensor, shard] : weight_map)
+    if (shards.insert(shard).second && !is_there(directory / shard)) missing.push_back(shard);
+  if (!missing.empty())
+    throw not_found("There is no file " + list_names(missing) + " in " + directory.string() + ", which " +
+                    index + " names: download what is missing");
+  std::map<std::string, SafetensorsFile> files;
+  for (const std::string &shard : shards) files.emplace(shard, directory / shard);
+  return files;
+}
+
+}  // namespace
 
 std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &directory,
                                               const std::string &stem) {
   const std::filesystem::path index_path = directory / (stem + ".safetensors.index.json");
-  std::vector<SafetensorsFile> files;
-  if (!std::filesystem::exists(index_path)) {
-    const std::filesystem::path path = directory / (stem + ".safetensors");
-    if (!std::filesystem::exists(path))
-      for (const std::string_view extension : kPickleExtensions)
-        if (const auto pickle = directory / std::string(stem).append(extension);
-            std::filesystem::exists(pickle))
-          throw pickle_error(pickle.string());
-    files.emplace_back(path);
-    return files;
-  }
+  if (!is_there(index_path)) return {open_single(directory, stem)};
   const JsonFile index(index_path);
-  const auto weight_map = index.find<std::map<std::string, std::string>>("weight_map");
-  if (!weight_map) throw index.error("weight_map", "is missing");
-  std::set<std::string> shards;
-  for (const auto &[tensor, shard] : *weight_map) {
-    if (shard.empty() || shard != std::filesystem::path(shard).filename().string() || shard == "..")
-      throw index.error("weight_map", "names the shard '" + shard + "', which is not a file name");
-    shards.insert(shard);
-  }
-  for (const std::string &shard : shards) files.emplace_back(directory / shard);
-  for (const auto &[tensor, shard] : *weight_map) {
-    const std::string path = (directory / shard).string();
-    const auto file = std::find_if(files.begin(), files.end(), [&path](const SafetensorsFile &candidate) {
-      return candidate.path() == path;
-    });
-    if (!file->tensors().contains(tensor))
-      throw invalid(file->path() + " lacks the tensor '" + tensor + "' that " + index.source() + " promises");
-  }
+  const auto weight_map = parse_weight_map(index);
+  const auto shards = open_shards(directory, weight_map, index.source());
+  for (const auto &[tensor, shard] : weight_map)
+    if (const SafetensorsFile &file = shards.at(shard); !file.tensors().contains(tensor))
+      throw invalid(file.path() + " lacks the tensor '" + tensor + "' that " + index.source() + " promises");
+  std::vector<SafetensorsFile> files;
+  for (const auto &[name, file] : shards) files.push_back(file);
   return files;
 }
 

@@ -1,4 +1,4 @@
-// The safetensors file format (https://github.com/huggingface/safetensors): an untrusted file, memory-mapped.
+// The safetensors file format (https://github.com/huggingface/safetensors): an untrusted file.
 #pragma once
 
 #include <cstddef>
@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "checkpoint/json_file.h"
 #include "error.h"
 
 namespace wan {
@@ -21,8 +22,8 @@ struct TensorEntry {
   uint64_t begin, end;  // bytes, relative to the data section
 };
 
-/// Bytes of one element of a dtype, 0 where the format does not know it.
-size_t safetensors_element_size(std::string_view dtype);
+/// Bits of one element of a dtype, 0 where the format does not know it.
+size_t safetensors_element_bits(std::string_view dtype);
 
 using TensorShapes = std::map<std::string, std::vector<int64_t>>;
 
@@ -34,40 +35,38 @@ struct SafetensorsHeader {
 
 /// Reads the header of a file of `file_size` bytes that begins with `head` (at least the header's bytes).
 /// Checks everything the format promises: sizes without overflow, shape against offsets, no holes, no
-/// overlaps, no rest. `source` names the file in errors. Throws wan::Error (WAN_INVALID).
+/// overlaps, no rest; and bounds what the header can make grow: tensors, names, dimensions. `source` names
+/// the file in errors. Throws wan::Error (WAN_INVALID).
 SafetensorsHeader parse_safetensors_header(std::string_view head, uint64_t file_size,
                                            const std::string &source);
 
-class FileDescriptor;
+class InputFile;
 
-/// A safetensors file mapped into memory, read-only.
+/// A safetensors file, open for reading.
 class SafetensorsFile {
  public:
   /// Throws wan::Error: WAN_NOT_FOUND, WAN_INVALID.
   explicit SafetensorsFile(const std::filesystem::path &path);
 
-  const std::string &path() const { return path_; }
+  const std::string &path() const;
   const std::map<std::string, TensorEntry> &tensors() const { return header_.tensors; }
   const std::map<std::string, std::string> &metadata() const { return header_.metadata; }
-  /// First byte of a tensor; valid as long as this object, and not necessarily aligned.
-  const std::byte *data(const TensorEntry &entry) const {
-    return mapping_.get() + header_.data_begin + entry.begin;
-  }
-  /// Copies bytes of the data section without the mapping, from any thread. Throws wan::Error (WAN_INVALID)
-  /// where the file has become shorter or cannot be read.
+  /// Copies bytes of the data section, from any thread. Throws wan::Error (WAN_INVALID) where the file has
+  /// become shorter or cannot be read.
   void read(uint64_t begin, size_t size, std::byte *out) const;
 
  private:
-  std::string path_;
-  std::shared_ptr<const FileDescriptor> file_;
-  std::shared_ptr<const std::byte> mapping_;
+  std::shared_ptr<const InputFile> file_;
   SafetensorsHeader header_;
 };
+
+/// The file of each tensor by a "*.safetensors.index.json", all in the directory of that. Throws wan::Error
+/// (WAN_INVALID).
+std::map<std::string, std::string> parse_weight_map(const JsonFile &index);
 
 /// The files of one component by tensor name: `<stem>.safetensors`, or the shards that
 /// `<stem>.safetensors.index.json` lists (the index wins where both are there, as in Diffusers).
 /// Throws wan::Error: WAN_NOT_FOUND, WAN_INVALID.
 std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &directory,
                                               const std::string &stem);
-
 }  // namespace wan

@@ -20,9 +20,15 @@ std::string module_of(const std::string &weight) {
   return weight.ends_with(".weight") ? weight.substr(0, weight.rfind('.')) : weight;
 }
 
-Error wrong_dtype(const SafetensorsFile &file, const std::string &tensor) {
-  return invalid(file.path() + ": tensor '" + tensor + "' has dtype " + file.tensors().at(tensor).dtype +
-                 ", but weights must be F32, BF16, F16, F64, F8_E4M3 or F8_E5M2");
+/// What training leaves behind in a file: counters, averages and losses, by the first part of their names.
+constexpr std::string_view kRemains[] = {"global_step", "step",      "epoch", "model_ema",
+                                         "ema",         "ema_model", "loss"};
+
+bool holds_no_weights(const std::string &name, const TensorEntry &entry) {
+  const int64_t values = c10::multiply_integers(entry.shape);
+  const bool is_counter = values == 1 && (entry.dtype.starts_with('I') || entry.dtype.starts_with('U'));
+  return values == 0 || is_counter ||
+         std::ranges::find(kRemains, name.substr(0, name.find('.'))) != std::end(kRemains);
 }
 
 }  // namespace
@@ -42,19 +48,53 @@ at::Tensor WeightInventory::load(const std::string &name, at::IntArrayRef shape,
   return at::empty(shape, at::dtype(dtype).device(at::kMeta));
 }
 
-at::Tensor stored_tensor(const SafetensorsFile &file, const std::string &name) {
+Error wrong_dtype(const SafetensorsFile &file, const std::string &name) {
+  return invalid(file.path() + ": tensor '" + name + "' has dtype " + file.tensors().at(name).dtype +
+                 ", but weights must be F32, BF16, F16, F64, F8_E4M3 or F8_E5M2");
+}
+
+at::ScalarType stored_dtype(const SafetensorsFile &file, const std::string &name) {
   static const std::map<std::string, at::ScalarType> types = {{"F32", at::kFloat},
                                                               {"BF16", at::kBFloat16},
                                                               {"F16", at::kHalf},
                                                               {"F64", at::kDouble},
+                                                              {"BOOL", at::kBool},
+                                                              {"U8", at::kByte},
+                                                              {"I8", at::kChar},
+                                                              {"I16", at::kShort},
                                                               {"I32", at::kInt},
                                                               {"I64", at::kLong},
+                                                              {"U16", at::kUInt16},
+                                                              {"U32", at::kUInt32},
+                                                              {"U64", at::kUInt64},
                                                               {"F8_E4M3", at::kFloat8_e4m3fn},
                                                               {"F8_E5M2", at::kFloat8_e5m2}};
-  const TensorEntry &entry = file.tensors().at(name);
-  const auto found = types.find(entry.dtype);
+  const auto found = types.find(file.tensors().at(name).dtype);
   if (found == types.end()) throw wrong_dtype(file, name);
-  return at::from_blob(const_cast<std::byte *>(file.data(entry)), entry.shape, at::dtype(found->second));
+  return found->second;
+}
+
+at::Tensor stored_tensor(const SafetensorsFile &file, const std::string &name,
+                         std::optional<at::ScalarType> dtype) {
+  constexpr int64_t kPiece = int64_t{1} << 20;  // elements: what is converted is still in the cache
+  const TensorEntry &entry = file.tensors().at(name);
+  const at::ScalarType stored = stored_dtype(file, name);
+  const auto read = [&](int64_t first, const at::Tensor &out) {
+    const uint64_t begin = entry.begin + static_cast<uint64_t>(first) * c10::elementSize(stored);
+    file.read(begin, out.nbytes(), static_cast<std::byte *>(out.mutable_data_ptr()));
+  };
+  at::Tensor tensor = at::empty(entry.shape, dtype.value_or(stored));
+  if (tensor.scalar_type() == stored) {
+    read(0, tensor);
+    return tensor;
+  }
+  const at::Tensor values = tensor.view(-1), piece = at::empty(std::min(kPiece, values.numel()), stored);
+  for (int64_t done = 0; done < values.numel(); done += kPiece) {
+    const at::Tensor next = piece.narrow(0, 0, std::min(kPiece, values.numel() - done));
+    read(done, next);
+    values.narrow(0, done, next.numel()).copy_(next);
+  }
+  return tensor;
 }
 
 CheckpointWeights::CheckpointWeights(ComponentFiles component, at::Device device,
@@ -68,6 +108,12 @@ const SafetensorsFile *CheckpointWeights::find(const std::string &stored) const 
   for (const SafetensorsFile &file : files_)
     if (file.tensors().contains(stored)) return &file;
   return nullptr;
+}
+
+/// The name in the files of a tensor of Diffusers.
+std::string CheckpointWeights::stored_name(const std::string &name) const {
+  const std::string stored = component_.stored_name(name), tied = component_.stored_name(kTiedEmbedding);
+  return name == kEmbedding && !find(stored) && find(tied) ? tied : stored;
 }
 
 TensorShapes CheckpointWeights::shapes() const {
@@ -90,15 +136,16 @@ void CheckpointWeights::expect(const std::vector<WeightRequest> &requests) {
   if (device_.is_cpu()) return;
   std::vector<StagedReader::Range> ranges;
   for (const WeightRequest &request : requests) {
-    const std::string stored = component_.stored_name(request.name);
+    const std::string stored = stored_name(request.name);
     if (const SafetensorsFile *file = find(stored))  // take() complains if there is none
       ranges.push_back({file, &file->tensors().at(stored)});
   }
   reader_ = std::make_unique<StagedReader>(device_, ranges);
 }
 
-/// A tensor on the device, as it is stored; on the CPU it lies in the file.
-at::Tensor CheckpointWeights::take(const std::string &stored, at::IntArrayRef shape) {
+/// A tensor on the device, as it is stored; on the CPU in `host_dtype`, if that is given.
+at::Tensor CheckpointWeights::take(const std::string &stored, at::IntArrayRef shape,
+                                   std::optional<at::ScalarType> host_dtype) {
   const SafetensorsFile *file = find(stored);
   if (!file)
     throw invalid((files_.size() == 1 ? files_[0].path() : component_.directory.string()) +
@@ -107,11 +154,12 @@ at::Tensor CheckpointWeights::take(const std::string &stored, at::IntArrayRef sh
   if (at::IntArrayRef(entry.shape) != shape)
     throw invalid(file->path() + ": tensor '" + stored + "' has the shape " + to_string(entry.shape) +
                   ", not " + to_string(shape));
-  const at::Tensor mapped = stored_tensor(*file, stored);
-  if (!mapped.is_floating_point()) throw wrong_dtype(*file, stored);
+  const at::ScalarType dtype = stored_dtype(*file, stored);
+  if (!at::isFloatingType(dtype)) throw wrong_dtype(*file, stored);
+  if (!device_.is_cpu()) host_dtype = dtype;
   const at::Tensor tensor = reader_ && reader_->is_next(entry)
-                                ? reader_->read().view(mapped.scalar_type()).view(shape)
-                                : mapped.to(device_);
+                                ? reader_->read().view(dtype).view(shape)
+                                : stored_tensor(*file, stored, host_dtype).to(device_);
   names_loaded_.insert(stored);
   loaded_(entry.end - entry.begin);
   return tensor;
@@ -137,21 +185,18 @@ at::Tensor CheckpointWeights::scale(const std::string &stored, at::IntArrayRef s
 }
 
 at::Tensor CheckpointWeights::load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) {
-  const std::string stored = component_.stored_name(name);
+  const std::string stored = stored_name(name);
   // Converted on the device: a GPU is faster, and half of the bytes cross the bus if they are bf16.
-  const at::Tensor tensor = take(stored, shape);
-  if (!at::isFloat8Type(tensor.scalar_type()))
-    return tensor.to(dtype, /*non_blocking=*/false, /*copy=*/device_.is_cpu());
-  const at::Tensor wide = tensor.to(at::kFloat), scale = this->scale(stored, shape);
+  if (!is_fp8(stored)) return take(stored, shape, dtype).to(dtype);
+  const at::Tensor wide = take(stored, shape, at::kFloat).to(at::kFloat), scale = this->scale(stored, shape);
   return (scale.defined() ? wide * scale : wide).to(dtype);
 }
 
 std::optional<ScaledFp8> CheckpointWeights::load_fp8(const std::string &name, at::IntArrayRef shape) {
-  const std::string stored = component_.stored_name(name);
+  const std::string stored = stored_name(name);
   const SafetensorsFile *file = find(stored);
   if (!file || shape.size() != 2 || file->tensors().at(stored).dtype != "F8_E4M3") return std::nullopt;
-  const at::Tensor weight = take(stored, shape);
-  ScaledFp8 matrix = {device_.is_cpu() ? weight.clone() : weight, scale(stored, shape)};
+  ScaledFp8 matrix = {take(stored, shape), scale(stored, shape)};
   if (!matrix.scale.defined()) matrix.scale = at::ones({1, 1}, at::dtype(at::kFloat).device(device_));
   return matrix;
 }
@@ -162,9 +207,15 @@ void CheckpointWeights::check_all_loaded(const std::vector<std::string> &ignored
       const auto is_ignored = [&](const std::string &prefix) {
         return name.starts_with(component_.stored_name(prefix));
       };
-      if (!names_loaded_.contains(name) && !is_of_fp8(name) && std::ranges::none_of(ignored, is_ignored))
+      if (!names_loaded_.contains(name) && !is_of_fp8(name) && !holds_no_weights(name, entry) &&
+          std::ranges::none_of(ignored, is_ignored))
         throw invalid(file.path() + " has the unexpected tensor '" + name + "'");
     }
+}
+
+bool CheckpointWeights::is_fp8(const std::string &stored) const {
+  const SafetensorsFile *file = find(stored);
+  return file && at::isFloat8Type(stored_dtype(*file, stored));
 }
 
 /// Whether it belongs to a weight in FP8 that was loaded, or marks the file as one of such weights.
@@ -173,8 +224,7 @@ bool CheckpointWeights::is_of_fp8(const std::string &stored) const {
   for (const std::string_view suffix : kFp8Suffixes) {
     if (!stored.ends_with(suffix)) continue;
     const std::string weight = stored.substr(0, stored.size() - suffix.size()) + ".weight";
-    const SafetensorsFile *file = find(weight);
-    return names_loaded_.contains(weight) && at::isFloat8Type(stored_tensor(*file, weight).scalar_type());
+    return names_loaded_.contains(weight) && is_fp8(weight);
   }
   return false;
 }

@@ -30,8 +30,15 @@ struct WeightRequest {
 /// "[2, 3]", for error messages.
 std::string to_string(at::IntArrayRef shape);
 
-/// A tensor of a file as it is stored there, in host memory; valid as long as the file is open.
-at::Tensor stored_tensor(const SafetensorsFile &file, const std::string &name);
+/// A tensor of a file, read into host memory as it is stored there, or converted to `dtype` while it is read.
+/// Throws wan::Error (WAN_INVALID), naming file and tensor, where LibTorch has not its dtype, or where the
+/// file can no longer be read.
+at::Tensor stored_tensor(const SafetensorsFile &file, const std::string &name,
+                         std::optional<at::ScalarType> dtype = std::nullopt);
+/// Its dtype alone.
+at::ScalarType stored_dtype(const SafetensorsFile &file, const std::string &name);
+/// Of a tensor that is no weight by its dtype.
+Error wrong_dtype(const SafetensorsFile &file, const std::string &name);
 
 /// A matrix in FP8 as a checkpoint stores it: it stands for weight * scale.
 struct ScaledFp8 {
@@ -53,7 +60,7 @@ class WeightSource {
     return std::nullopt;
   }
   /// Strictness: throws WAN_INVALID if there is a tensor that was not loaded and whose name does not begin
-  /// with one of `ignored`.
+  /// with one of `ignored`, unless it holds no weights (counters, what training leaves behind).
   virtual void check_all_loaded(const std::vector<std::string> & /*ignored*/) const {}
 };
 
@@ -68,7 +75,7 @@ class WeightInventory : public WeightSource {
 };
 
 /// The safetensors files of a component. A tensor goes from the file to the device and is converted there, so
-/// that host memory never holds a second copy of the model: on the CPU from the mapped file, to a GPU by a
+/// that host memory never holds a second copy of the model: on the CPU one tensor at a time, to a GPU by a
 /// StagedReader. FP8 is multiplied by its scale, a tensor MODULE.scale_weight or MODULE.weight_scale of one
 /// number or one a row; without one it counts as it is.
 class CheckpointWeights : public WeightSource {
@@ -88,8 +95,11 @@ class CheckpointWeights : public WeightSource {
 
  private:
   const SafetensorsFile *find(const std::string &stored) const;
-  at::Tensor take(const std::string &stored, at::IntArrayRef shape);
+  std::string stored_name(const std::string &name) const;
+  at::Tensor take(const std::string &stored, at::IntArrayRef shape,
+                  std::optional<at::ScalarType> host_dtype = std::nullopt);
   at::Tensor scale(const std::string &stored, at::IntArrayRef shape) const;
+  bool is_fp8(const std::string &stored) const;
   bool is_of_fp8(const std::string &stored) const;
 
   ComponentFiles component_;

@@ -24,7 +24,7 @@ constexpr int64_t kTextTokens = 512;  // the transformer attends to all of them,
 class CheckpointComponents : public ComponentSource {
  public:
   CheckpointComponents(const CheckpointConfig &config, std::vector<Lora> loras, at::Device device,
-                       std::function<void(uint64_t, uint64_t)> progress)
+                       const RunContext &context, std::function<void(uint64_t, uint64_t)> progress)
       : files_(config.files), loras_(std::move(loras)), device_(device), progress_(std::move(progress)) {
     std::vector<std::string> components = {"text_encoder", "transformer", "vae"};
     if (config.transformer_2) components.push_back("transformer_2");
@@ -37,6 +37,7 @@ class CheckpointComponents : public ComponentSource {
       bytes_ += open_files(component)->bytes();
       open(component);
     }
+    for (const std::string &warning : warnings_) context.log(WAN_LOG_WARNING, warning);
   }
 
   std::unique_ptr<WeightSource> open(const std::string &component) override {
@@ -44,15 +45,17 @@ class CheckpointComponents : public ComponentSource {
     const auto changes = [&component](const Lora &lora) { return lora.strength_for(component) != 0; };
     if (std::none_of(loras_.begin(), loras_.end(), changes)) return weights;
     const TensorShapes shapes = weights->shapes();
-    return std::make_unique<LoraWeights>(std::move(weights), shapes, loras_, component);
+    auto merged = std::make_unique<LoraWeights>(std::move(weights), shapes, loras_, component);
+    warnings_.insert(merged->warnings().begin(), merged->warnings().end());
+    return merged;
   }
 
   void close(const std::string &component, const WeightSource &source) override {
-    // The text encoder's embedding may be stored under a second name as well, and ComfyUI's file of it holds
-    // the tokenizer's model.
+    // The text encoder's embedding may be stored under a second name as well, a file of the whole UMT5 has
+    // its decoder too, and ComfyUI's holds the tokenizer's model.
     static const std::map<std::string, std::vector<std::string>> ignored = {
         {"vae", AutoencoderKLWan::kEncoderTensors},
-        {"text_encoder", {"encoder.embed_tokens.weight", "spiece_model"}}};
+        {"text_encoder", {kTiedEmbedding, "decoder.", "lm_head.", "spiece_model"}}};
     const auto found = ignored.find(component);
     source.check_all_loaded(found == ignored.end() ? std::vector<std::string>() : found->second);
   }
@@ -70,6 +73,7 @@ class CheckpointComponents : public ComponentSource {
   const at::Device device_;
   const std::function<void(uint64_t, uint64_t)> progress_;
   uint64_t bytes_ = 0, bytes_read_ = 0;
+  std::set<std::string> warnings_;  // both experts have the same of a LoRA
 };
 
 /// Asks before each tensor whether to go on.
@@ -123,9 +127,10 @@ class Predictor {
 }  // namespace
 
 std::unique_ptr<ComponentSource> open_checkpoint(const CheckpointConfig &config, std::vector<Lora> loras,
-                                                 at::Device device,
+                                                 at::Device device, const RunContext &context,
                                                  std::function<void(uint64_t, uint64_t)> progress) {
-  return std::make_unique<CheckpointComponents>(config, std::move(loras), device, std::move(progress));
+  return std::make_unique<CheckpointComponents>(config, std::move(loras), device, context,
+                                                std::move(progress));
 }
 
 WanPipeline::WanPipeline(const CheckpointConfig &config, std::unique_ptr<ComponentSource> source,

@@ -112,10 +112,10 @@ class WanPipeline {
   const std::shared_ptr<FramePool> frame_pool_;
 };
 
-/// The components of a checkpoint directory, with LoRAs merged into the experts. `progress` hears the bytes
-/// read and the bytes in all; it may throw.
+/// The components of a checkpoint directory, with LoRAs merged into the experts. `context` gets warnings of
+/// what is left out of these, now. `progress` hears the bytes read and the bytes in all; it may throw.
 std::unique_ptr<ComponentSource> open_checkpoint(const CheckpointConfig &config, std::vector<Lora> loras,
-                                                 at::Device device,
+                                                 at::Device device, const RunContext &context,
                                                  std::function<void(uint64_t, uint64_t)> progress);
 
 }  // namespace wan

@@ -98,8 +98,7 @@ at::Tensor read_latents(const std::filesystem::path &path, int64_t z_dim) {
       found->second.shape[0] != 1 || found->second.shape[1] != z_dim)
     throw invalid(path.string() + " has no tensor 'latents' of float32 [1, " + std::to_string(z_dim) +
                   ", T, H, W]");
-  auto *data = const_cast<std::byte *>(file.data(found->second));
-  return at::from_blob(data, found->second.shape, at::dtype(at::kFloat)).clone();
+  return stored_tensor(file, "latents");
 }
 
 at::Tensor random_latents(const Options &options, const VaeConfig &config) {

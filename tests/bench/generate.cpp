@@ -166,7 +166,7 @@ Report run(const Options &options) {
   const Clock::time_point start = Clock::now();
   const CheckpointConfig config =
       options.model ? CheckpointConfig::read(options.model) : a14b_config(options.layers);
-  auto source = options.model ? open_checkpoint(config, {}, device, [](uint64_t, uint64_t) {})
+  auto source = options.model ? open_checkpoint(config, {}, device, RunContext({}), [](uint64_t, uint64_t) {})
                               : random_components(device);
   const std::filesystem::path tokenizer =
       options.tokenizer ? options.tokenizer : config.directory / "tokenizer";

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "checkpoint/weights.h"
+
 namespace wan::test {
 
 std::string source_path(const std::string &relative) {
@@ -23,15 +25,7 @@ std::string test_device_name() {
 Reference::Reference(const std::string &relative_path) : file_(source_path(relative_path)) {}
 
 at::Tensor Reference::operator[](const std::string &name) const {
-  const TensorEntry &entry = file_.tensors().at(name);
-  const auto dtype = entry.dtype == "F32"    ? at::kFloat
-                     : entry.dtype == "F16"  ? at::kHalf
-                     : entry.dtype == "BF16" ? at::kBFloat16
-                     : entry.dtype == "I32"  ? at::kInt
-                     : entry.dtype == "I64"  ? at::kLong
-                     : entry.dtype == "F64"  ? at::kDouble
-                                             : at::kByte;
-  return at::from_blob(const_cast<std::byte *>(file_.data(entry)), entry.shape, at::dtype(dtype)).clone();
+  return stored_tensor(file_, name);
 }
 
 double relative_error(const at::Tensor &out, const at::Tensor &reference) {

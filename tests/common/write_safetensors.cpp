@@ -5,7 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/safetensors.h"
+#include "checkpoint/weights.h"
 
 namespace wan::test {
 
@@ -17,16 +17,11 @@ const std::pair<at::ScalarType, const char *> kTypes[] = {{at::kFloat, "F32"},
                                                           {at::kDouble, "F64"},
                                                           {at::kLong, "I64"},
                                                           {at::kInt, "I32"},
+                                                          {at::kShort, "I16"},
                                                           {at::kChar, "I8"},
                                                           {at::kByte, "U8"},
                                                           {at::kFloat8_e4m3fn, "F8_E4M3"},
                                                           {at::kFloat8_e5m2, "F8_E5M2"}};
-
-at::ScalarType type_of(const std::string &spelled) {
-  for (const auto &[type, name] : kTypes)
-    if (spelled == name) return type;
-  throw std::runtime_error("no such dtype: " + spelled);
-}
 
 std::string spelled(at::ScalarType type) {
   for (const auto &[known, name] : kTypes)
@@ -39,10 +34,7 @@ std::string spelled(at::ScalarType type) {
 Tensors read_safetensors(const std::filesystem::path &path) {
   const SafetensorsFile file(path);
   Tensors tensors;
-  for (const auto &[name, entry] : file.tensors())
-    tensors[name] =
-        at::from_blob(const_cast<std::byte *>(file.data(entry)), entry.shape, at::dtype(type_of(entry.dtype)))
-            .clone();
+  for (const auto &[name, entry] : file.tensors()) tensors[name] = stored_tensor(file, name);
   return tensors;
 }
 

@@ -3,12 +3,13 @@
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/safetensors.h"
+#include "checkpoint/weights.h"
 #include "common/engine.h"
 #include "common/reference.h"
 #include "common/temporary_directory.h"
@@ -19,6 +20,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 namespace fs = std::filesystem;
 
 constexpr const char *kWeights = "transformer/diffusion_pytorch_model.safetensors";
@@ -172,6 +174,83 @@ TEST_F(Checkpoint, MissingMisshapenUnexpectedAndIntegerTensors) {
   EXPECT_THAT(refusal(), AllOf(HasSubstr("'proj_out.bias'"), HasSubstr("I16")));
 }
 
+TEST_F(Checkpoint, AFifoIsNotWaitedFor) {
+  for (const std::string file : {"model_index.json", "vae/config.json", "gst-wan.json",
+                                 "tokenizer/tokenizer.json", "text_encoder/model.safetensors", kWeights}) {
+    fs::rename(model_ / file, directory_.path() / "away");
+    ASSERT_EQ(mkfifo((model_ / file).c_str(), 0600), 0);
+    EXPECT_THAT(refusal(), AllOf(HasSubstr(file), HasSubstr("is a FIFO")));
+    fs::remove(model_ / file);
+    fs::rename(directory_.path() / "away", model_ / file);
+  }
+}
+
+TEST_F(Checkpoint, AGitLfsPointerIsNamed) {
+  for (const std::string file : {"vae/config.json", "tokenizer/tokenizer.json", kWeights}) {
+    fs::rename(model_ / file, directory_.path() / "away");
+    std::ofstream(model_ / file) << "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 999\n";
+    EXPECT_THAT(refusal(), AllOf(HasSubstr(file), HasSubstr("Git LFS pointer"), HasSubstr("git lfs pull")));
+    fs::rename(directory_.path() / "away", model_ / file);
+  }
+}
+
+TEST_F(Checkpoint, NamesFromFilesReachNoTerminalRaw) {
+  edit_weights([](EditableFile &file) {
+    const size_t end = file.data.size();
+    file.header["\x1b]0;owned\x07"] = {{"dtype", "F32"}, {"shape", {1}}, {"data_offsets", {end, end + 4}}};
+    file.data += "1234";
+  });
+  EXPECT_THAT(refusal(),
+              AllOf(HasSubstr("unexpected tensor"), Not(HasSubstr("\x1b")), Not(HasSubstr("\x07"))));
+}
+
+TEST_F(Checkpoint, ATextEncoderThatHasItsEmbeddingUnderTheOtherName) {
+  const fs::path path = model_ / "text_encoder/model.safetensors";
+  EditableFile file(path);
+  file.header["encoder.embed_tokens.weight"] = file.header["shared.weight"];
+  file.header.erase("shared.weight");
+  file.write(path);
+  WanGenerateOptions options = tiny_options();
+  options.num_frames = options.steps = 1;
+  EXPECT_TRUE(at::equal(generate_clip(load_model(tiny_model(), "cpu"), options),
+                        generate_clip(load_model(model_.string(), "cpu"), options)));
+}
+
+TEST_F(Checkpoint, WhatTrainingLeavesBehindIsNoWeight) {
+  EditableFile file(model_ / "vae/diffusion_pytorch_model.safetensors");
+  const auto add = [&file](const char *name, const char *dtype, const Json &shape, size_t bytes) {
+    const size_t end = file.data.size();
+    file.header[name] = {{"dtype", dtype}, {"shape", shape}, {"data_offsets", {end, end + bytes}}};
+    file.data.append(bytes, '\0');
+  };
+  add("global_step", "F32", Json::array(), 4);
+  add("decoder.norm.num_batches_tracked", "I64", Json::array(), 8);
+  add("model_ema.decay", "F32", {1}, 4);
+  add("loss.discriminator.main.0.weight", "F32", {2, 3}, 24);
+  add("marker", "F32", {0}, 0);
+  file.write(model_ / "vae/diffusion_pytorch_model.safetensors");
+  EXPECT_EQ(refusal(), "accepted");
+}
+
+TEST_F(Checkpoint, APathMayBeAFileUri) {
+  fs::rename(model_, directory_.path() / "a b");
+  const std::string uri = "file://" + directory_.path().string() + "/a%20b";
+  WanDefaults defaults;
+  WanError error;
+  EXPECT_EQ(api().describe(uri.c_str(), &defaults, &error), WAN_OK) << error.message;
+  EXPECT_TRUE(load_model(uri, "cpu"));
+}
+
+TEST_F(Checkpoint, PathsThatCannotBeLookedAtAreErrorsThatNameThem) {
+  WanDefaults defaults;
+  WanError error;
+  EXPECT_EQ(api().describe(std::string(300, 'x').c_str(), &defaults, &error), WAN_INVALID);
+  EXPECT_THAT(error.message, AllOf(HasSubstr("xxx"), HasSubstr("name too long")));
+  fs::remove(model_ / "model_index.json");
+  fs::create_symlink("model_index.json", model_ / "model_index.json");
+  EXPECT_THAT(refusal(), AllOf(HasSubstr("model_index.json"), HasSubstr("symbolic links")));
+}
+
 TEST_F(Checkpoint, TokenIdsBeyondTheEmbedding) {
   edit_json("tokenizer/tokenizer.json", [](Json &json) {
     Json token = json["added_tokens"][0];
@@ -199,8 +278,7 @@ TEST_F(Checkpoint, AShardedFloat32CheckpointGivesTheSameVideo) {
   size_t count = 0;
   for (const auto &[name, entry] : whole.tensors()) {
     const size_t shard = count++ % 2;
-    const at::Tensor tensor =
-        at::from_blob(const_cast<std::byte *>(whole.data(entry)), entry.shape, at::kBFloat16).to(at::kFloat);
+    const at::Tensor tensor = stored_tensor(whole, name).to(at::kFloat);
     const size_t begin = data[shard].size();
     data[shard].append(static_cast<const char *>(tensor.const_data_ptr()), tensor.nbytes());
     headers[shard][name] = {

@@ -292,6 +292,104 @@ TEST_F(Layout, AmbiguousDirectories) {
   EXPECT_THAT(refusal(WAN_INVALID), AllOf(HasSubstr("the VAE"), HasSubstr("again.safetensors")));
 }
 
+TEST_F(Layout, ExpertsAreToldApartByTheWordsOfTheirNames) {
+  write_comfyui();
+  fs::path high = model_ / "diffusion_models/wan2.2_t2v_high_noise_14B.safetensors",
+           low = model_ / "diffusion_models/wan2.2_t2v_low_noise_14B.safetensors";
+  for (const auto &[new_high, new_low] :
+       {std::pair{"Wan2_2-T2V-A14B-HIGH_fp8_e4m3fn_scaled_KJ", "Wan2_2-T2V-A14B-LOW_fp8_e4m3fn_scaled_KJ"},
+        {"Wan2.2-T2V-A14B-HighNoise-Q8", "Wan2.2-T2V-A14B-LowNoise-Q8"},
+        {"wan22_t2vHigh_v2", "wan22_t2vLow_v2"},
+        {"WAN-T2VHigh", "WAN-T2VLow"},
+        {"wan_high", "wan_low"},
+        {"t2v high noise", "t2v low noise"},
+        {"noise-high.flow", "noise-low.highres"},
+        {"wan_high_noise_low_vram", "wan_low_noise_high_quality"}}) {
+    const auto rename = [](fs::path &file, const std::string &stem) {
+      const fs::path renamed = file.parent_path() / (stem + ".safetensors");
+      fs::rename(file, renamed);
+      file = renamed;
+    };
+    rename(high, new_high);
+    rename(low, new_low);
+    const CheckpointConfig config = CheckpointConfig::read(model_);
+    EXPECT_EQ(config.files.at("transformer").stem, new_high);
+    EXPECT_EQ(config.files.at("transformer_2").stem, new_low);
+  }
+}
+
+TEST_F(Layout, ExpertsThatCannotBeToldApartAreToBeRenamed) {
+  write_comfyui();
+  const fs::path experts = model_ / "diffusion_models";
+  fs::rename(experts / "wan2.2_t2v_high_noise_14B.safetensors", experts / "slow.safetensors");
+  fs::rename(experts / "wan2.2_t2v_low_noise_14B.safetensors", experts / "highway.safetensors");
+  EXPECT_THAT(refusal(WAN_INVALID), AllOf(HasSubstr("slow.safetensors"), HasSubstr("highway.safetensors"),
+                                          HasSubstr("put high_noise into the name of one")));
+}
+
+TEST_F(Layout, ModelsOfOtherTasksBesideOneOfTextToVideoDoNotCount) {
+  write_comfyui();
+  const fs::path experts = model_ / "diffusion_models";
+  const fs::path low = experts / "wan2.2_t2v_low_noise_14B.safetensors";
+  Tensors other = renamed(experts_.at("transformer_2"), Naming::kOriginalTransformer);
+  other["patch_embedding.weight"] = at::zeros({256, 36, 1, 2, 2});
+  for (const char *name : {"wan2.2_i2v_high_noise_14B", "wan2.2_i2v_low_noise_14B", "i2v"})
+    write_safetensors(experts / (std::string(name) + ".safetensors"), other);
+  EXPECT_EQ(CheckpointConfig::read(model_).files.at("transformer_2").path(), low.string());
+  // But where one of the two is missing, an error says what the others are.
+  fs::remove(low);
+  EXPECT_THAT(refusal(WAN_INVALID),
+              AllOf(HasSubstr("wan2.2_i2v_low_noise_14B.safetensors is a transformer for image to video"),
+                    HasSubstr("in_channels are 36, not 16")));
+  fs::remove(experts / "wan2.2_t2v_high_noise_14B.safetensors");
+  EXPECT_THAT(refusal(WAN_INVALID), HasSubstr("is a transformer for image to video"));
+}
+
+TEST_F(Layout, FilesOfOthersDoNotStopACompleteModel) {
+  write_comfyui();
+  const auto tensor = [](const std::string &dtype, const std::string &shape) {
+    const std::string header =
+        R"({"a":{"dtype":")" + dtype + R"(","shape":[)" + shape + R"(],"data_offsets":[0,4]}})";
+    std::string bytes(sizeof(uint64_t), '\0');
+    bytes[0] = static_cast<char>(header.size());
+    return bytes + header + "abcd";
+  };
+  for (const std::string &bytes :
+       {tensor("F8_E8M0", "4"), tensor("F4", "8"), tensor("F1000", "4"), std::string(20, '\0'), std::string(),
+        std::string("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")}) {
+    std::ofstream(model_ / "vae/other.safetensors", std::ios::binary) << bytes;
+    EXPECT_EQ(refusal(WAN_OK), "accepted") << bytes;
+  }
+  std::ofstream(model_ / "vae/broken.safetensors.index.json") << "{";
+  fs::create_directory(model_ / "text_encoders/directory.safetensors");
+  EXPECT_EQ(refusal(WAN_OK), "accepted");
+  fs::remove(model_ / "vae/wan_2.1_vae.safetensors");
+  EXPECT_THAT(refusal(WAN_INVALID), AllOf(HasSubstr("nor a VAE that can be read"),
+                                          HasSubstr("vae/other.safetensors"), HasSubstr("Git LFS pointer")));
+}
+
+TEST_F(Layout, ShardsThatAreMissingAreNamed) {
+  write_comfyui();
+  const fs::path experts = model_ / "diffusion_models";
+  // As published by ModelScope: what is there has another name than the index says.
+  fs::rename(experts / "wan2.2_t2v_low_noise_14B.safetensors",
+             experts / "low_noise-00001-of-00002-bf16.safetensors");
+  std::ofstream(experts / "low_noise.safetensors.index.json")
+      << R"({"weight_map":{"a":"low_noise-00001-of-00002.safetensors","b":"low_noise-00002-of-00002.safetensors"}})";
+  EXPECT_THAT(
+      refusal(WAN_INVALID),
+      AllOf(HasSubstr("nor a transformer with low_noise in its name that can be read"),
+            HasSubstr("no file low_noise-00001-of-00002.safetensors, low_noise-00002-of-00002.safetensors")));
+}
+
+TEST_F(Layout, ATextEncoderThatHasItsEmbeddingUnderTheOtherName) {
+  write_comfyui();
+  text_encoder_["encoder.embed_tokens.weight"] = text_encoder_["shared.weight"];
+  text_encoder_.erase("shared.weight");
+  write_safetensors(model_ / "text_encoders/umt5_xxl.safetensors", text_encoder_);
+  expect_same_video();
+}
+
 TEST_F(Layout, ArchitecturesThatAreNotSupported) {
   write_comfyui();
   const fs::path high = model_ / "diffusion_models/wan2.2_t2v_high_noise_14B.safetensors";

@@ -7,6 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "checkpoint/names.h"
@@ -106,6 +107,104 @@ TEST_F(LoraFiles, AlphaIsDividedByTheRankAndScalesAPeftBiasToo) {
   EXPECT_TRUE(at::equal(load(weights, "blocks.0.attn1.to_q.bias"), at::full({8}, 1.5f)));
 }
 
+TEST_F(LoraFiles, AnAlphaMayHaveAnyKindOfNumber) {
+  for (const at::ScalarType dtype : {at::kByte, at::kChar, at::kShort, at::kInt, at::kLong, at::kHalf,
+                                     at::kBFloat16, at::kFloat, at::kDouble})
+    for (const at::Tensor &alpha : {at::scalar_tensor(2, dtype), at::scalar_tensor(2, dtype).view(1)}) {
+      LoraWeights weights = with({lora({{"blocks.0.attn1.to_q.lora_A.weight", at::ones({4, 8})},
+                                        {"blocks.0.attn1.to_q.lora_B.weight", at::ones({8, 4})},
+                                        {"blocks.0.attn1.to_q.alpha", alpha}})});
+      EXPECT_TRUE(at::equal(load(weights, "blocks.0.attn1.to_q.weight"), at::full({8, 8}, 3.0f))) << dtype;
+    }
+}
+
+TEST_F(LoraFiles, EveryPublishedSpellingOfAKey) {
+  const at::Tensor down = at::randn({2, 8}), up = at::randn({8, 2});
+  const auto merged = [&](const std::string &down_key, const std::string &up_key) {
+    LoraWeights weights = with({lora({{down_key, down}, {up_key, up}})});
+    return load(weights, "blocks.0.attn1.to_q.weight");
+  };
+  const at::Tensor expected = merged("transformer.blocks.0.attn1.to_q.lora_A.weight",
+                                     "transformer.blocks.0.attn1.to_q.lora_B.weight");
+  EXPECT_FALSE(at::equal(expected, at::ones({8, 8})));
+  for (const std::string module :
+       {"diffusion_model.blocks.0.self_attn.q", "model.diffusion_model.blocks.0.self_attn.q",
+        "lora_unet_blocks_0_self_attn_q", "lora_unet__blocks_0_self_attn_q", "lora_unet_blocks_0.self_attn.q",
+        "pipe.dit.blocks.0.self_attn.q", "unet.blocks.0.attn1.to_q", "base_model.model.blocks.0.self_attn.q",
+        "base_model.model.transformer.blocks.0.attn1.to_q", "transformer._orig_mod.blocks.0.attn1.to_q",
+        "lora_transformer_blocks_0_attn1_to_q", "lycoris_blocks_0_self_attn_q", "blocks.0.self_attn.q"})
+    for (const auto &[first, second] : {std::pair{".lora_down.weight", ".lora_up.weight"},
+                                        {".lora.down.weight", ".lora.up.weight"},
+                                        {"_lora.down.weight", "_lora.up.weight"},
+                                        {".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight"},
+                                        {".lora_A.weight", ".lora_B.weight"},
+                                        {".lora_A", ".lora_B"},
+                                        {".lora_A.default.weight", ".lora_B.default.weight"},
+                                        {".lora_A.default_0.weight", ".lora_B.default_0.weight"},
+                                        {".lora_A.high_noise.weight", ".lora_B.high_noise.weight"}})
+      EXPECT_TRUE(at::equal(merged(module + first, module + second), expected)) << module << first;
+  EXPECT_TRUE(at::equal(merged("transformer.blocks.0.attn1.processor.to_q_lora.down.weight",
+                               "transformer.blocks.0.attn1.processor.to_q_lora.up.weight"),
+                        expected));
+  // Both in one file.
+  EXPECT_TRUE(at::equal(merged("lora_unet__blocks_0_self_attn_q.lora_down.weight",
+                               "pipe.dit.blocks.0.self_attn.q.lora_B.default.weight"),
+                        expected));
+}
+
+TEST_F(LoraFiles, WhatIsForAnImageIsLeftOutWithAWarning) {
+  const Tensors common = {{"diffusion_model.blocks.0.norm3.diff", at::ones({8})}};
+  const Tensors image = {{"diffusion_model.blocks.0.cross_attn.k_img.lora_down.weight", at::ones({2, 8})},
+                         {"diffusion_model.blocks.0.cross_attn.k_img.lora_up.weight", at::ones({8, 2})},
+                         {"diffusion_model.blocks.0.cross_attn.norm_k_img.diff", at::ones({8})},
+                         {"lora_unet_blocks_0_cross_attn_v_img.alpha", at::scalar_tensor(1)},
+                         {"diffusion_model.img_emb.proj.1.diff_b", at::ones({8})},
+                         {"transformer.blocks.0.attn2.add_k_proj.lora_A.weight", at::ones({2, 8})},
+                         {"transformer.condition_embedder.image_embedder.norm1.diff", at::ones({8})}};
+  Tensors both = common;
+  both.insert(image.begin(), image.end());
+  LoraWeights rest = with({lora(common)});
+  EXPECT_TRUE(rest.warnings().empty());
+  LoraWeights weights = with({lora(both)});
+  for (const auto &[name, shape] : kShapes)
+    EXPECT_TRUE(at::equal(load(weights, name), load(rest, name))) << name;
+  ASSERT_EQ(weights.warnings().size(), 1u);
+  EXPECT_THAT(*weights.warnings().begin(), AllOf(HasSubstr(path_.string()), HasSubstr("sees an image")));
+  for (const auto &[key, tensor] : image) EXPECT_THAT(*weights.warnings().begin(), HasSubstr(key));
+  EXPECT_THAT(refusal(image), HasSubstr("only what models that see an image have"));
+}
+
+TEST_F(LoraFiles, OtherKindsOfAdaptersAreNamed) {
+  for (const auto &[suffix, kind] : {std::pair{".dora_scale", "DoRA"},
+                                     {".lora_magnitude_vector", "DoRA"},
+                                     {".hada_w1_a", "LoHa"},
+                                     {".lokr_w1", "LoKr"}})
+    EXPECT_THAT(refusal({{"blocks.0.norm3.diff", at::ones({8})},
+                         {std::string("blocks.0.attn1.to_q") + suffix, at::ones({8})}}),
+                AllOf(HasSubstr(kind), HasSubstr(suffix)));
+}
+
+TEST_F(LoraFiles, AFileThatBecomesShorterIsAnError) {
+  LoraWeights weights = with({lora({{"blocks.0.norm3.diff", at::ones({8})}})});
+  fs::resize_file(path_, fs::file_size(path_) - 4);
+  EXPECT_THROW(load(weights, "blocks.0.norm2.weight"), Error);
+}
+
+TEST_F(LoraFiles, AShapeThatOverflowsIsAnErrorThatNamesTheFile) {
+  const std::string header =
+      R"({"blocks.0.attn1.to_q.alpha":{"dtype":"F32","shape":[0,4611686018427387904,4],"data_offsets":[0,0]}})";
+  const uint64_t length = header.size();
+  std::ofstream file(path_, std::ios::binary);
+  file.write(reinterpret_cast<const char *>(&length), sizeof length) << header;
+  file.close();
+  try {
+    with({{path_, 1, 1}});
+    FAIL() << "accepted";
+  } catch (const Error &error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr(path_.string()), HasSubstr("to_q.alpha")));
+  }
+}
+
 TEST_F(LoraFiles, AConvolution) {
   const Tensors tensors = {{"lora_unet_patch_embedding.lora_down.weight", at::ones({2, 4, 1, 2, 2})},
                            {"lora_unet_patch_embedding.lora_up.weight", at::ones({8, 2, 1, 1, 1})}};
@@ -140,6 +239,14 @@ TEST_F(LoraFiles, EachExpertGetsItsStrengthAndItsKeys) {
   LoraWeights first = with({apart}), second = with({apart}, "transformer_2");
   EXPECT_EQ(load(first, bias)[0].item<float>(), 2);
   EXPECT_EQ(load(second, bias)[0].item<float>(), 10);
+  for (const auto &[one, two] : {std::pair{"pipe.dit.", "pipe.dit2."},
+                                 {"base_model.model.transformer.", "base_model.model.transformer_2."}}) {
+    const Lora file = lora({{std::string(one) + "blocks.0.attn1.to_q.diff_b", at::ones({8})},
+                            {std::string(two) + "blocks.0.attn1.to_q.diff_b", at::full({8}, 9.0f)}});
+    LoraWeights of_one = with({file}), of_two = with({file}, "transformer_2");
+    EXPECT_EQ(load(of_one, bias)[0].item<float>(), 2);
+    EXPECT_EQ(load(of_two, bias)[0].item<float>(), 10);
+  }
 
   // What an expert does not get is not even looked at.
   const Lora neither = lora({{"transformer.nonsense", at::ones({8})}}, 0, 0);
@@ -249,6 +356,32 @@ TEST_F(LoraModel, ChangesTheVideoOfEitherExpertAndLeavesItAtStrengthZero) {
   EXPECT_FALSE(at::equal(high, plain));
   EXPECT_FALSE(at::equal(low, plain));
   EXPECT_FALSE(at::equal(low, high));
+}
+
+TEST_F(LoraModel, OneWarningOfTheInterfaceListsWhatIsLeftOut) {
+  write_safetensors(path_, {{"diffusion_model.head.head.diff_b", at::ones({64})},
+                            {"diffusion_model.blocks.0.cross_attn.norm_k_img.diff", at::ones({256})}});
+  const std::string path = path_.string(), uri = "file://" + path;
+  const WanLora lora = {uri.c_str(), 1, 1};
+  WanLoadOptions options{};
+  const std::string directory = tiny_model();
+  options.model_dir = directory.c_str();
+  options.device = "cpu";
+  options.loras = &lora;
+  options.num_loras = 1;
+  std::vector<std::string> warnings;
+  WanCallbacks callbacks{};
+  callbacks.user = &warnings;
+  callbacks.log = [](void *user, WanLogLevel level, const char *message) {
+    if (level == WAN_LOG_WARNING) static_cast<std::vector<std::string> *>(user)->push_back(message);
+  };
+  WanModel *model = nullptr;
+  WanError error;
+  ASSERT_EQ(api().load(&options, &callbacks, &model, &error), WAN_OK) << error.message;
+  api().model_free(model);
+  ASSERT_EQ(std::ranges::count_if(warnings, [](const auto &text) { return text.find("LoRA") != text.npos; }),
+            1);
+  EXPECT_THAT(warnings, testing::Contains(AllOf(HasSubstr(path), HasSubstr("norm_k_img.diff"))));
 }
 
 TEST_F(LoraModel, ErrorsOfTheInterface) {
