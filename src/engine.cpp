@@ -79,12 +79,37 @@ at::ScalarType scalar_type(WanDtype dtype, at::Device device) {
   return dtype == WAN_DTYPE_BFLOAT16 ? at::kBFloat16 : at::kFloat;
 }
 
+/// A clip as the checkpoint itself suggests it.
+WanGenerateOptions suggested_options(const WanDefaults &defaults) {
+  WanGenerateOptions options{};
+  options.num_frames = defaults.num_frames;
+  options.steps = defaults.steps;
+  options.guidance_scale = defaults.guidance_scale;
+  options.guidance_scale_2 = defaults.guidance_scale_2;
+  options.flow_shift = defaults.flow_shift;
+  options.scheduler = defaults.scheduler;
+  return options;
+}
+
+/// Of a checkpoint that can make what it suggests.
+CheckpointConfig read_config(const char *model_dir) {
+  CheckpointConfig config = CheckpointConfig::read(local_path(model_dir));
+  try {
+    check_options(config, suggested_options(config.defaults));
+    check_size(config, config.defaults.width, config.defaults.height);
+  } catch (const Error &failure) {
+    throw invalid("The checkpoint " + config.directory.string() +
+                  " suggests what it cannot make: " + failure.what());
+  }
+  return config;
+}
+
 WanStatus describe(const char *model_dir, WanDefaults *defaults, WanError *error) {
-  return guarded(error, "", [&] { *defaults = CheckpointConfig::read(local_path(model_dir)).defaults; });
+  return guarded(error, "", [&] { *defaults = read_config(model_dir).defaults; });
 }
 
 WanStatus check(const char *model_dir, const WanGenerateOptions *options, WanError *error) {
-  return guarded(error, "", [&] { check_options(CheckpointConfig::read(local_path(model_dir)), *options); });
+  return guarded(error, "", [&] { check_options(read_config(model_dir), *options); });
 }
 
 WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model,
@@ -94,7 +119,7 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
   return guarded(error, advice, [&] {
     const RunContext context(*callbacks);
     const at::Device device = parse_device(options->device);
-    const CheckpointConfig config = CheckpointConfig::read(local_path(options->model_dir));
+    const CheckpointConfig config = read_config(options->model_dir);
     Tokenizer tokenizer(config.tokenizer);
     // The source outlives this call (the text encoder comes back through it), the callbacks do not.
     auto loading =

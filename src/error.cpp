@@ -2,6 +2,9 @@
 
 #include <glib.h>
 
+#include <iomanip>
+#include <sstream>
+
 namespace wan {
 
 namespace {
@@ -28,6 +31,12 @@ std::string printable(std::string_view text, size_t most) {
     text.remove_prefix(length ? length : 1);
   }
   return text.empty() ? out : out + "…";
+}
+
+std::string number_text(double value) {
+  std::ostringstream text;
+  text << std::setprecision(10) << value;
+  return text.str();
 }
 
 }  // namespace wan

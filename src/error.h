@@ -15,6 +15,9 @@ namespace wan {
 /// "\x1B", and with "…" for what is beyond `most` bytes. What is printable stays as it is.
 std::string printable(std::string_view text, size_t most = 160);
 
+/// A number as one would type it.
+std::string number_text(double value);
+
 /// The message is made printable as a whole; names from files go through printable() besides, which keeps
 /// them short.
 class Error : public std::runtime_error {

@@ -17,8 +17,9 @@ class RunContext {
       throw Error(WAN_CANCELLED, "The generation was cancelled");
   }
   bool is_followed() const { return callbacks_.followed && callbacks_.followed(callbacks_.user); }
+  /// The message is made printable.
   void log(WanLogLevel level, const std::string &message) const {
-    if (callbacks_.log) callbacks_.log(callbacks_.user, level, message.c_str());
+    if (callbacks_.log) callbacks_.log(callbacks_.user, level, printable(message, message.npos).c_str());
   }
   const WanCallbacks &callbacks() const { return callbacks_; }
 

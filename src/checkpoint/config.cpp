@@ -1,7 +1,10 @@
 #include "checkpoint/config.h"
 
+#include <algorithm>
+#include <charconv>
 #include <cmath>
-#include <cstdio>
+#include <string_view>
+#include <utility>
 
 #include "checkpoint/input_file.h"
 #include "checkpoint/layout.h"
@@ -10,23 +13,35 @@ namespace wan {
 
 namespace {
 
-constexpr int64_t kMaxDim = 1 << 20;  // above every real width, low enough that products stay in int64
+// Above every real width and every real product of two that make one; low enough that the size of a tensor
+// stays in int64.
+constexpr int64_t kMaxDim = 1 << 20;
+constexpr int64_t kMaxPositions = 1 << 14;  // the released models' is 1024
+constexpr double kMaxEpsilon = 1, kMinShift = 1e-3;
 
 void require_class(const JsonFile &file, const char *expected) {
   const std::string found = file.get<std::string>("_class_name", "");
   if (found != expected)
-    throw file.error("_class_name", "is '" + found + "', but only " + expected + " is supported");
+    throw file.error("_class_name", "is '" + printable(found) + "', but only " + expected + " is supported");
 }
 
 int64_t dimension(const JsonFile &file, const char *key, int64_t fallback) {
   return file.integer(key, fallback, 1, kMaxDim);
 }
 
-/// A finite number above zero.
-double positive(const JsonFile &file, const char *key, double fallback) {
-  const double value = file.get<double>(key, fallback);
-  if (!(value > 0) || !std::isfinite(value)) throw file.error(key, "must be a number above 0");
-  return value;
+/// The width that is the product of two values.
+void check_product(const JsonFile &file, const char *key, int64_t value, const std::string &other,
+                   int64_t other_value) {
+  if (value * other_value > kMaxDim)
+    throw file.error(key, "times " + other + " must be at most " + std::to_string(kMaxDim));
+}
+
+double bounded_epsilon(const JsonFile &file, const char *key) {
+  return file.number(key, 1e-6, 1e-30, kMaxEpsilon);
+}
+
+double bounded_shift(const JsonFile &file, const char *key) {
+  return file.number(key, 1.0, kMinShift, kMaxShift);
 }
 
 /// Refuses what the code does not do, rather than doing something else.
@@ -49,43 +64,30 @@ bool has_component(const JsonFile &index, const char *name, const std::vector<st
   if (type.is_null()) return false;
   for (const std::string &expected : classes)
     if (type == expected) return true;
-  throw index.error(name, "is a " + type.dump() + ", but only " + classes.front() + " is supported");
+  throw index.error(name,
+                    "is a " + printable(type.dump()) + ", but only " + classes.front() + " is supported");
 }
 
 void require_component(const JsonFile &index, const char *name, const std::vector<std::string> &classes) {
   if (!has_component(index, name, classes)) throw index.error(name, "is missing");
 }
 
-void parse_framerate(const JsonFile &file, WanDefaults &defaults) {
-  const std::string text = file.get<std::string>("framerate", "16/1");
-  char rest = 0;
-  const int fields = std::sscanf(text.c_str(), "%d/%d%c", &defaults.fps_n, &defaults.fps_d, &rest);
-  if (fields != 2 || defaults.fps_n < 1 || defaults.fps_d < 1)
-    throw file.error("framerate", "must be a fraction such as \"16/1\"");
+/// A whole number that is all of the text, or 0.
+int32_t whole_number(std::string_view text) {
+  int32_t value = 0;
+  const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return status == std::errc() && end == text.data() + text.size() ? value : 0;
 }
 
-/// What the authors recommend for A14B, unless a gst-wan.json beside model_index.json says otherwise.
-WanDefaults read_defaults(const CheckpointConfig &config) {
-  const std::filesystem::path path = config.directory / "gst-wan.json";
-  const JsonFile file = is_there(path) ? JsonFile(path) : JsonFile(std::string_view("{}"), path.string());
-  WanDefaults defaults{};
-  defaults.size_multiple = static_cast<int32_t>(config.vae.spatial_scale() * config.transformer.patch_width);
-  defaults.frames_multiple = static_cast<int32_t>(config.vae.temporal_scale());
-  defaults.width = static_cast<int32_t>(file.integer("width", 832, 1, kMaxDim));
-  defaults.height = static_cast<int32_t>(file.integer("height", 480, 1, kMaxDim));
-  if (defaults.width % defaults.size_multiple || defaults.height % defaults.size_multiple)
-    throw file.error("width and height", "must be multiples of " + std::to_string(defaults.size_multiple));
-  defaults.num_frames = static_cast<int32_t>(file.integer("num_frames", 81, 1, kMaxDim));
-  parse_framerate(file, defaults);
-  defaults.steps = static_cast<int32_t>(file.integer("steps", 40, 1, 1000));
-  const bool own_guidance = file.has("guidance_scale");
-  defaults.guidance_scale = file.get<double>("guidance_scale", 4.0);
-  // As in Diffusers, a guidance scale given alone serves both transformers.
-  defaults.guidance_scale_2 = file.get<double>(
-      "guidance_scale_2", own_guidance || !config.boundary_ratio ? defaults.guidance_scale : 3.0);
-  defaults.flow_shift = config.scheduler.flow_shift;
-  defaults.scheduler = config.scheduler.scheduler;
-  return defaults;
+void parse_framerate(const JsonFile &file, WanDefaults &defaults) {
+  const std::string text = file.get<std::string>("framerate", "16/1");
+  const size_t slash = std::min(text.find('/'), text.size());
+  defaults.fps_n = whole_number(std::string_view(text).substr(0, slash));
+  defaults.fps_d = whole_number(std::string_view(text).substr(std::min(slash + 1, text.size())));
+  if (defaults.fps_n < 1 || defaults.fps_d < 1)
+    throw file.error("framerate", "must be a fraction such as \"16/1\"");
+  const double rate = static_cast<double>(defaults.fps_n) / defaults.fps_d;
+  if (rate < 1e-2 || rate > 1e3) throw file.error("framerate", "must be from 1/100 to 1000/1");
 }
 
 CheckpointConfig read_diffusers(const std::filesystem::path &directory) {
@@ -101,7 +103,7 @@ CheckpointConfig read_diffusers(const std::filesystem::path &directory) {
   CheckpointConfig config{};
   config.directory = directory;
   config.tokenizer = directory / "tokenizer";
-  config.boundary_ratio = index.find<double>("boundary_ratio");
+  if (index.has("boundary_ratio")) config.boundary_ratio = index.number("boundary_ratio", 0, 0, 1);
   const bool has_transformer_2 = has_component(index, "transformer_2", {"WanTransformer3DModel"});
   if (config.boundary_ratio.has_value() != has_transformer_2)
     throw index.error("boundary_ratio", "and transformer_2 must be there together");
@@ -143,6 +145,7 @@ TransformerConfig TransformerConfig::parse(const JsonFile &file) {
   require_null(file, "added_kv_proj_dim", "conditioning on a CLIP image (Wan 2.1 image to video)");
   require_null(file, "pos_embed_seq_len", "conditioning on a CLIP image (Wan 2.1 image to video)");
   require(file, "cross_attn_norm", true, "true");
+  require(file, "qk_norm", std::string("rms_norm_across_heads"), "\"rms_norm_across_heads\"");
   const auto patch = file.get<std::vector<int64_t>>("patch_size", {1, 2, 2});
   if (patch.size() != 3 || patch[0] != 1 || patch[1] < 1 || patch[2] != patch[1] || patch[1] > 16)
     throw file.error("patch_size", "must be [1, p, p]");
@@ -151,8 +154,13 @@ TransformerConfig TransformerConfig::parse(const JsonFile &file) {
   config.attention_head_dim = dimension(file, "attention_head_dim", 128);
   if (config.attention_head_dim % 2 || config.attention_head_dim < 6)
     throw file.error("attention_head_dim", "must be an even number from 6 on");
+  check_product(file, "num_attention_heads", config.num_attention_heads, "attention_head_dim",
+                config.attention_head_dim);
   config.in_channels = dimension(file, "in_channels", 16);
   config.out_channels = dimension(file, "out_channels", config.in_channels);
+  for (const auto &[key, channels] :
+       {std::pair{"in_channels", config.in_channels}, std::pair{"out_channels", config.out_channels}})
+    check_product(file, key, channels, "the area of patch_size", patch[1] * patch[2]);
   config.text_dim = dimension(file, "text_dim", 4096);
   config.freq_dim = dimension(file, "freq_dim", 256);
   if (config.freq_dim % 2) throw file.error("freq_dim", "must be even");
@@ -160,8 +168,8 @@ TransformerConfig TransformerConfig::parse(const JsonFile &file) {
   config.num_layers = file.integer("num_layers", 40, 1, 1000);
   config.patch_height = patch[1];
   config.patch_width = patch[2];
-  config.rope_max_seq_len = dimension(file, "rope_max_seq_len", 1024);
-  config.eps = positive(file, "eps", 1e-6);
+  config.rope_max_seq_len = file.integer("rope_max_seq_len", 1024, 1, kMaxPositions);
+  config.eps = bounded_epsilon(file, "eps");
   return config;
 }
 
@@ -181,8 +189,13 @@ VaeConfig VaeConfig::parse(const JsonFile &file) {
   config.dim_mult = file.get<std::vector<int64_t>>("dim_mult", {1, 2, 4, 4});
   if (config.dim_mult.size() < 2 || config.dim_mult.size() > 8)
     throw file.error("dim_mult", "must have 2 to 8 entries");
-  for (const int64_t factor : config.dim_mult)
+  for (const int64_t factor : config.dim_mult) {
     if (factor < 1 || factor > 64) throw file.error("dim_mult", "must hold whole numbers from 1 to 64");
+    check_product(file, "base_dim", config.base_dim, "each entry of dim_mult", factor);
+    // The doubling of height and width leaves half of the channels.
+    if (config.base_dim * factor < 2)
+      throw file.error("base_dim", "times each entry of dim_mult must be at least 2");
+  }
   const auto downsample = file.get<std::vector<bool>>("temperal_downsample", {false, true, true});
   if (downsample.size() != config.dim_mult.size() - 1)
     throw file.error("temperal_downsample", "must have one entry less than dim_mult");
@@ -194,8 +207,11 @@ VaeConfig VaeConfig::parse(const JsonFile &file) {
     if (values->size() != static_cast<size_t>(config.z_dim))
       throw file.error(key, "must have z_dim (" + std::to_string(config.z_dim) + ") values");
   }
+  for (const double mean : config.latents_mean)
+    if (!(std::abs(mean) <= 1e4)) throw file.error("latents_mean", "must hold numbers from -1e4 to 1e4");
   for (const double deviation : config.latents_std)
-    if (!(deviation > 0)) throw file.error("latents_std", "must hold numbers above 0");
+    if (!(deviation >= 1e-4 && deviation <= 1e4))
+      throw file.error("latents_std", "must hold numbers from 1e-4 to 1e4");
   return config;
 }
 
@@ -214,10 +230,12 @@ int64_t VaeConfig::temporal_scale() const {
 
 TextEncoderConfig TextEncoderConfig::parse(const JsonFile &file) {
   const std::string type = file.get<std::string>("model_type", "");
-  if (type != "umt5") throw file.error("model_type", "is '" + type + "', but only umt5 is supported");
+  if (type != "umt5")
+    throw file.error("model_type", "is '" + printable(type) + "', but only umt5 is supported");
   const std::string projection = file.get<std::string>("feed_forward_proj", "gated-gelu");
   if (projection != "gated-gelu")
-    throw file.error("feed_forward_proj", "is '" + projection + "', but only gated-gelu is supported");
+    throw file.error("feed_forward_proj",
+                     "is '" + printable(projection) + "', but only gated-gelu is supported");
   TextEncoderConfig config{};
   config.vocab_size = dimension(file, "vocab_size", 256384);
   config.d_model = dimension(file, "d_model", 4096);
@@ -225,21 +243,22 @@ TextEncoderConfig TextEncoderConfig::parse(const JsonFile &file) {
   config.d_ff = dimension(file, "d_ff", 10240);
   config.num_layers = file.integer("num_layers", 24, 1, 1000);
   config.num_heads = dimension(file, "num_heads", 64);
+  check_product(file, "num_heads", config.num_heads, "d_kv", config.d_kv);
   config.relative_attention_num_buckets = file.integer("relative_attention_num_buckets", 32, 4, 4096);
   config.relative_attention_max_distance = dimension(file, "relative_attention_max_distance", 128);
   if (config.relative_attention_max_distance <= config.relative_attention_num_buckets / 4)
     throw file.error("relative_attention_max_distance", "is too small for relative_attention_num_buckets");
-  config.layer_norm_epsilon = positive(file, "layer_norm_epsilon", 1e-6);
+  config.layer_norm_epsilon = bounded_epsilon(file, "layer_norm_epsilon");
   return config;
 }
 
 SchedulerConfig SchedulerConfig::parse(const JsonFile &file) {
   const std::string name = file.get<std::string>("_class_name", "");
   SchedulerConfig config{};
-  config.num_train_timesteps = file.integer("num_train_timesteps", 1000, 1, kMaxDim);
+  config.num_train_timesteps = file.integer("num_train_timesteps", 1000, 100, 10000);
   if (name == "UniPCMultistepScheduler") {
     config.scheduler = WAN_SCHEDULER_UNIPC;
-    config.flow_shift = positive(file, "flow_shift", 1.0);
+    config.flow_shift = bounded_shift(file, "flow_shift");
     require(file, "prediction_type", std::string("flow_prediction"), "\"flow_prediction\"");
     require(file, "use_flow_sigmas", true, "true");
     require(file, "solver_order", int64_t{2}, "2");
@@ -248,15 +267,16 @@ SchedulerConfig SchedulerConfig::parse(const JsonFile &file) {
     require(file, "lower_order_final", true, "true");
     require(file, "final_sigmas_type", std::string("zero"), "\"zero\"");
     require(file, "thresholding", false, "false");
+    require_null(file, "solver_p", "another solver for the first steps");
     if (!file.get<std::vector<int64_t>>("disable_corrector", {}).empty())
       throw file.error("disable_corrector", "must be empty: nothing else is supported");
   } else if (name == "FlowMatchEulerDiscreteScheduler") {
     config.scheduler = WAN_SCHEDULER_EULER;
-    config.flow_shift = positive(file, "shift", 1.0);
+    config.flow_shift = bounded_shift(file, "shift");
     require(file, "stochastic_sampling", false, "false");
     require(file, "invert_sigmas", false, "false");
   } else {
-    throw file.error("_class_name", "is '" + name +
+    throw file.error("_class_name", "is '" + printable(name) +
                                         "', but only UniPCMultistepScheduler and "
                                         "FlowMatchEulerDiscreteScheduler are supported");
   }
@@ -265,6 +285,29 @@ SchedulerConfig SchedulerConfig::parse(const JsonFile &file) {
     require(file, key, false, "false");
   require_null(file, "shift_terminal", "a terminal shift");
   return config;
+}
+
+WanDefaults CheckpointConfig::parse_defaults(const JsonFile &file) const {
+  WanDefaults defaults{};
+  defaults.size_multiple = static_cast<int32_t>(vae.spatial_scale() * transformer.patch_width);
+  defaults.frames_multiple = static_cast<int32_t>(vae.temporal_scale());
+  file.allow_only(
+      {"width", "height", "num_frames", "framerate", "steps", "guidance_scale", "guidance_scale_2"});
+  defaults.width = static_cast<int32_t>(file.integer("width", 832, 1, kMaxDim));
+  defaults.height = static_cast<int32_t>(file.integer("height", 480, 1, kMaxDim));
+  if (defaults.width % defaults.size_multiple || defaults.height % defaults.size_multiple)
+    throw file.error("width and height", "must be multiples of " + std::to_string(defaults.size_multiple));
+  defaults.num_frames = static_cast<int32_t>(file.integer("num_frames", 81, 1, kMaxDim));
+  parse_framerate(file, defaults);
+  defaults.steps = static_cast<int32_t>(file.integer("steps", 40, 1, 1000));
+  const bool own_guidance = file.has("guidance_scale");
+  defaults.guidance_scale = file.number("guidance_scale", 4.0, 0, kMaxGuidance);
+  // As in Diffusers, a guidance scale given alone serves both transformers.
+  defaults.guidance_scale_2 = file.number(
+      "guidance_scale_2", own_guidance || !boundary_ratio ? defaults.guidance_scale : 3.0, 0, kMaxGuidance);
+  defaults.flow_shift = scheduler.flow_shift;
+  defaults.scheduler = scheduler.scheduler;
+  return defaults;
 }
 
 CheckpointConfig CheckpointConfig::read(const std::filesystem::path &directory) {
@@ -279,7 +322,9 @@ CheckpointConfig CheckpointConfig::read(const std::filesystem::path &directory) 
   CheckpointConfig config =
       is_there(directory / "model_index.json") ? read_diffusers(directory) : read_single_files(directory);
   check_fit(config);
-  config.defaults = read_defaults(config);
+  const std::filesystem::path path = directory / "gst-wan.json";
+  config.defaults = config.parse_defaults(
+      is_there(path) ? JsonFile(path) : JsonFile(std::string_view("{}"), path.string()));
   return config;
 }
 

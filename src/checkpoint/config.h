@@ -14,6 +14,9 @@
 
 namespace wan {
 
+/// The most that files and options may ask for, as the element's properties have it.
+constexpr double kMaxGuidance = 100, kMaxShift = 100;
+
 /// transformer/config.json of a WanTransformer3DModel.
 struct TransformerConfig {
   int64_t num_attention_heads, attention_head_dim;
@@ -76,6 +79,9 @@ struct CheckpointConfig {
   /// Throws wan::Error: WAN_NOT_FOUND for a missing directory or file, WAN_INVALID for one that is not what
   /// it should be or that asks for something not supported.
   static CheckpointConfig read(const std::filesystem::path &directory);
+  /// gst-wan.json beside model_index.json: what the checkpoint suggests where its authors' values for A14B
+  /// are not right for it. All else of the configuration is known. Throws wan::Error (WAN_INVALID).
+  WanDefaults parse_defaults(const JsonFile &file) const;
 };
 
 }  // namespace wan

@@ -89,6 +89,22 @@ int64_t JsonFile::integer(const char *key, int64_t fallback, int64_t least, int6
   return value.get<int64_t>();
 }
 
+double JsonFile::number(const char *key, double fallback, double least, double most) const {
+  const double value = get<double>(key, fallback);
+  if (!(value >= least && value <= most))
+    throw error(key, "must be a number from " + number_text(least) + " to " + number_text(most));
+  return value;
+}
+
+void JsonFile::allow_only(const std::vector<std::string> &keys) const {
+  for (const auto &[key, value] : json_.items()) {
+    if (std::find(keys.begin(), keys.end(), key) != keys.end()) continue;
+    std::string known;
+    for (const std::string &each : keys) known += (known.empty() ? "" : ", ") + each;
+    throw error(key, "is not known; the keys are " + known);
+  }
+}
+
 Error JsonFile::error(const std::string &key, const std::string &what) const {
   return invalid(source_ + ": '" + printable(key) + "' " + what);
 }

@@ -48,6 +48,10 @@ class JsonFile {
   }
   /// A whole number in [least, most], or `fallback` where the key is absent or null.
   int64_t integer(const char *key, int64_t fallback, int64_t least, int64_t most) const;
+  /// A number in [least, most], or `fallback` where the key is absent or null.
+  double number(const char *key, double fallback, double least, double most) const;
+  /// Throws where there is another key than these.
+  void allow_only(const std::vector<std::string> &keys) const;
 
   Error error(const std::string &key, const std::string &what) const;
 

@@ -1,11 +1,12 @@
 #include "pipeline/check_options.h"
 
-#include <cmath>
+#include <cstdint>
 #include <string>
 #include <tuple>
 
 #include "error.h"
 #include "scheduler/scheduler.h"
+#include "text/prompt_clean.h"
 
 namespace wan {
 
@@ -13,20 +14,6 @@ namespace {
 
 void require(bool condition, const std::string &message) {
   if (!condition) throw invalid(message);
-}
-
-void check_size(const CheckpointConfig &config, const WanPixelLayout &layout) {
-  const int32_t multiple = config.defaults.size_multiple;
-  const int64_t patches = config.vae.spatial_scale();
-  const TransformerConfig &transformer = config.transformer;
-  for (const auto &[value, name, patch] : {std::tuple{layout.width, "width", transformer.patch_width},
-                                           {layout.height, "height", transformer.patch_height}}) {
-    require(value > 0 && value % multiple == 0, "The " + std::string(name) + " " + std::to_string(value) +
-                                                    " is not a multiple of " + std::to_string(multiple));
-    const int64_t most = transformer.rope_max_seq_len * patches * patch;
-    require(value <= most, "The " + std::string(name) + " " + std::to_string(value) +
-                               " is too large: the model takes up to " + std::to_string(most));
-  }
 }
 
 void check_frames(const CheckpointConfig &config, const WanGenerateOptions &options) {
@@ -48,24 +35,90 @@ void check_frames(const CheckpointConfig &config, const WanGenerateOptions &opti
               std::to_string(decoded) + ": it may have 0 to " + std::to_string(decoded / 2));
 }
 
+/// A plane of a frame: `rows` rows of `bytes` bytes.
+void check_plane(const WanPixelLayout &layout, int plane, int64_t bytes, int64_t rows) {
+  const int64_t stride = layout.stride[plane];
+  // Offset and size are compared apart, so that nothing overflows.
+  const bool fits = stride >= bytes && layout.offset[plane] <= layout.size &&
+                    static_cast<uint64_t>(stride * (rows - 1) + bytes) <= layout.size - layout.offset[plane];
+  require(fits, "The layout's plane " + std::to_string(plane) + " does not fit a frame of " +
+                    std::to_string(layout.size) + " bytes");
+}
+
+void check_planes(const WanPixelLayout &layout) {
+  const int64_t width = layout.width, height = layout.height;
+  switch (layout.format) {
+    case WAN_PIXEL_NV12:
+      check_plane(layout, 0, width, height);
+      return check_plane(layout, 1, width, height / 2);
+    case WAN_PIXEL_I420:
+      check_plane(layout, 0, width, height);
+      check_plane(layout, 1, width / 2, height / 2);
+      return check_plane(layout, 2, width / 2, height / 2);
+    case WAN_PIXEL_RGB:
+      return check_plane(layout, 0, 3 * width, height);
+    case WAN_PIXEL_RGBX:
+    case WAN_PIXEL_BGRX:
+      return check_plane(layout, 0, 4 * width, height);
+  }
+  throw invalid("The layout's format, " + std::to_string(layout.format) + ", is none");
+}
+
+void check_layout(const CheckpointConfig &config, const WanPixelLayout &layout) {
+  check_size(config, layout.width, layout.height);
+  check_planes(layout);
+  require(layout.matrix == WAN_MATRIX_BT601 || layout.matrix == WAN_MATRIX_BT709,
+          "The layout's matrix, " + std::to_string(layout.matrix) + ", is none");
+}
+
+void check_number(const char *name, double value, double most) {
+  // The negated comparison is true of what is no number, too.
+  if (!(value >= 0 && value <= most))
+    throw invalid(std::string(name) + "=" + number_text(value) + " is not in 0 to " + number_text(most));
+}
+
+void check_steps(const CheckpointConfig &config, const WanGenerateOptions &options) {
+  const int64_t least = options.sigmas ? 0 : 1, most = config.scheduler.num_train_timesteps;
+  require(options.steps >= least && options.steps <= most,
+          "steps=" + std::to_string(options.steps) + " is not in 1 to " + std::to_string(most));
+  check_number("flow-shift", options.flow_shift, kMaxShift);
+  require(options.flow_shift > 0, "flow-shift must be above 0");
+  require(static_cast<uint32_t>(options.scheduler) <= WAN_SCHEDULER_EULER,
+          "scheduler=" + std::to_string(options.scheduler) + " is none");
+  make_scheduler(config.scheduler, options);  // for what it throws
+}
+
 }  // namespace
+
+void check_size(const CheckpointConfig &config, int32_t width, int32_t height) {
+  const int32_t multiple = config.defaults.size_multiple;
+  const int64_t patches = config.vae.spatial_scale();
+  const TransformerConfig &transformer = config.transformer;
+  for (const auto &[value, name, patch] :
+       {std::tuple{width, "width", transformer.patch_width}, {height, "height", transformer.patch_height}}) {
+    require(value > 0 && value % multiple == 0, "The " + std::string(name) + " " + std::to_string(value) +
+                                                    " is not a multiple of " + std::to_string(multiple));
+    const int64_t most = transformer.rope_max_seq_len * patches * patch;
+    require(value <= most, "The " + std::string(name) + " " + std::to_string(value) +
+                               " is too large: the model takes up to " + std::to_string(most));
+  }
+}
 
 int32_t decoded_frames(const WanGenerateOptions &options) {
   return options.used_frames ? options.used_frames : options.num_frames;
 }
 
 void check_options(const CheckpointConfig &config, const WanGenerateOptions &options) {
-  if (options.layout.width != 0 || options.layout.height != 0) check_size(config, options.layout);
+  if (options.layout.width != 0 || options.layout.height != 0) check_layout(config, options.layout);
   check_frames(config, options);
-  require(options.sigmas || (options.steps > 0 && options.steps <= config.scheduler.num_train_timesteps),
-          "steps=" + std::to_string(options.steps) + " is not in 1 to " +
-              std::to_string(config.scheduler.num_train_timesteps));
-  require(options.flow_shift > 0 && std::isfinite(options.flow_shift), "flow-shift must be above 0");
-  require(std::isfinite(options.guidance_scale) && std::isfinite(options.guidance_scale_2),
-          "guidance-scale must be a number");
-  require(options.cache == WAN_CACHE_NONE || options.cache_threshold >= 0,
-          "cache-threshold must be 0 or above");
-  make_scheduler(config.scheduler, options);  // for what it throws
+  check_steps(config, options);
+  check_number("guidance-scale", options.guidance_scale, kMaxGuidance);
+  check_number("guidance-scale-2", options.guidance_scale_2, kMaxGuidance);
+  require(options.cache == WAN_CACHE_NONE || options.cache == WAN_CACHE_FIRST_BLOCK,
+          "cache=" + std::to_string(options.cache) + " is none");
+  require(options.cache_threshold >= 0, "cache-threshold must be 0 or above");
+  if (options.prompt) require_prompt(options.prompt);
+  if (options.negative_prompt) require_prompt(options.negative_prompt, "negative prompt");
 }
 
 }  // namespace wan

@@ -76,6 +76,30 @@ class CheckpointComponents : public ComponentSource {
   std::set<std::string> warnings_;  // both experts have the same of a LoRA
 };
 
+/// Whether all values are finite, and none so large that the models' arithmetic would overflow.
+bool is_usable(const at::Tensor &values) {
+  constexpr double kGreatest = 1e6;
+  return values.abs().max().item<double>() <= kGreatest;  // false of NaN
+}
+
+/// Refuses values that no picture can come of. For the VAE, whose frames leave as they are made.
+class UsableWeights : public WeightSource {
+ public:
+  UsableWeights(WeightSource &source, const CheckpointConfig &config, std::string component)
+      : source_(source), config_(config), component_(std::move(component)) {}
+  at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) override {
+    at::Tensor tensor = source_.load(name, shape, dtype);
+    if (!is_usable(tensor))
+      throw invalid(config_.files.at(component_).path() + ": tensor '" + printable(name) + "' is not finite");
+    return tensor;
+  }
+
+ private:
+  WeightSource &source_;
+  const CheckpointConfig &config_;
+  const std::string component_;
+};
+
 /// Asks before each tensor whether to go on.
 class CancellableWeights : public WeightSource {
  public:
@@ -173,7 +197,9 @@ std::unique_ptr<const Model> WanPipeline::load(const std::string &component, con
   const Model without_weights(config, Weights(inventory, dtype, keep_in_fp32));
   weights->expect(inventory.requests());
   CancellableWeights cancellable(*weights, context);
-  auto model = std::make_unique<const Model>(config, Weights(cancellable, dtype, keep_in_fp32),
+  UsableWeights usable(cancellable, config_, component);
+  WeightSource &checked = component == "vae" ? static_cast<WeightSource &>(usable) : cancellable;
+  auto model = std::make_unique<const Model>(config, Weights(checked, dtype, keep_in_fp32),
                                              std::forward<Arguments>(arguments)...);
   source_->close(component, *weights);
   return model;
@@ -205,9 +231,9 @@ void WanPipeline::require_memory(const WanGenerateOptions &options, uint64_t nee
 
 void WanPipeline::check(const WanGenerateOptions &options) const {
   check_options(config_, options);
+  if (!options.prompt || !options.negative_prompt) throw invalid("A prompt is missing");
   if (options.on_device && !device_.is_cuda())
-    throw invalid(
-        "Frames can only stay on a GPU where the model is on one, and this model is on the CPU");
+    throw invalid("Frames can only stay on a GPU where the model is on one, and this model is on the CPU");
   const WanPixelLayout &layout = options.layout;
   const auto [frames, height, width] = latent_size(options);
   // The reference operations, which the CPU has, compute in float32.
@@ -231,7 +257,7 @@ at::Tensor WanPipeline::embed(PromptEmbedding &cached, const std::string &prompt
   if (cached.embedding.defined() && cached.prompt == prompt) return cached.embedding;
   if (!text_encoder_)
     text_encoder_ = load<UMT5EncoderModel>("text_encoder", config_.text_encoder, dtype_, context);
-  const std::vector<int32_t> tokens = tokenizer_(prompt_clean(prompt), kTextTokens);
+  const std::vector<int32_t> tokens = tokenizer_(prompt_clean(prompt, context), kTextTokens, context);
   // On CUDA an index beyond the embedding would take the whole context down.
   if (std::max(tokenizer_.pad_id(), *std::max_element(tokens.begin(), tokens.end())) >=
       config_.text_encoder.vocab_size)
@@ -241,8 +267,11 @@ at::Tensor WanPipeline::embed(PromptEmbedding &cached, const std::string &prompt
   ids[0].narrow(0, 0, length).copy_(at::tensor(tokens));
   const at::Tensor mask = (at::arange(kTextTokens) < length).to(at::kLong).unsqueeze(0);
   const at::Tensor encoded = (*text_encoder_)(ids.to(device_), mask.to(device_), context);
+  if (!is_usable(encoded.narrow(1, 0, length)))
+    throw invalid(config_.files.at("text_encoder").path() +
+                  ": what it makes of the prompt is not finite: its weights are damaged");
   // Padding is zero to the transformer, not what the encoder makes of it.
-  cached = {prompt, encoded * mask.unsqueeze(-1).to(encoded.options())};
+  cached = {prompt, encoded.masked_fill((mask == 0).unsqueeze(-1).to(device_), 0)};
   return cached.embedding;
 }
 
@@ -298,7 +327,19 @@ at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, Scheduler &sc
     progress.report(step + 1, cached);
     if (step_done) step_done(latents);
   }
+  require_usable(latents, options);
   return latents;
+}
+
+/// Once, after the last step: what is not finite stays so from step to step.
+void WanPipeline::require_usable(const at::Tensor &latents, const WanGenerateOptions &options) const {
+  if (is_usable(latents)) return;
+  std::string weights = config_.files.at("transformer").path();
+  if (transformer_2_) weights += " or " + config_.files.at("transformer_2").path();
+  throw invalid("The denoised latents are not finite: the weights of " + weights +
+                " or of a LoRA are damaged, or guidance-scale=" + number_text(options.guidance_scale) +
+                ", guidance-scale-2=" + number_text(options.guidance_scale_2) +
+                " or flow-shift=" + number_text(options.flow_shift) + " is too large");
 }
 
 void WanPipeline::decode(const at::Tensor &latents, int64_t frames, Crossfade &fade, FrameRing &ring,

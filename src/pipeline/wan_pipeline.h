@@ -87,6 +87,7 @@ class WanPipeline {
   at::Tensor denoise(const WanGenerateOptions &options, Scheduler &scheduler, const at::Tensor &prompt,
                      const at::Tensor &negative, const RunContext &context,
                      const StepListener &step_done) const;
+  void require_usable(const at::Tensor &latents, const WanGenerateOptions &options) const;
   /// Whether a clip does not fit the free memory unless it is decoded in tiles.
   bool needs_tiles(int64_t height, int64_t width) const;
   /// The first so many frames of a clip. latents: [1, z_dim, T, H, W]. In tiles, the first frame comes when

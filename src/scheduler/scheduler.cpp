@@ -2,8 +2,8 @@
 
 #include <ATen/ATen.h>
 
-#include <iomanip>
-#include <sstream>
+#include <cmath>
+#include <limits>
 #include <string>
 
 #include "error.h"
@@ -11,12 +11,6 @@
 namespace wan {
 
 namespace {
-
-std::string number(double value) {
-  std::ostringstream text;
-  text << std::setprecision(10) << value;
-  return text.str();
-}
 
 /// The options' sigmas, empty where they leave them to the scheduler.
 std::vector<double> explicit_sigmas(const SchedulerConfig &config, const WanGenerateOptions &options) {
@@ -26,16 +20,38 @@ std::vector<double> explicit_sigmas(const SchedulerConfig &config, const WanGene
     throw invalid("sigmas has " + std::to_string(sigmas.size()) + " values, and may have 1 to " +
                   std::to_string(config.num_train_timesteps));
   for (const double sigma : sigmas)
-    if (!(sigma > 0 && sigma <= 1)) throw invalid("sigmas: " + number(sigma) + " is not above 0 and up to 1");
+    if (!(sigma > 0 && sigma <= 1))
+      throw invalid("sigmas: " + number_text(sigma) + " is not above 0 and up to 1");
   return sigmas;
 }
 
-/// As the steps divide by their differences: in float32 and after the shift, where neighbours may meet.
+/// The first step that the one before cannot be told from, or none: `steps`. As the steps divide by their
+/// differences, in float32 and after the shift, where neighbours may meet each other, 0 or 1.
+size_t first_that_does_not_fall(const Scheduler &scheduler, size_t steps) {
+  float before = std::numeric_limits<float>::infinity();
+  for (size_t i = 0; i < steps; ++i) {
+    const float sigma = scheduler.sigmas()[i], time = scheduler.solver_time(sigma);
+    if (!(sigma > 0 && std::isfinite(time) && time < before)) return i;
+    before = time;
+  }
+  return steps;
+}
+
 void require_falling(const std::vector<double> &sigmas, const Scheduler &scheduler) {
-  for (size_t i = 1; i < sigmas.size(); ++i)
-    if (!(scheduler.sigmas()[i] < scheduler.sigmas()[i - 1]))
-      throw invalid("sigmas must fall from step to step, and " + number(sigmas[i]) + " comes after " +
-                    number(sigmas[i - 1]));
+  const size_t i = first_that_does_not_fall(scheduler, sigmas.size());
+  if (i == sigmas.size()) return;
+  if (i == 0 || !(scheduler.sigmas()[i] > 0))
+    throw invalid("sigmas: " + number_text(sigmas[i]) + " with this flow-shift is too near to 0 or 1");
+  throw invalid("sigmas must fall from step to step, and " + number_text(sigmas[i]) + " comes after " +
+                number_text(sigmas[i - 1]));
+}
+
+void require_falling(const WanGenerateOptions &options, const Scheduler &scheduler) {
+  const auto steps = static_cast<size_t>(options.steps);
+  if (first_that_does_not_fall(scheduler, steps) < steps)
+    throw invalid("flow-shift=" + number_text(options.flow_shift) +
+                  " leaves too few different noise levels for steps=" + std::to_string(options.steps) +
+                  ": choose a flow-shift nearer to 1 or fewer steps");
 }
 
 }  // namespace
@@ -63,7 +79,7 @@ std::unique_ptr<Scheduler> make_scheduler(const SchedulerConfig &config, const W
     scheduler = std::make_unique<FlowMatchEulerDiscreteScheduler>(sigmas, shift, train_steps);
   else
     scheduler = std::make_unique<UniPCMultistepScheduler>(sigmas, shift, train_steps);
-  if (given) require_falling(sigmas, *scheduler);
+  given ? require_falling(sigmas, *scheduler) : require_falling(options, *scheduler);
   return scheduler;
 }
 

@@ -21,6 +21,9 @@ class Scheduler {
   /// Noise level before each step and, last, after the last one (0).
   const std::vector<float> &sigmas() const { return sigmas_; }
 
+  /// What the solver divides by differences of, at a noise level above 0; it must fall from step to step.
+  virtual float solver_time(float sigma) const { return sigma; }
+
   /// Takes the next step: from the model's output (predicted velocity) and the sample it was computed from.
   virtual at::Tensor step(const at::Tensor &model_output, const at::Tensor &sample) = 0;
 
@@ -43,6 +46,7 @@ class UniPCMultistepScheduler : public Scheduler {
   /// sigmas: before the shift, a step each.
   UniPCMultistepScheduler(std::span<const double> sigmas, double flow_shift, int64_t num_train_timesteps);
   at::Tensor step(const at::Tensor &model_output, const at::Tensor &sample) override;
+  float solver_time(float sigma) const override;
   /// The noise levels before the shift that stand for a number of steps.
   static std::vector<double> default_sigmas(int steps, int64_t num_train_timesteps);
 
@@ -66,7 +70,7 @@ class FlowMatchEulerDiscreteScheduler : public Scheduler {
 };
 
 /// The options' scheduler (AUTO: the checkpoint's) for their sigmas or steps. Throws wan::Error (WAN_INVALID)
-/// where those cannot be.
+/// where those cannot be: where noise levels that differ would be the same in float32, after the shift.
 std::unique_ptr<Scheduler> make_scheduler(const SchedulerConfig &config, const WanGenerateOptions &options);
 
 }  // namespace wan

@@ -55,6 +55,10 @@ std::vector<double> UniPCMultistepScheduler::default_sigmas(int steps, int64_t n
   return sigmas;
 }
 
+float UniPCMultistepScheduler::solver_time(float sigma) const {
+  return -lambda(sigma);
+}
+
 /// Uses the new prediction to improve the sample that the last prediction led to (UniC).
 at::Tensor UniPCMultistepScheduler::correct(const at::Tensor &x0) const {
   const Step step(sigmas_[step_index_ - 1], sigmas_[step_index_]);

@@ -23,13 +23,14 @@ std::unique_ptr<T, decltype(&g_free)> owned(T *memory) {
   return {memory, g_free};
 }
 
-u32string from_utf8(std::string_view utf8) {
+u32string from_utf8(std::string_view utf8, const std::string &name = "prompt") {
   u32string text;
   for (const char *at = utf8.data(), *end = at + utf8.size(); at < end; at = g_utf8_next_char(at)) {
     // GLib takes a NUL for the end of the text.
     const gunichar c = *at == '\0' ? 0 : g_utf8_get_char_validated(at, end - at);
     if (c > 0x10FFFF)
-      throw invalid("The prompt is not valid UTF-8: bad byte at offset " + std::to_string(at - utf8.data()));
+      throw invalid("The " + name + " is not valid UTF-8: bad byte at offset " +
+                    std::to_string(at - utf8.data()));
     text += c;
   }
   return text;
@@ -308,11 +309,11 @@ u32string collapse_whitespace(u32string_view text) {
 
 }  // namespace
 
-void require_prompt(std::string_view utf8) {
+void require_prompt(std::string_view utf8, const std::string &name) {
   if (utf8.size() > longest_prompt)
-    throw invalid("The prompt is too long: it has " + std::to_string(utf8.size()) + " bytes, and may have " +
-                  std::to_string(longest_prompt));
-  from_utf8(utf8);
+    throw invalid("The " + name + " is too long: it has " + std::to_string(utf8.size()) +
+                  " bytes, and may have " + std::to_string(longest_prompt));
+  from_utf8(utf8, name);
 }
 
 std::string prompt_clean(std::string_view utf8, const RunContext &context) {

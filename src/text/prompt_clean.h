@@ -26,7 +26,7 @@ std::string prompt_clean(std::string_view utf8, const RunContext &context = RunC
 /** In bytes. The text encoder sees 512 tokens, some 2 KiB. */
 constexpr size_t longest_prompt = 64 << 10;
 
-/** What prompt_clean() throws for a prompt that cannot be one. */
-void require_prompt(std::string_view utf8);
+/** Throws what prompt_clean() throws for a text that cannot be a prompt. `name` is for the message. */
+void require_prompt(std::string_view utf8, const std::string &name = "prompt");
 
 }  // namespace wan

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <tuple>
+#include <utility>
 
 #include "checkpoint/weights.h"
 #include "common/engine.h"
@@ -65,6 +67,47 @@ class Checkpoint : public testing::Test {
     EditableFile file(model_ / kWeights);
     change(file);
     file.write(model_ / kWeights);
+  }
+  /// Makes all values of a tensor NaN, in bfloat16 and in float32.
+  void spoil(const std::string &weights, const std::string &tensor) const {
+    EditableFile file(model_ / weights);
+    const size_t begin = file.header[tensor]["data_offsets"][0], end = file.header[tensor]["data_offsets"][1];
+    for (size_t at = begin; at < end; at += 2) file.data.replace(at, 2, "\xC0\x7F");
+    file.write(model_ / weights);
+  }
+  /// What generate() says of a small clip.
+  std::string failure_of_a_clip() const {
+    const Model model = load_model(model_.string(), "cpu");
+    WanGenerateOptions options = tiny_options();
+    options.layout = packed_layout(WAN_PIXEL_RGB, 32, 32);
+    options.num_frames = options.steps = 1;
+    try {
+      generate_clip(model, options);
+    } catch (const Failure &failure) {
+      EXPECT_EQ(failure.status, WAN_INVALID);
+      return failure.message;
+    }
+    return "made";
+  }
+  /// What describe() says, which reads no weights.
+  std::string description() const {
+    WanDefaults defaults;
+    WanError error;
+    const WanStatus status = api().describe(model_.c_str(), &defaults, &error);
+    if (status == WAN_OK) return "accepted";
+    EXPECT_EQ(status, WAN_INVALID) << error.message;
+    return error.message;
+  }
+  /// The same with one value changed for the while.
+  std::string description_with(const std::string &name, const std::string &key, const Json &value) const {
+    Json before;
+    edit_json(name, [&](Json &json) {
+      before = json;
+      json[key] = value;
+    });
+    const std::string said = description();
+    edit_json(name, [&](Json &json) { json = before; });
+    return said;
   }
   std::string refusal(WanStatus expected = WAN_INVALID) const {
     try {
@@ -135,6 +178,97 @@ TEST_F(Checkpoint, BadConfigurationValuesNameFileAndKey) {
     edit_json("vae/config.json", [factor](Json &json) { json["dim_mult"] = {1, 2, 4, factor}; });
     EXPECT_THAT(refusal(), HasSubstr("'dim_mult' must hold whole numbers"));
   }
+}
+
+TEST_F(Checkpoint, NumbersOutOfRangeNameFileAndKeyBeforeWeightsAreRead) {
+  const std::string scheduler = "scheduler/scheduler_config.json", transformer = "transformer/config.json";
+  const std::string vae = "vae/config.json", text_encoder = "text_encoder/config.json";
+  const std::vector<double> huge(16, 1e300), nothing(16, 0);
+  const std::tuple<std::string, std::string, Json> examples[] = {
+      {scheduler, "flow_shift", 1e6},
+      {scheduler, "flow_shift", 1e-300},
+      {scheduler, "flow_shift", -3},
+      {scheduler, "num_train_timesteps", 2},
+      {scheduler, "num_train_timesteps", 1 << 20},
+      {"gst-wan.json", "guidance_scale", 1e300},
+      {"gst-wan.json", "guidance_scale", 1e9},
+      {"gst-wan.json", "guidance_scale", -1},
+      {"gst-wan.json", "guidance_scale_2", -2},
+      {"gst-wan.json", "framerate", "2147483647/1"},
+      {"gst-wan.json", "framerate", "1/2147483647"},
+      {"gst-wan.json", "framerate", "99999999999/6000000000"},
+      {"gst-wan.json", "framerate", "16/1 "},
+      {"gst-wan.json", "framerate", "16"},
+      {"gst-wan.json", "steps", 0},
+      {"model_index.json", "boundary_ratio", 2},
+      {"model_index.json", "boundary_ratio", -0.1},
+      {transformer, "eps", 1e300},
+      {transformer, "eps", 0},
+      {transformer, "rope_max_seq_len", 1 << 20},
+      {transformer, "num_layers", 1001},
+      {transformer, "num_attention_heads", 1 << 20},
+      {transformer, "attention_head_dim", 1 << 20},
+      {transformer, "ffn_dim", int64_t{1} << 40},
+      {transformer, "qk_norm", "layer_norm"},
+      {vae, "base_dim", 1 << 20},
+      {vae, "latents_mean", huge},
+      {vae, "latents_std", huge},
+      {vae, "latents_std", nothing},
+      {text_encoder, "num_heads", 1 << 20},
+      {text_encoder, "layer_norm_epsilon", 1e300},
+  };
+  for (const auto &[file, key, value] : examples) {
+    const std::string named = key == "attention_head_dim" ? "num_attention_heads" : key;
+    EXPECT_THAT(description_with(file, key, value), AllOf(HasSubstr(file + ": '" + named + "'"))) << value;
+  }
+  edit_json(vae, [](Json &json) { json["dim_mult"] = {1, 1, 1, 1}; });
+  EXPECT_THAT(description_with(vae, "base_dim", 1), HasSubstr("vae/config.json: 'base_dim'"));
+}
+
+TEST_F(Checkpoint, SettingsThatTheirFileDoesNotHaveAreNamed) {
+  for (const std::string key : {"flow_shift", "fps", "negative_prompt", "framerat"})
+    EXPECT_THAT(description_with("gst-wan.json", key, 8),
+                HasSubstr("gst-wan.json: '" + key +
+                          "' is not known; the keys are width, height, num_frames, framerate, steps, "
+                          "guidance_scale, guidance_scale_2"));
+  EXPECT_THAT(description_with("gst-wan.json", "guidance_scale", "2.5"), HasSubstr("'guidance_scale'"));
+  EXPECT_THAT(description_with("gst-wan.json", "guidance_scale", true), HasSubstr("'guidance_scale'"));
+}
+
+TEST_F(Checkpoint, WhatItSuggestsItMustBeAbleToMake) {
+  EXPECT_THAT(description_with("gst-wan.json", "num_frames", 4),
+              AllOf(HasSubstr("suggests what it cannot make"), HasSubstr("number of frames, 4,")));
+  EXPECT_THAT(description_with("gst-wan.json", "num_frames", 1 << 20), HasSubstr("suggests"));
+  EXPECT_THAT(description_with("gst-wan.json", "width", 1 << 20), HasSubstr("the model takes up to 16384"));
+  edit_json("gst-wan.json", [](Json &json) { json["steps"] = 101; });
+  EXPECT_THAT(description_with("scheduler/scheduler_config.json", "num_train_timesteps", 100),
+              HasSubstr("steps=101 is not in 1 to 100"));
+}
+
+TEST_F(Checkpoint, NamesFromFilesAreEscapedAndShortened) {
+  std::ofstream(model_ / "gst-wan.json") << "{\"\\u001b[2J\": 1, \"\\u001b[2J\": 1}";
+  EXPECT_THAT(description(), HasSubstr("has the key '\\x1B[2J' twice"));
+  std::ofstream(model_ / "gst-wan.json") << "{\"" << std::string(1 << 20, 'x') << "\": 1}";
+  EXPECT_THAT(description(), AllOf(HasSubstr("xxx…' is not known"), HasSubstr("guidance_scale_2")));
+  std::ofstream(model_ / "gst-wan.json") << "{\"\033[31m";
+  EXPECT_THAT(description(), testing::Not(HasSubstr("\033")));
+}
+
+TEST_F(Checkpoint, WeightsThatAreNotFiniteMakeNoPicture) {
+  const auto spoiled = [this](const std::string &weights, const std::string &tensor) {
+    fs::copy(model_ / weights, directory_.path() / "good", fs::copy_options::overwrite_existing);
+    spoil(weights, tensor);
+    const std::string vae = "vae/";
+    const std::string said = weights.starts_with(vae) ? refusal() : failure_of_a_clip();
+    fs::copy(directory_.path() / "good", model_ / weights, fs::copy_options::overwrite_existing);
+    EXPECT_THAT(said, AllOf(HasSubstr(weights), HasSubstr("not finite")));
+    return said;
+  };
+  EXPECT_THAT(spoiled(kWeights, "proj_out.bias"), HasSubstr("transformer_2"));
+  spoiled("text_encoder/model.safetensors", "encoder.final_layer_norm.weight");
+  EXPECT_THAT(spoiled("vae/diffusion_pytorch_model.safetensors", "decoder.conv_out.bias"),
+              HasSubstr("'decoder.conv_out.bias'"));
+  EXPECT_EQ(failure_of_a_clip(), "made");
 }
 
 TEST_F(Checkpoint, TruncatedJson) {

@@ -214,7 +214,74 @@ TEST_F(Generation, BadValuesAreNamed) {
   EXPECT_THAT(refusal([](auto &o) { o.guidance_scale = NAN; }), HasSubstr("guidance-scale"));
   EXPECT_THAT(refusal([](auto &o) { o.prompt = "\xff\xfe"; }), HasSubstr("UTF-8"));
   EXPECT_THAT(refusal([](auto &o) { o.layout = packed_layout(WAN_PIXEL_RGB, 32768, 16); }),
-              HasSubstr("1024 at most"));
+              HasSubstr("takes up to 16384"));
+}
+
+TEST_F(Generation, WhatIsRefusedIsRefusedWithoutWeightsToo) {
+  WanError error;
+  const auto checked = [&](auto change) {
+    WanGenerateOptions options = small_clip();
+    change(options);
+    const WanStatus status = api().check(tiny_model().c_str(), &options, &error);
+    EXPECT_EQ(failure_of(options).status, status) << error.message;
+    return status == WAN_OK ? std::string("accepted") : std::string(error.message);
+  };
+  const std::string long_prompt((64 << 10) + 1, 'a');
+  EXPECT_EQ(checked([](auto &) {}), "accepted");
+  EXPECT_THAT(checked([](auto &o) { o.layout.width = -16; }), HasSubstr("width -16"));
+  EXPECT_THAT(checked([](auto &o) { o.layout.stride[0] = 10; }),
+              HasSubstr("plane 0 does not fit a frame of"));
+  EXPECT_THAT(checked([](auto &o) { o.layout.size -= 1; }), HasSubstr("plane 0"));
+  EXPECT_THAT(checked([](auto &o) {
+                o.layout = packed_layout(WAN_PIXEL_I420, 64, 32);
+                o.layout.offset[2] = SIZE_MAX;
+              }),
+              HasSubstr("plane 2"));
+  EXPECT_THAT(checked([](auto &o) { o.layout.format = static_cast<WanPixelFormat>(9); }),
+              HasSubstr("format, 9"));
+  EXPECT_THAT(checked([](auto &o) { o.guidance_scale = 1e300; }),
+              HasSubstr("guidance-scale=1e+300 is not in 0 to 100"));
+  EXPECT_THAT(checked([](auto &o) { o.guidance_scale = -1; }), HasSubstr("guidance-scale=-1"));
+  EXPECT_THAT(checked([](auto &o) { o.guidance_scale_2 = -0.5; }), HasSubstr("guidance-scale-2=-0.5"));
+  EXPECT_THAT(checked([](auto &o) { o.guidance_scale_2 = INFINITY; }), HasSubstr("guidance-scale-2=inf"));
+  EXPECT_THAT(checked([](auto &o) { o.flow_shift = 1e6; }),
+              HasSubstr("flow-shift=1000000 is not in 0 to 100"));
+  EXPECT_THAT(checked([](auto &o) { o.flow_shift = NAN; }), HasSubstr("flow-shift=nan"));
+  EXPECT_THAT(checked([](auto &o) { o.cache_threshold = -1; }), HasSubstr("cache-threshold"));
+  EXPECT_THAT(checked([](auto &o) { o.cache = static_cast<WanCache>(7); }), HasSubstr("cache=7"));
+  EXPECT_THAT(checked([](auto &o) { o.scheduler = static_cast<WanScheduler>(7); }), HasSubstr("scheduler=7"));
+  EXPECT_THAT(checked([&](auto &o) { o.prompt = long_prompt.c_str(); }),
+              HasSubstr("The prompt is too long: it has 65537 bytes, and may have 65536"));
+  EXPECT_THAT(checked([&](auto &o) { o.negative_prompt = "\xff"; }),
+              HasSubstr("The negative prompt is not valid UTF-8"));
+  const double sigma = 0.5;
+  EXPECT_THAT(checked([&](auto &o) {
+                o.sigmas = &sigma;
+                o.num_sigmas = 1;
+                o.steps = -3;
+              }),
+              HasSubstr("steps=-3"));
+}
+
+TEST_F(Generation, NoiseLevelsThatMeetAfterTheShiftAreRefused) {
+  WanGenerateOptions options = small_clip();
+  options.flow_shift = 1e-60;
+  EXPECT_THAT(failure_of(options).message,
+              HasSubstr("flow-shift=1e-60 leaves too few different noise levels for steps=2"));
+  const auto refusal_of = [&](const std::vector<double> &sigmas, WanScheduler scheduler) {
+    options = small_clip();
+    options.scheduler = scheduler;
+    options.sigmas = sigmas.data();
+    options.num_sigmas = sigmas.size();
+    options.flow_shift = 100;
+    return failure_of(options).message;
+  };
+  for (const WanScheduler scheduler : {WAN_SCHEDULER_UNIPC, WAN_SCHEDULER_EULER}) {
+    EXPECT_THAT(refusal_of({1, 1 - 1e-7}, scheduler), HasSubstr("sigmas must fall from step to step"));
+    EXPECT_THAT(refusal_of({0.5, 1e-60}, scheduler),
+                HasSubstr("sigmas: 1e-60 with this flow-shift is too near"));
+    EXPECT_EQ(refusal_of({1, 0.5, 1e-6}, scheduler), "");
+  }
 }
 
 TEST_F(Generation, BadSigmasAreNamed) {
