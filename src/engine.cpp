@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <new>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -14,27 +15,29 @@
 #include "pipeline/check_options.h"
 #include "pipeline/frame_ring.h"
 #include "pipeline/wan_pipeline.h"
+#include "text/utf8.h"
+#include "threads.h"
 #include "wan/engine.h"
 
 struct WanModel {
   wan::WanPipeline pipeline;
+  std::string device;  // as describe_device() gives it
 };
 
 namespace wan {
 
 namespace {
 
+template <size_t size>
+void write_text(char (&out)[size], const std::string &text) {
+  std::strcpy(out, valid_utf8(text, size - 1).c_str());
+}
+
 /// Makes a sentence of the message.
 WanStatus report(WanError *error, WanStatus status, std::string message) {
   if (!message.ends_with('.')) message += '.';
-  std::strncpy(error->message, message.c_str(), sizeof(error->message) - 1);
-  error->message[sizeof(error->message) - 1] = '\0';
+  write_text(error->message, message);
   return status;
-}
-
-/// LibTorch's messages carry a C++ backtrace; the first line is the sentence.
-std::string first_line(const char *text) {
-  return std::string(text).substr(0, std::string(text).find('\n'));
 }
 
 /// LibTorch's CPU allocator has no exception type of its own, nor have the driver and CUDA's libraries where
@@ -112,13 +115,43 @@ WanStatus check(const char *model_dir, const WanGenerateOptions *options, WanErr
   return guarded(error, "", [&] { check_options(read_config(model_dir), *options); });
 }
 
+/// With what there is to say about GPUs that are not used.
+at::Device find_device(const std::string &name, const RunContext &context) {
+  const DeviceChoice choice = choose_device(name);
+  for (const std::string &sentence : choice.passed_over)
+    context.log(choice.device.is_cpu() ? WAN_LOG_WARNING : WAN_LOG_INFO, sentence);
+  return choice.device;
+}
+
+void log_choice(const RunContext &context, at::Device device, at::ScalarType dtype) {
+  const auto free = [](at::Device device) { return std::to_string(free_memory(device) >> 20) + " MiB"; };
+  context.log(WAN_LOG_INFO,
+              "The model is loaded on " + describe_device(device) + " in " +
+                  (dtype == at::kFloat ? "float32" : "bfloat16") +
+                  (device.is_cpu() ? ", where " : ", where " + free(device) + " are free, and on the host ") +
+                  free(at::kCPU) + " are free");
+}
+
+/// After a failure: what was queued before it must be done before the next call. A GPU that cannot do it has
+/// failed, whatever was reported.
+WanStatus settle(at::Device device, WanStatus status, WanError *error) {
+  WanError ignored;
+  guarded(&ignored, "", [&] { synchronize(device); });
+  const WanStatus device_status = guarded(&ignored, "", [&] { require_working(device); });
+  if (device_status == WAN_OK) return status;
+  *error = ignored;
+  return device_status;
+}
+
 WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model,
                WanError *error) {
   const std::string advice =
       "choose " + smaller_memory_modes(options->memory) + "a smaller model, dtype=bfloat16 or device=cpu";
-  return guarded(error, advice, [&] {
+  std::optional<at::Device> device;
+  const WanStatus status = guarded(error, advice, [&] {
+    require_compute_threads();
     const RunContext context(*callbacks);
-    const at::Device device = parse_device(options->device);
+    device = find_device(options->device, context);
     const CheckpointConfig config = read_config(options->model_dir);
     Tokenizer tokenizer(config.tokenizer);
     // The source outlives this call (the text encoder comes back through it), the callbacks do not.
@@ -129,40 +162,45 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
       const WanLora &lora = options->loras[i];
       loras.emplace_back(local_path(lora.path), lora.strength, lora.strength_2);
     }
-    auto source = open_checkpoint(config, std::move(loras), device, context,
+    auto source = open_checkpoint(config, std::move(loras), *device, context,
                                   [loading, context, last = 0](uint64_t bytes, uint64_t all) mutable {
                                     if (!*loading) return;
                                     context.check();
                                     const auto percent = static_cast<int32_t>(bytes * 10 / all * 10);
                                     if (percent != std::exchange(last, percent)) (*loading)->report(percent);
                                   });
-    *model = new WanModel{{config, std::move(source), std::move(tokenizer), device,
-                           scalar_type(options->dtype, device), options->quantization, options->memory}};
+    const auto turn = wait_for_turn(*device, context);
+    const at::ScalarType dtype = scalar_type(options->dtype, *device);
+    log_choice(context, *device, dtype);
+    *model = new WanModel{{config, std::move(source), std::move(tokenizer), *device, dtype,
+                           options->quantization, options->memory},
+                          describe_device(*device)};
+    context.log(WAN_LOG_INFO,
+                "The model is loaded with memory=" + memory_mode_name((*model)->pipeline.memory_mode()));
     (*loading)->report(100);
     loading->reset();
   });
+  return status == WAN_OK || !device ? status : settle(*device, status, error);
 }
 
 WanStatus generate(WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
                    WanError *error) {
   const std::string advice = "choose " + smaller_memory_modes(model->pipeline.memory_mode()) +
                              "a smaller width, height or number of frames";
-  const WanStatus status =
-      guarded(error, advice, [&] { model->pipeline.generate(*options, RunContext(*callbacks)); });
-  // What was queued before a cancel or an error must be done before the next call.
-  if (status != WAN_OK) {
-    WanError ignored;
-    guarded(&ignored, "", [&] { synchronize(model->pipeline.device()); });
-  }
-  return status;
+  const at::Device device = model->pipeline.device();
+  const WanStatus status = guarded(error, advice, [&] {
+    require_working(device);
+    require_compute_threads();
+    model->pipeline.generate(*options, RunContext(*callbacks));
+  });
+  return status == WAN_OK ? status : settle(device, status, error);
 }
 
 void memory(const WanModel *model, WanMemory *memory) {
   *memory = memory_in_use(model->pipeline.device());
   memory->pool_bytes = model->pipeline.pool_bytes();
   memory->mode = model->pipeline.memory_mode();
-  const std::string device = model->pipeline.device().str();
-  std::strncpy(memory->device, device.c_str(), sizeof memory->device - 1);
+  write_text(memory->device, model->device);
 }
 
 void model_free(WanModel *model) {

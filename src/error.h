@@ -37,4 +37,9 @@ inline Error invalid(const std::string &message) {
   return {WAN_INVALID, message};
 }
 
+/// Of a message of LibTorch, the sentence: a C++ backtrace and hints follow.
+inline std::string first_line(const std::string &message) {
+  return message.substr(0, message.find('\n'));
+}
+
 }  // namespace wan

@@ -7,6 +7,9 @@
 
 #include <algorithm>
 
+#include "device.h"
+#include "threads.h"
+
 namespace wan {
 
 namespace {
@@ -28,34 +31,26 @@ StagedReader::StagedReader(at::Device device, const std::vector<Range> &ranges)
       pieces_.push_back({range, begin, std::min<uint64_t>(kPieceBytes, range.entry->end - begin)});
   for (size_t i = 0; i < std::min(kBuffers, pieces_.size()); ++i) {
     buffers_.push_back(
-        {at::empty({kPieceBytes}, at::dtype(at::kByte).pinned_memory(true)), c10::Event(device.type())});
+        {device.is_cpu() ? at::empty({kPieceBytes}, at::kByte) : empty_page_locked(kPieceBytes),
+         c10::Event(device.type())});
     free_.push_back(&buffers_.back());
   }
   for (size_t i = 0; i < std::min(kThreads, buffers_.size()); ++i)
-    threads_.emplace_back([this] { read_ahead(); });
+    threads_.push_back(start_thread([this](const std::stop_token &stop) { read_ahead(stop); }));
 }
 
-StagedReader::~StagedReader() {
-  {
-    const std::lock_guard lock(mutex_);
-    stopped_ = true;
-  }
-  room_.notify_all();
-  for (std::thread &thread : threads_) thread.join();
-}
-
-void StagedReader::read_ahead() {
-  const c10::DeviceGuard guard(device_);
+void StagedReader::read_ahead(const std::stop_token &stop) {
   std::unique_lock lock(mutex_);
   for (;;) {
-    room_.wait(lock, [this] { return stopped_ || next_read_ == pieces_.size() || !free_.empty(); });
-    if (stopped_ || next_read_ == pieces_.size()) return;
+    room_.wait(lock, stop, [this] { return next_read_ == pieces_.size() || !free_.empty(); });
+    if (stop.stop_requested() || next_read_ == pieces_.size()) return;
     Piece &piece = pieces_[next_read_++];
     Buffer &buffer = *free_.front();
     free_.pop_front();
     lock.unlock();
     std::exception_ptr failure;
     try {
+      const c10::DeviceGuard guard(device_);  // throws where the device has failed
       buffer.copied.synchronize();
       piece.range.file->read(piece.begin, piece.size,
                              static_cast<std::byte *>(buffer.memory.mutable_data_ptr()));
@@ -81,12 +76,17 @@ StagedReader::Piece &StagedReader::wait_for(size_t index) {
   return piece;
 }
 
+/// On the CPU everything is done when it is called, and an event that was never recorded holds nobody up.
+void StagedReader::record(c10::Event &event, const c10::Stream &stream) const {
+  if (!device_.is_cpu()) event.record(stream);
+}
+
 void StagedReader::copy(Piece &piece, const at::Tensor &out) {
   {
     const c10::StreamGuard guard(copy_stream_);
     out.copy_(piece.buffer->memory.narrow(0, 0, out.numel()), /*non_blocking=*/true);
   }
-  piece.buffer->copied.record(copy_stream_);
+  record(piece.buffer->copied, copy_stream_);
   const std::lock_guard lock(mutex_);
   free_.push_back(piece.buffer);
   room_.notify_one();
@@ -98,7 +98,7 @@ at::Tensor StagedReader::read() {
   const at::Tensor bytes =
       at::empty({static_cast<int64_t>(entry.end - entry.begin)}, at::dtype(at::kByte).device(device_));
   // The allocator hands out memory that the current stream may still have to read.
-  order_.record(device.getStream(device_));
+  record(order_, device.getStream(device_));
   order_.block(copy_stream_);
   for (int64_t done = 0; done < bytes.numel(); ++next_copied_) {
     Piece &piece = wait_for(next_copied_);
@@ -109,7 +109,7 @@ at::Tensor StagedReader::read() {
     copy(piece, bytes.narrow(0, done, static_cast<int64_t>(piece.size)));
     done += static_cast<int64_t>(piece.size);
   }
-  order_.record(copy_stream_);
+  record(order_, copy_stream_);
   order_.block(device.getStream(device_));
   return bytes;
 }

@@ -25,10 +25,9 @@ class StagedReader {
     const TensorEntry *entry;
   };
 
-  /// Begins to read, in this order, as far ahead as the staging memory goes.
+  /// Begins to read, in this order, as far ahead as the staging memory goes. Throws wan::Error
+  /// (WAN_OUT_OF_MEMORY) where the system starts no thread for it.
   StagedReader(at::Device device, const std::vector<Range> &ranges);
-  /// Drops what was read ahead.
-  ~StagedReader();
   StagedReader(const StagedReader &) = delete;
   StagedReader &operator=(const StagedReader &) = delete;
 
@@ -52,9 +51,10 @@ class StagedReader {
     std::exception_ptr failure = nullptr;
   };
 
-  void read_ahead();
+  void read_ahead(const std::stop_token &stop);
   Piece &wait_for(size_t piece);
   void copy(Piece &piece, const at::Tensor &out);
+  void record(c10::Event &event, const c10::Stream &stream) const;
 
   const at::Device device_;
   const c10::Stream copy_stream_;
@@ -64,11 +64,11 @@ class StagedReader {
   size_t next_copied_ = 0;
 
   std::mutex mutex_;
-  std::condition_variable room_, was_read_;
+  std::condition_variable_any room_;
+  std::condition_variable was_read_;
   std::deque<Buffer *> free_;  // the one whose copy was queued first is at the front
   size_t next_read_ = 0;
-  bool stopped_ = false;
-  std::vector<std::thread> threads_;  // last: they use all of the above
+  std::vector<std::jthread> threads_;  // last: they use all of the above, and end first
 };
 
 }  // namespace wan

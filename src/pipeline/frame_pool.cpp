@@ -4,14 +4,14 @@
 
 #include <utility>
 
+#include "device.h"
+
 namespace wan {
 
 void FramePool::prepare(FrameMemory memory, int64_t frames, size_t frame_size, size_t count) {
   const std::lock_guard lock(mutex_);
   sizes_ = {frames, static_cast<int64_t>(frame_size)};
-  options_ = at::dtype(at::kByte);
-  options_ = memory == FrameMemory::kDevice ? options_.device(device_)
-                                            : options_.device(at::kCPU).pinned_memory(!device_.is_cpu());
+  slot_device_ = memory == FrameMemory::kDevice ? device_ : at::kCPU;
   for (at::Tensor &slot : std::exchange(free_, {})) keep_or_free(std::move(slot));
   while (free_.size() < count) free_.push_back(allocate());
 }
@@ -33,7 +33,9 @@ uint64_t FramePool::bytes() const {
 }
 
 at::Tensor FramePool::allocate() {
-  const at::Tensor slot = at::zeros(sizes_, options_);
+  const at::Tensor slot = slot_device_ == device_ ? at::empty(sizes_, at::dtype(at::kByte).device(device_))
+                                                  : empty_page_locked(sizes_[0] * sizes_[1]).view(sizes_);
+  slot.zero_();
   bytes_ += slot.nbytes();
   return slot;
 }
@@ -44,7 +46,7 @@ void FramePool::give_back(at::Tensor slot) {
 }
 
 void FramePool::keep_or_free(at::Tensor slot) {
-  if (slot.sizes() == sizes_ && slot.device() == options_.device())
+  if (slot.sizes() == sizes_ && slot.device() == slot_device_)
     free_.push_back(std::move(slot));
   else
     bytes_ -= slot.nbytes();

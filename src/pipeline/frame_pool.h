@@ -2,7 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <c10/core/TensorOptions.h>
+#include <c10/core/Device.h>
 
 #include <cstdint>
 #include <memory>
@@ -45,7 +45,7 @@ class FramePool : public std::enable_shared_from_this<FramePool> {
   const at::Device device_;
   mutable std::mutex mutex_;  // guards all that follows
   std::vector<int64_t> sizes_ = {0, 0};
-  at::TensorOptions options_;
+  at::Device slot_device_ = at::kCPU;
   std::vector<at::Tensor> free_;
   uint64_t bytes_ = 0;
 };

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "ops/frames_to_pixels.h"
+#include "threads.h"
 
 namespace wan {
 
@@ -39,7 +40,7 @@ FrameRing::FrameRing(const WanPixelLayout &layout, int64_t chunk_frames, FrameMe
             at::zeros({chunk_frames, static_cast<int64_t>(layout.size)}, at::dtype(at::kByte).device(device));
     }
   }
-  thread_ = std::thread([this] { deliver_all(); });
+  thread_ = start_thread([this](const std::stop_token &) { deliver_all(); });
 }
 
 FrameRing::~FrameRing() {
@@ -103,10 +104,12 @@ void FrameRing::wait_for_room(size_t chunks) {
 
 void FrameRing::deliver(const Chunk &chunk) const {
   const at::Tensor pixels = chunk.pixels();
-  if (chunk.slot)
+  if (chunk.slot) {
     chunk.slot->complete.synchronize();
-  else
+  } else {
+    require_compute_threads();
     frames_to_pixels_out(pixels, chunk.frames, layout_);
+  }
   auto owned = std::make_unique<OwnedFrames>();
   owned->data = pixels.mutable_data_ptr<uint8_t>();
   owned->frame_size = layout_.size;

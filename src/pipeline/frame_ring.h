@@ -25,7 +25,8 @@ namespace wan {
 /// complete, and hands the chunks to WanCallbacks.frames in order.
 class FrameRing {
  public:
-  /// For chunks of up to `chunk_frames` frames. Allocates what it needs, so that push() need not.
+  /// For chunks of up to `chunk_frames` frames. Allocates what it needs, so that push() need not. Throws
+  /// wan::Error (WAN_OUT_OF_MEMORY) where the system starts no thread for it.
   FrameRing(const WanPixelLayout &layout, int64_t chunk_frames, FrameMemory memory,
             std::shared_ptr<FramePool> pool, const RunContext &context);
   /// Drops what was not handed over.
@@ -75,7 +76,7 @@ class FrameRing {
   std::deque<Chunk> chunks_under_way_;  // the first stays in until it was handed over
   std::exception_ptr failure_;
   bool abandoned_ = false;
-  std::thread thread_;  // last: it uses all of the above
+  std::jthread thread_;  // last: it uses all of the above
 };
 
 /// Gives back what WanCallbacks.frames was handed.

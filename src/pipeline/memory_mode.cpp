@@ -1,10 +1,13 @@
 #include "pipeline/memory_mode.h"
 
 #include <algorithm>
+#include <chrono>
+#include <map>
 
 #include "checkpoint/weights.h"
 #include "device.h"
 #include "text/umt5_encoder.h"
+#include "transformer/block_store.h"
 #include "transformer/wan_transformer_3d.h"
 #include "vae/autoencoder_kl_wan.h"
 
@@ -28,7 +31,7 @@ uint64_t weight_bytes(const Config &config, at::ScalarType dtype) {
 }  // namespace
 
 WeightBytes WeightBytes::of(const CheckpointConfig &config, at::ScalarType dtype,
-                            WanQuantization quantization) {
+                            WanQuantization quantization, std::optional<at::ScalarType> vae_dtype) {
   WeightBytes bytes{};
   const auto add_expert = [&](const TransformerConfig &transformer) {
     WeightInventory inventory;
@@ -44,7 +47,7 @@ WeightBytes WeightBytes::of(const CheckpointConfig &config, at::ScalarType dtype
   add_expert(config.transformer);
   if (config.transformer_2) add_expert(*config.transformer_2);
   bytes.two_experts = config.transformer_2.has_value();
-  bytes.other += weight_bytes<AutoencoderKLWan>(config.vae, dtype);
+  bytes.other += weight_bytes<AutoencoderKLWan>(config.vae, vae_dtype.value_or(dtype));
   bytes.text_encoder = weight_bytes<UMT5EncoderModel>(config.text_encoder, dtype);
   return bytes;
 }
@@ -85,13 +88,61 @@ WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const WeightBytes &weight
 
 WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const CheckpointConfig &config, at::ScalarType dtype,
                                  WanQuantization quantization, at::Device device) {
-  if (device.is_cpu()) return WAN_MEMORY_RESIDENT;
+  const WeightBytes weights = WeightBytes::of(config, dtype, quantization, vae_dtype(dtype, device));
+  const uint64_t device_free = free_memory(device), host_free = free_memory(at::kCPU);
   const VaeConfig &vae = config.vae;
   const uint64_t room =
       denoise_bytes(config.transformer, dtype, (81 - 1) / vae.temporal_scale() + 1, 720 / vae.spatial_scale(),
                     1280 / vae.spatial_scale(), /*cached=*/false);
-  return choose_memory_mode(wanted, WeightBytes::of(config, dtype, quantization), room, free_memory(device),
-                            free_memory(at::kCPU));
+  const WanMemoryMode mode = device.is_cpu()
+                                 ? WAN_MEMORY_RESIDENT
+                                 : choose_memory_mode(wanted, weights, room, device_free, host_free);
+  const bool cpu_fp8 = device.is_cpu() && quantization == WAN_QUANTIZATION_NONE;
+  require_memory_for_weights(
+      mode, weights, device, device_free, host_free,
+      std::string(dtype == at::kFloat ? "dtype=bfloat16, " : "") + (cpu_fp8 ? "quantization=fp8, " : ""));
+  return mode;
+}
+
+void require_memory_for_weights(WanMemoryMode mode, const WeightBytes &weights, at::Device device,
+                                uint64_t device_free, uint64_t host_free, const std::string &smaller) {
+  const auto require = [&](const std::string &what, uint64_t needed, uint64_t free,
+                           const std::string &advice) {
+    if (needed > free)
+      throw Error(WAN_OUT_OF_MEMORY, what + " about " + std::to_string(needed >> 20) +
+                                         " MiB of memory, and " + std::to_string(free >> 20) +
+                                         " MiB are free: choose " + advice + "a smaller model");
+  };
+  const uint64_t needed = weights.on_gpu(mode) + weights.text_encoder;
+  if (device.is_cpu()) return require("On the CPU the model needs", needed, device_free, smaller);
+  require("On the GPU the model needs", needed, device_free,
+          smaller_memory_modes(mode) + smaller + "device=cpu or ");
+  if (mode != WAN_MEMORY_RESIDENT)
+    require("On the host the experts need", weights.blocks + kHostReserve, host_free, "memory=resident or ");
+}
+
+std::unique_lock<std::timed_mutex> wait_for_turn(at::Device device, const RunContext &context) {
+  static std::mutex guard;
+  static auto &turns = *new std::map<std::string, std::timed_mutex>;  // also while the process ends
+  std::unique_lock lock(guard);
+  std::unique_lock turn(turns[device.str()], std::defer_lock);
+  lock.unlock();
+  if (turn.try_lock()) return turn;
+  context.log(WAN_LOG_INFO, "Another model is being loaded on " + device.str() + "; this one waits for it");
+  while (!turn.try_lock_for(std::chrono::milliseconds(50))) context.check();
+  return turn;
+}
+
+at::ScalarType vae_dtype(at::ScalarType dtype, at::Device device) {
+  return device.is_cpu() ? at::kFloat : dtype;
+}
+
+std::string memory_mode_name(WanMemoryMode mode) {
+  static const std::map<WanMemoryMode, std::string> names = {{WAN_MEMORY_AUTO, "auto"},
+                                                             {WAN_MEMORY_RESIDENT, "resident"},
+                                                             {WAN_MEMORY_ONE_EXPERT, "one-expert"},
+                                                             {WAN_MEMORY_STREAM, "stream"}};
+  return names.at(mode);
 }
 
 std::string smaller_memory_modes(WanMemoryMode mode) {

@@ -5,14 +5,17 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <mutex>
+#include <optional>
 #include <string>
 
 #include "checkpoint/config.h"
+#include "run_context.h"
 #include "wan/engine.h"
 
 namespace wan {
 
-/// Bytes of a model's weights on a GPU.
+/// Bytes of a model's weights on its device.
 struct WeightBytes {
   uint64_t blocks;        // of both experts
   uint64_t expert;        // the blocks of the larger expert
@@ -21,7 +24,9 @@ struct WeightBytes {
   uint64_t text_encoder;  // is there only while no video is denoised
   bool two_experts;
 
-  static WeightBytes of(const CheckpointConfig &config, at::ScalarType dtype, WanQuantization quantization);
+  /// vae_dtype: that of the VAE, if it is another.
+  static WeightBytes of(const CheckpointConfig &config, at::ScalarType dtype, WanQuantization quantization,
+                        std::optional<at::ScalarType> vae_dtype = {});
   /// On the GPU in a mode, without the text encoder.
   uint64_t on_gpu(WanMemoryMode mode) const;
 };
@@ -38,9 +43,25 @@ uint64_t denoise_bytes(const TransformerConfig &config, at::ScalarType dtype, in
 /// of 1280x720 and for the text encoder; RESIDENT where none does, which needs no host memory.
 WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const WeightBytes &weights, uint64_t room,
                                  uint64_t gpu_free, uint64_t host_free);
-/// The same for a device as it is now; the CPU has only RESIDENT.
+/// The same for a device as it is now; the CPU has only RESIDENT. Throws wan::Error (WAN_OUT_OF_MEMORY) where
+/// the weights do not fit, before any is read.
 WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const CheckpointConfig &config, at::ScalarType dtype,
                                  WanQuantization quantization, at::Device device);
+
+/// Throws wan::Error (WAN_OUT_OF_MEMORY) where a model in this mode does not fit the free bytes. `smaller`
+/// begins the advice, as "dtype=bfloat16, ", or is empty.
+void require_memory_for_weights(WanMemoryMode mode, const WeightBytes &weights, at::Device device,
+                                uint64_t device_free, uint64_t host_free, const std::string &smaller);
+
+/// One model at a time is loaded on a device, so that each finds the memory as it is without the other.
+/// Holds the turn. Throws as RunContext::check() does while it waits.
+std::unique_lock<std::timed_mutex> wait_for_turn(at::Device device, const RunContext &context);
+
+/// The dtype of the VAE: convolutions in bfloat16 are no faster on most CPUs.
+at::ScalarType vae_dtype(at::ScalarType dtype, at::Device device);
+
+/// As the element's property spells it.
+std::string memory_mode_name(WanMemoryMode mode);
 
 /// The modes that take less, to begin an advice with: "memory=stream, ", or nothing.
 std::string smaller_memory_modes(WanMemoryMode mode);

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <c10/core/DeviceGuard.h>
+#include <c10/util/ScopeExit.h>
 
 #include <algorithm>
 #include <cmath>
@@ -181,8 +182,7 @@ WanPipeline::WanPipeline(const CheckpointConfig &config, std::unique_ptr<Compone
   if (config.transformer_2)
     transformer_2_ = load<WanTransformer3DModel>("transformer_2", *config.transformer_2, dtype, unasked,
                                                  WanTransformer3DModel::kKeepInFp32, quantization, slots);
-  // Convolutions in bfloat16 are no faster on most CPUs.
-  vae_ = load<AutoencoderKLWan>("vae", config.vae, device.is_cpu() ? at::kFloat : dtype, unasked);
+  vae_ = load<AutoencoderKLWan>("vae", config.vae, vae_dtype(dtype, device), unasked);
   if (device.is_cpu())
     text_encoder_ = load<UMT5EncoderModel>("text_encoder", config.text_encoder, dtype, unasked);
 }
@@ -229,7 +229,7 @@ void WanPipeline::require_memory(const WanGenerateOptions &options, uint64_t nee
                                      "a smaller width, height or number of frames");
 }
 
-void WanPipeline::check(const WanGenerateOptions &options) const {
+bool WanPipeline::check(const WanGenerateOptions &options) const {
   check_options(config_, options);
   if (!options.prompt || !options.negative_prompt) throw invalid("A prompt is missing");
   if (options.on_device && !device_.is_cuda())
@@ -241,27 +241,24 @@ void WanPipeline::check(const WanGenerateOptions &options) const {
   const bool cached = options.cache != WAN_CACHE_NONE;
   require_memory(options, denoise_bytes(config_.transformer, activations, frames, height, width, cached),
                  device_);
-  if (!needs_tiles(height, width)) return;
+  if (vae_->decode_bytes(height, width) <= free_memory(device_)) return false;
   require_memory(options, tiled_decode_bytes(*vae_, height, width), device_);
   // Decoded in tiles, the whole clip waits in host memory, in float32.
   const auto pixels = static_cast<uint64_t>(layout.width) * static_cast<uint64_t>(layout.height);
   const uint64_t values = pixels * 3 * static_cast<uint64_t>(decoded_frames(options));
   require_memory(options, values * sizeof(float), at::kCPU);
-}
-
-bool WanPipeline::needs_tiles(int64_t height, int64_t width) const {
-  return vae_->decode_bytes(height, width) > free_memory(device_);
+  return true;
 }
 
 at::Tensor WanPipeline::embed(PromptEmbedding &cached, const std::string &prompt, const RunContext &context) {
   if (cached.embedding.defined() && cached.prompt == prompt) return cached.embedding;
-  if (!text_encoder_)
-    text_encoder_ = load<UMT5EncoderModel>("text_encoder", config_.text_encoder, dtype_, context);
   const std::vector<int32_t> tokens = tokenizer_(prompt_clean(prompt, context), kTextTokens, context);
   // On CUDA an index beyond the embedding would take the whole context down.
   if (std::max(tokenizer_.pad_id(), *std::max_element(tokens.begin(), tokens.end())) >=
       config_.text_encoder.vocab_size)
     throw invalid(config_.tokenizer.string() + " gives ids beyond the text encoder's vocab_size");
+  if (!text_encoder_)
+    text_encoder_ = load<UMT5EncoderModel>("text_encoder", config_.text_encoder, dtype_, context);
   const auto length = static_cast<int64_t>(tokens.size());
   at::Tensor ids = at::full({1, kTextTokens}, tokenizer_.pad_id(), at::kLong);
   ids[0].narrow(0, 0, length).copy_(at::tensor(tokens));
@@ -273,6 +270,21 @@ at::Tensor WanPipeline::embed(PromptEmbedding &cached, const std::string &prompt
   // Padding is zero to the transformer, not what the encoder makes of it.
   cached = {prompt, encoded.masked_fill((mask == 0).unsqueeze(-1).to(device_), 0)};
   return cached.embedding;
+}
+
+std::pair<at::Tensor, at::Tensor> WanPipeline::embed(const WanGenerateOptions &options,
+                                                     const RunContext &context) {
+  // However this ends: the text encoder would take the denoiser's memory.
+  const auto unload = c10::make_scope_exit([this] {
+    if (!device_.is_cpu()) text_encoder_.reset();
+  });
+  const StageProgress progress(context, WAN_STAGE_TEXT, is_guided(options) ? 2 : 1);
+  const at::Tensor prompt = embed(prompt_, options.prompt, context);
+  progress.report(1);
+  if (!is_guided(options)) return {prompt, {}};
+  const at::Tensor negative = embed(negative_prompt_, options.negative_prompt, context);
+  progress.report(2);
+  return {prompt, negative};
 }
 
 at::Tensor WanPipeline::denoise(const WanGenerateOptions &options, Scheduler &scheduler,
@@ -342,13 +354,12 @@ void WanPipeline::require_usable(const at::Tensor &latents, const WanGenerateOpt
                 " or flow-shift=" + number_text(options.flow_shift) + " is too large");
 }
 
-void WanPipeline::decode(const at::Tensor &latents, int64_t frames, Crossfade &fade, FrameRing &ring,
-                         const RunContext &context) const {
+void WanPipeline::decode(const at::Tensor &latents, int64_t frames, bool tiled, Crossfade &fade,
+                         FrameRing &ring, const RunContext &context) const {
   const int64_t scale = config_.vae.temporal_scale();
   const int64_t chunks = 1 + (frames - 1 + scale - 1) / scale;  // the first gives one frame
   const at::Tensor normalized = vae_->denormalize(latents.narrow(2, 0, chunks));
   const int64_t height = latents.size(3), width = latents.size(4);
-  const bool tiled = needs_tiles(height, width);
   const int64_t passes = tiled ? Tiling(*vae_).count(height, width) : 1;
   const auto steps = static_cast<int32_t>(passes * chunks);
   const StageProgress progress(context, WAN_STAGE_DECODE, steps);
@@ -399,23 +410,14 @@ void WanPipeline::generate(const WanGenerateOptions &options, const RunContext &
   // Gone unless this clip ends well and is followed by another.
   Crossfade fade(options.fade_frames, decoded_frames(options), take_tail(options.stream),
                  [&context] { return context.is_followed(); });
-  check(options);
+  const bool tiled = check(options);
   const auto scheduler = make_scheduler(config_.scheduler, options);
-  const bool guided = is_guided(options);
-  const StageProgress progress(context, WAN_STAGE_TEXT, guided ? 2 : 1);
-  const at::Tensor prompt = embed(prompt_, options.prompt, context);
-  progress.report(1);
-  at::Tensor negative;
-  if (guided) {
-    negative = embed(negative_prompt_, options.negative_prompt, context);
-    progress.report(2);
-  }
-  if (!device_.is_cpu()) text_encoder_.reset();
+  const auto [prompt, negative] = embed(options, context);
   // Made before denoising, so that the first chunk waits for no allocation.
   FrameRing ring(options.layout, config_.vae.temporal_scale(),
                  options.on_device ? FrameMemory::kDevice : FrameMemory::kHost, frame_pool_, context);
   const at::Tensor latents = denoise(options, *scheduler, prompt, negative, context, step_done);
-  decode(latents, decoded_frames(options), fade, ring, context);
+  decode(latents, decoded_frames(options), tiled, fade, ring, context);
   keep_tail(options.stream, fade.tail());
 }
 

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "checkpoint/config.h"
@@ -81,18 +82,20 @@ class WanPipeline {
     int64_t frames, height, width;
   };
   LatentSize latent_size(const WanGenerateOptions &options) const;
-  void check(const WanGenerateOptions &options) const;
+  /// Whether the clip must be decoded in tiles, since it does not fit the free memory else: asked once, since
+  /// free memory may change while the clip is made. Throws wan::Error where it cannot be made.
+  bool check(const WanGenerateOptions &options) const;
   void require_memory(const WanGenerateOptions &options, uint64_t needed, at::Device device) const;
+  /// Of the prompt and, where there is guidance, of the negative prompt.
+  std::pair<at::Tensor, at::Tensor> embed(const WanGenerateOptions &options, const RunContext &context);
   at::Tensor embed(PromptEmbedding &cached, const std::string &prompt, const RunContext &context);
   at::Tensor denoise(const WanGenerateOptions &options, Scheduler &scheduler, const at::Tensor &prompt,
                      const at::Tensor &negative, const RunContext &context,
                      const StepListener &step_done) const;
   void require_usable(const at::Tensor &latents, const WanGenerateOptions &options) const;
-  /// Whether a clip does not fit the free memory unless it is decoded in tiles.
-  bool needs_tiles(int64_t height, int64_t width) const;
   /// The first so many frames of a clip. latents: [1, z_dim, T, H, W]. In tiles, the first frame comes when
   /// all are decoded.
-  void decode(const at::Tensor &latents, int64_t frames, Crossfade &fade, FrameRing &ring,
+  void decode(const at::Tensor &latents, int64_t frames, bool tiled, Crossfade &fade, FrameRing &ring,
               const RunContext &context) const;
 
   /// Undefined where the stream has none. It is gone then.

@@ -10,6 +10,7 @@
 #include <future>
 
 #include "device.h"
+#include "threads.h"
 #include "transformer/wan_transformer_3d.h"
 
 namespace wan {
@@ -21,8 +22,6 @@ constexpr int64_t kAlignment = 256;  // bytes; what LibTorch's allocator and its
 constexpr int64_t kPieceBytes = int64_t{64} << 20;
 /// Page-locking takes several times as long as reading the weights.
 constexpr size_t kLockingThreads = 4;
-/// Host memory that stays free for all else.
-constexpr uint64_t kHostReserve = uint64_t{2} << 30;
 
 c10::Stream copy_stream(at::Device device) {
   if (device.is_cpu()) return c10::Stream(c10::Stream::DEFAULT, device);
@@ -58,6 +57,13 @@ void for_each_packed(PackedBlock &packed, Function function) {
     if (layout->dtype != at::ScalarType::Undefined) function(tensor, *layout);
     ++layout;
   });
+}
+
+/// Returns when all are done.
+void run_side_by_side(std::vector<std::packaged_task<void()>> &tasks) {
+  std::vector<std::jthread> threads;
+  for (std::packaged_task<void()> &task : tasks)
+    threads.push_back(start_thread([&task](const std::stop_token &) { task(); }));
 }
 
 }  // namespace
@@ -105,16 +111,17 @@ std::vector<at::Tensor> BlockSlots::host_arena(int64_t bytes) const {
   const auto allocate = [&] {
     for (size_t i; (i = next++) < pieces.size();) {
       const auto begin = static_cast<int64_t>(i) * kPieceBytes;
-      pieces[i] = at::empty({std::min(kPieceBytes, bytes - begin)},
-                            at::dtype(at::kByte).pinned_memory(!device_.is_cpu()));
+      const int64_t size = std::min(kPieceBytes, bytes - begin);
+      pieces[i] = device_.is_cpu() ? at::empty({size}, at::kByte) : empty_page_locked(size);
     }
   };
-  std::vector<std::future<void>> threads;
-  for (size_t i = 0; i < kLockingThreads; ++i) threads.push_back(std::async(std::launch::async, allocate));
-  for (std::future<void> &thread : threads) thread.wait();
+  std::vector<std::packaged_task<void()>> tasks;
+  for (size_t i = 0; i < kLockingThreads; ++i) tasks.emplace_back(allocate);
+  run_side_by_side(tasks);
   try {
-    for (std::future<void> &thread : threads) thread.get();
+    for (std::packaged_task<void()> &task : tasks) task.get_future().get();
   } catch (const c10::Error &) {
+    require_working(device_);
     throw too_little(", of which the system does not let so many be page-locked");
   }
   return pieces;

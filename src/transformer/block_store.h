@@ -6,6 +6,7 @@
 #include <c10/core/Event.h>
 #include <c10/core/Stream.h>
 
+#include <cstdint>
 #include <deque>
 #include <memory>
 #include <vector>
@@ -13,6 +14,9 @@
 namespace wan {
 
 class WanTransformerBlock;
+
+/// Host memory that packed blocks leave free for all else.
+constexpr uint64_t kHostReserve = uint64_t{2} << 30;
 
 /// A block whose tensors also lie in host memory, packed into one arena.
 struct PackedBlock {

@@ -8,6 +8,7 @@
 #include <torch/library.h>
 
 #include <cmath>
+#include <string>
 
 #include "ops/cuda/attention_sm90.h"
 #include "ops/cuda/conv_sm90.h"
@@ -37,6 +38,10 @@ void frames_to_pixels_cuda(const at::Tensor &frames, at::IntArrayRef packed_layo
 int64_t compute_capability(int64_t device) {
   const cudaDeviceProp *properties = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(device));
   return properties->major * 10 + properties->minor;
+}
+
+std::string device_name(int64_t device) {
+  return at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(device))->name;
 }
 
 __nv_bfloat16 *bfloat16_data(const at::Tensor &tensor) {
@@ -270,6 +275,7 @@ std::tuple<at::Tensor, at::Tensor> conv_sm90_cuda(at::TensorList frames, int64_t
 
 TORCH_LIBRARY_FRAGMENT(wan, library) {
   library.def("compute_capability(int device) -> int", compute_capability);
+  library.def("device_name(int device) -> str", device_name);
 }
 
 TORCH_LIBRARY_IMPL(wan, CUDA, library) {
