@@ -4,6 +4,7 @@
 # GLib's and GStreamer's locks are futexes, which ThreadSanitizer does not see, so the whole element would give false
 # alarms without end. What has threads of its own (plugin/frame_pump, plugin/model_pool, plugin/prompt_track) uses std::mutex only and
 # knows nothing of GLib: that is built here with the stub engine, everything instrumented and nothing suppressed.
+# The engine's own threads have tests/tsan/engine_test.cpp, which Meson builds.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
