@@ -231,9 +231,11 @@ void WanPipeline::require_memory(const WanGenerateOptions &options, uint64_t nee
 
 bool WanPipeline::check(const WanGenerateOptions &options) const {
   check_options(config_, options);
+  check_size(config_, options.layout.width, options.layout.height);
   if (!options.prompt || !options.negative_prompt) throw invalid("A prompt is missing");
   if (options.on_device && !device_.is_cuda())
-    throw invalid("Frames can only stay on a GPU where the model is on one, and this model is on the CPU");
+    throw invalid(
+        "Frames can only stay on a GPU where the model is on one, and this model is on the CPU");
   const WanPixelLayout &layout = options.layout;
   const auto [frames, height, width] = latent_size(options);
   // The reference operations, which the CPU has, compute in float32.

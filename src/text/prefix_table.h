@@ -41,8 +41,10 @@ class PrefixTable {
       const auto byte = [depth](const Entry &entry) { return static_cast<unsigned char>(entry.text[depth]); };
       const auto wanted = static_cast<unsigned char>(text[depth]);
       if (byte(*first) != wanted || byte(*(last - 1)) != wanted) {
-        const auto found = std::ranges::equal_range(first, last, wanted, {}, byte);
-        first = found.begin(), last = found.end();
+        first = std::lower_bound(first, last, wanted,
+                                 [&](const Entry &e, unsigned char c) { return byte(e) < c; });
+        last = std::upper_bound(first, last, wanted,
+                                [&](unsigned char c, const Entry &e) { return c < byte(e); });
       }
       if (first != last && first->text.size() == depth + 1) visit(depth + 1, first->id);
     }
