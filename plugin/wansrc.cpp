@@ -557,8 +557,10 @@ static gboolean query_duration(GstWanSrc *self, GstQuery *query) {
 
 static bool duration_changed(GstWanSrc *self) {
   const ObjectLock lock(self);
-  return self->run.started && self->told_frames != kUntold &&
-         std::exchange(self->told_frames, all_frames(self)) != self->told_frames;
+  if (!self->run.started || self->told_frames == kUntold) return false;
+  const gint64 told = self->told_frames;
+  self->told_frames = all_frames(self);
+  return self->told_frames != told;
 }
 
 void wan::announce_duration(GstWanSrc *self) {
