@@ -440,7 +440,8 @@ static bool is_from_the_start(GstEvent *event) {
   GstSeekType start_type;
   gint64 start;
   gst_event_parse_seek(event, &rate, &format, nullptr, &start_type, &start, nullptr, nullptr);
-  return rate == 1 && format == GST_FORMAT_TIME && (start_type == GST_SEEK_TYPE_NONE || start == 0);
+  return rate == 1 && format == GST_FORMAT_TIME &&
+         (start_type == GST_SEEK_TYPE_NONE || (start_type == GST_SEEK_TYPE_SET && start == 0));
 }
 
 // The base class executes a seek that is sent to the element, whether it is seekable or not. Before the start
@@ -467,14 +468,26 @@ static void post_change_refused(GstWanSrc *self) {
   gst_caps_unref(caps);
 }
 
+// Whether "auto" stands for a GPU, as far as that is known: before READY there is no engine to ask.
+static bool chooses_gpu(const WanEngineApi *engine, const std::string &directory) {
+  WanGenerateOptions options = {};
+  options.prompt = options.negative_prompt = "";
+  options.on_device = true;
+  WanError error = {};
+  return !engine || engine->check(directory.c_str(), &options, &error) != WAN_DEVICE;
+}
+
 // All that there can be, by the property device.
 static GstCaps *possible_caps(GstWanSrc *self) {
-  std::string device;
+  std::string device, model;
   {
     const ObjectLock lock(self);
     device = self->settings.device;
+    model = self->settings.model;
   }
-  return video_caps(cuda_memory_available(cuda_ordinal(device)));
+  const bool cuda = cuda_memory_available(cuda_ordinal(device)) &&
+                    (device != "auto" || chooses_gpu(self->engine, model_directory(model)));
+  return video_caps(cuda);
 }
 
 // The layout is chosen once a run: after that, frames of it are on their way or already paid for.
@@ -627,8 +640,10 @@ static gboolean query_duration(GstWanSrc *self, GstQuery *query) {
 
 static bool duration_changed(GstWanSrc *self) {
   const ObjectLock lock(self);
-  return self->run.started && self->told_frames != kUntold &&
-         std::exchange(self->told_frames, all_frames(self)) != self->told_frames;
+  if (!self->run.started || self->told_frames == kUntold) return false;
+  const gint64 told = self->told_frames;
+  self->told_frames = all_frames(self);
+  return self->told_frames != told;
 }
 
 void wan::announce_duration(GstWanSrc *self) {

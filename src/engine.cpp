@@ -112,7 +112,12 @@ WanStatus describe(const char *model_dir, WanDefaults *defaults, WanError *error
 }
 
 WanStatus check(const char *model_dir, const WanGenerateOptions *options, WanError *error) {
-  return guarded(error, "", [&] { check_options(read_config(model_dir), *options); });
+  return guarded(error, "", [&] {
+    // Which device that would be is not among the options: the one that is chosen by itself stands for it.
+    if (options->on_device && choose_device("auto").device.is_cpu())
+      throw Error(WAN_DEVICE, "Frames cannot stay on the GPU: the model would run on the CPU");
+    check_options(read_config(model_dir), *options);
+  });
 }
 
 /// With what there is to say about GPUs that are not used.
