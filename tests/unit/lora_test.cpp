@@ -165,9 +165,10 @@ TEST_F(LoraFiles, WhatIsForAnImageIsLeftOutWithAWarning) {
   both.insert(image.begin(), image.end());
   LoraWeights rest = with({lora(common)});
   EXPECT_TRUE(rest.warnings().empty());
+  Tensors expected;  // read now, since the next file is written over this one
+  for (const auto &[name, shape] : kShapes) expected[name] = load(rest, name);
   LoraWeights weights = with({lora(both)});
-  for (const auto &[name, shape] : kShapes)
-    EXPECT_TRUE(at::equal(load(weights, name), load(rest, name))) << name;
+  for (const auto &[name, tensor] : expected) EXPECT_TRUE(at::equal(load(weights, name), tensor)) << name;
   ASSERT_EQ(weights.warnings().size(), 1u);
   EXPECT_THAT(*weights.warnings().begin(), AllOf(HasSubstr(path_.string()), HasSubstr("sees an image")));
   for (const auto &[key, tensor] : image) EXPECT_THAT(*weights.warnings().begin(), HasSubstr(key));
