@@ -94,7 +94,7 @@ install_libtorch() {
   printf '%s\n' "$wanted" >"$deps/wheels"
 }
 
-# Takes the wheels' nvcc where there is no other, and tells Meson its path, so that a later ninja by hand finds it.
+# Takes the wheels' nvcc where there is no other.
 find_nvcc() {
   local toolkit
   for toolkit in "$deps"/python/lib/python3*/site-packages/nvidia/cu13; do
@@ -104,13 +104,8 @@ find_nvcc() {
       PATH=$toolkit/bin:$PATH
     fi
   done
-  if has_nvcc; then
-    NVCC=$(command -v nvcc)
-    export NVCC
-  elif has_gpu; then
-    fail "this machine has an NVIDIA GPU but no nvcc of CUDA 13, which its kernels need:" \
-      "install CUDA 13.0, or unset LIBTORCH to have both from PyPI"
-  fi
+  ! has_gpu || has_nvcc || fail "this machine has an NVIDIA GPU but no nvcc of CUDA 13, which its kernels need:" \
+    "install CUDA 13.0, or unset LIBTORCH to have both from PyPI"
 }
 
 # With a GPU, a build that would not use it is an error: nobody takes the CPU's speed for the GPU's.

@@ -37,7 +37,8 @@ void read(const Message &message, const char *member, GParamSpec *pspec, GValue 
   else if (G_IS_PARAM_SPEC_INT(pspec))
     g_value_set_int(value, gint(message.integer(member, 0, G_PARAM_SPEC_INT(pspec)->maximum)));
   else if (G_IS_PARAM_SPEC_INT64(pspec))
-    g_value_set_int64(value, message.integer(member, 0, G_PARAM_SPEC_INT64(pspec)->maximum));
+    // Not the largest, which json-glib 1.10 makes of numbers that are too large.
+    g_value_set_int64(value, message.integer(member, 0, G_PARAM_SPEC_INT64(pspec)->maximum - 1));
   else
     g_value_set_double(value, message.number(member, 0, G_PARAM_SPEC_DOUBLE(pspec)->maximum));
 }

@@ -64,6 +64,12 @@ void leave_out_sources(GstSDPMessage *sdp) {
       gst_sdp_media_remove_attribute(media, i);
 }
 
+// By which the connection's encryption knows the peer. webrtcbin of GStreamer 1.26 does not ask for it.
+bool has_fingerprint(const GstSDPMessage *sdp) {
+  return gst_sdp_media_get_attribute_val(gst_sdp_message_get_media(sdp, 0), "fingerprint") ||
+         gst_sdp_message_get_attribute_val(sdp, "fingerprint");
+}
+
 // The parser takes any text; webrtcbin checks what this lets through.
 Description parse_answer(const std::string &text) {
   GstSDPMessage *sdp = nullptr;
@@ -75,8 +81,10 @@ Description parse_answer(const std::string &text) {
     throw BadMessage("The answer is no session description with one video.");
   }
   leave_out_sources(sdp);
-  return {gst_webrtc_session_description_new(GST_WEBRTC_SDP_TYPE_ANSWER, sdp),
-          gst_webrtc_session_description_free};
+  Description answer(gst_webrtc_session_description_new(GST_WEBRTC_SDP_TYPE_ANSWER, sdp),
+                     gst_webrtc_session_description_free);
+  if (!has_fingerprint(sdp)) throw BadMessage("The answer has no fingerprint.");
+  return answer;
 }
 
 std::string branch_line(const Codec &codec) {

@@ -28,7 +28,7 @@ case "$*" in
 esac
 case "$*" in *--no-deps* | *--no-warn-conflicts*) ;; *) echo "ERROR: torch requires filelock" >&2 ;; esac
 """
-MESON = 'echo "meson $*" >>"$LOG"; echo "nvcc $NVCC" >>"$LOG"'
+MESON = 'echo "meson $*" >>"$LOG"'
 
 
 class Setup(unittest.TestCase):
@@ -82,7 +82,6 @@ class Setup(unittest.TestCase):
         self.assertTrue(printed.endswith("devrt\n"), printed)
         self.assertRegex(self.called("pip")[1], r" cuda-toolkit\[\S*cublas\S*,nvcc,\S*\]==\S+ nvidia-cudnn-cu13==")
         self.assertEqual(self.called("meson"), ["meson setup -Dlibtorch= -Dcuda=enabled -Dtests=false build"])
-        self.assertRegex(self.called("nvcc")[0], "/nvidia/cu13/bin/nvcc$")
 
     def test_a_second_run_does_nothing(self):
         self.give_gpu()
