@@ -83,7 +83,7 @@ void enqueue_next(Embed &embed) {
   if (embed.prompts.empty()) return;
   GstStructure *settings =
       gst_structure_new("settings", "seed", G_TYPE_INT64, gint64(embed.newest_clip + 2), nullptr);
-  gboolean accepted = FALSE;
+  guint accepted = 0;
   g_signal_emit_by_name(embed.wan, "enqueue", embed.prompts.front().c_str(), settings, &accepted);
   gst_structure_free(settings);
   embed.prompts.pop_front();

@@ -54,7 +54,7 @@ void give_prompts(GstRTSPMediaFactory *, GstRTSPMedia *media, gchar **prompts) {
   GstElement *bin = gst_rtsp_media_get_element(media);
   GstElement *wan = gst_bin_get_by_name(GST_BIN(bin), "wan");
   for (; prompts && *prompts; ++prompts) {
-    gboolean accepted = FALSE;
+    guint accepted = 0;
     if (prompts[1])
       g_signal_emit_by_name(wan, "enqueue", *prompts, nullptr, &accepted);
     else

@@ -42,6 +42,7 @@ FramePump::FramePump() : stream_(next_stream()) {}
 void FramePump::configure(const ClipSettings &settings) {
   std::lock_guard lock(mutex_);
   settings_ = settings;
+  failures_ = 0;
   reconfigured_ = true;
   changed_.notify_all();
 }
@@ -229,29 +230,29 @@ PumpStats FramePump::stats() const {
 }
 
 void FramePump::work() {
-  WanError error = {};
-  WanStatus status = WAN_CANCELLED;
+  Finished finished = {WAN_CANCELLED, ""};
   // One that is slow to stop has its model still.
-  if (const auto turn = workers_->take([this] { return cancelled_.load(); }, nullptr))
-    status = make_clips(&error);
+  const auto turn = workers_->take([this] { return cancelled_.load(); }, nullptr);
+  if (turn) finished = make_clips();
 
   std::unique_lock lock(mutex_);
-  const std::shared_ptr<SharedModel> model = std::move(model_);
-  finished_ = Finished{status, error.message};
+  const std::shared_ptr<SharedModel> model = std::move(model_);  // let go before the turn is over
+  finished_ = std::move(finished);
   stats_.running = false;
   changed_.notify_all();
   lock.unlock();
 }
 
-WanStatus FramePump::make_clips(WanError *error) {
-  WanStatus status = check(error);
-  if (status == WAN_OK) status = load(error);
+Finished FramePump::make_clips() {
+  WanError error = {};
+  WanStatus status = check(&error);
+  if (status == WAN_OK) status = load(&error);
   while (status == WAN_OK) {
     const std::shared_ptr<const Clip> clip = next_clip();
-    if (!clip) return made_ ? WAN_OK : failure_;
-    status = make(clip, error);
+    if (!clip) return made_ ? Finished{WAN_OK, ""} : failure_;
+    status = make(clip, &error);
   }
-  return status;
+  return {status, error.message};
 }
 
 // Uses the model when it is this pump's turn.
@@ -319,7 +320,7 @@ WanStatus FramePump::survive(const std::shared_ptr<const Clip> &clip, WanStatus 
   const bool replaced = clip->origin == ClipOrigin::Timed && run_.track->replace(clip->settings.prompt);
   const bool single = replaced || clip->origin == ClipOrigin::Queued;  // the next one has other settings
   std::unique_lock lock(mutex_);
-  failure_ = status;
+  failure_ = {status, message};
   failures_ += !single;
   if (status == WAN_DEVICE || !(single || can_repeat())) return status;
   const std::chrono::seconds pause(single || !run_.live ? 0 : 1 << std::min(failures_ - 1, kLongestPause));

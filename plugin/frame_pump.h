@@ -166,7 +166,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
 
  private:
   void work();
-  WanStatus make_clips(WanError *error);
+  Finished make_clips();
   WanStatus in_turn(const std::function<bool()> &cancelled, const std::function<WanStatus()> &use);
   void give_way();
   WanStatus check(WanError *error);
@@ -210,7 +210,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   bool generating_ = false;
   int clips_ = 0;               // chosen so far
   int failures_ = 0;            // of the same settings, one after the other
-  WanStatus failure_ = WAN_OK;  // the last one
+  Finished failure_ = {WAN_OK, ""};  // the last one
   bool reconfigured_ = false;   // since then
   bool made_ = false;           // a whole clip, once
   uint64_t passed_frames_ = 0;  // of the stream, up to the end of the queue

@@ -54,8 +54,10 @@
  * - element messages "wan-progress" while a clip is made (and, live, while the model is loaded): clip (int),
  * seed (guint64), stage (string: load, text, denoise or decode), step and steps (int: done and in all),
  * seconds (double, since the stage began), cached-forwards (int: see #GstWanSrc:cache);
- * - element messages "wan-clip" when the first frame of a clip is sent: clip, seed, prompt (string), pts
- * (guint64);
+ * - element messages "wan-clip" when the first frame of a clip is sent: id (guint, what #GstWanSrc::enqueue has
+ * returned), clip, seed, prompt (string), pts (guint64);
+ * - element messages "wan-clip-failed" when a clip could not be made and the stream goes on: id, clip, seed,
+ * prompt, error (string), domain (string), code (int), and a warning message that says the same;
  * - live: element messages "wan-underrun" when frames begin to be missing and when they are there again:
  * running (boolean), pts (guint64), frames (guint64, missing so far); QoS messages when downstream was late.
  *
@@ -64,14 +66,14 @@
  * Every buffer is one frame with exact timestamps and duration, its number as the offset, and a custom meta
  * "GstWanMeta" (see gst_buffer_get_custom_meta()): clip (int), chunk (int, the latent frame in the clip),
  * frame (int, in the clip), seed (guint64) and repeated (boolean; a filler before the first frame has clip
- * -1). Each clip starts with tags: title (the prompt), encoder, and comment (the settings, as properties).
+ * -1). Each clip starts with tags: title (the prompt), encoder, and comment (a launch line that makes it again).
  *
  * ## Errors
  *
  * A model or file that is missing is RESOURCE/NOT_FOUND; a wrong checkpoint, value or size is
  * RESOURCE/SETTINGS; too little memory is RESOURCE/NO_SPACE_LEFT; a device that is absent or fails is
- * RESOURCE/OPEN_READ_WRITE; an engine library that is missing or of another version is LIBRARY/INIT; a timed
- * prompt that is not UTF-8 is STREAM/DECODE; all else is STREAM/FAILED.
+ * RESOURCE/OPEN_READ_WRITE; an engine library that is missing or of another version is LIBRARY/INIT; all else is
+ * STREAM/FAILED.
  */
 #include "wansrc.h"
 

@@ -70,7 +70,7 @@ void Source::enqueue(const Message &message) {
   const std::string prompt = message.text("prompt", kLongestPrompt);
   if (prompt.empty()) throw BadMessage("The prompt is empty.");
   if (queue().size() >= kLongestQueue) throw BadMessage("The queue is full.");
-  gboolean queued = FALSE;
+  guint queued = 0;
   g_signal_emit_by_name(element_, "enqueue", prompt.c_str(), nullptr, &queued);
   if (!queued) throw BadMessage("The prompt could not be queued.");
 }

@@ -571,6 +571,56 @@ TEST(TimedPrompts, BeyondTheRoomForThemBlockWhoSendsThem) {
   EXPECT_EQ(gst_bus_pop_filtered(bus.get(), GST_MESSAGE_ERROR), nullptr);
 }
 
+TEST(TimedPrompts, AreForgottenByAFlush) {
+  Pipeline pipeline(stub_source("") + "num-frames=5 ! fakesink" + kText);
+  pipeline.set_state(GST_STATE_PLAYING);
+  const Ptr<GstElement> source = pipeline.find("src");
+  const Ptr<GstPad> pad(gst_element_get_static_pad(source.get(), "prompt_sink"));
+  push_text(pipeline, "a", 0, 5 * kFrame);
+  push_text(pipeline, "b", 5 * kFrame, GST_CLOCK_TIME_NONE);
+  while (clips(pipeline).empty()) ASSERT_NE(pipeline.wait(GST_MESSAGE_ELEMENT), nullptr);
+  EXPECT_TRUE(gst_pad_send_event(pad.get(), gst_event_new_flush_start()));
+  EXPECT_TRUE(gst_pad_send_event(pad.get(), gst_event_new_flush_stop(FALSE)));
+  GstSegment segment;
+  gst_segment_init(&segment, GST_FORMAT_TIME);
+  EXPECT_TRUE(gst_pad_send_event(pad.get(), gst_event_new_segment(&segment)));
+  EXPECT_EQ(gst_pad_chain(pad.get(), text_buffer("c", 5 * kFrame, 5 * kFrame)), GST_FLOW_OK);
+  EXPECT_TRUE(gst_pad_send_event(pad.get(), gst_event_new_eos()));
+  ASSERT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr);
+  EXPECT_THAT(films(pipeline), ElementsAre("a", "c"));
+}
+
+// A gap may be of no time that counts; a segment may begin in the middle of a text.
+TEST(TimedPrompts, MayHaveGapsAndSegmentsOfAnyKind) {
+  Pipeline pipeline(stub_source("own") + "num-frames=5 num-clips=0 ! fakesink");
+  const Ptr<GstElement> source = pipeline.find("src");
+  const Ptr<GstPad> pad(gst_element_request_pad_simple(source.get(), "prompt_sink"));
+  const Ptr<GstPad> from(gst_pad_new("text", GST_PAD_SRC));
+  gst_object_ref_sink(from.get());
+  gst_pad_set_active(from.get(), TRUE);
+  ASSERT_EQ(gst_pad_link(from.get(), pad.get()), GST_PAD_LINK_OK);
+  pipeline.set_state(GST_STATE_PLAYING);
+  gst_pad_push_event(from.get(), gst_event_new_stream_start("text"));
+  const Ptr<GstCaps> caps(gst_caps_from_string("text/x-raw,format=utf8"));
+  gst_pad_push_event(from.get(), gst_event_new_caps(caps.get()));
+  GstSegment segment;
+  for (const GstFormat format : {GST_FORMAT_BYTES, GST_FORMAT_TIME}) {
+    gst_segment_init(&segment, format);
+    segment.start = format == GST_FORMAT_TIME ? 100 * GST_SECOND : 0;
+    gst_pad_push_event(from.get(), gst_event_new_segment(&segment));
+    const GstClockTime duration = format == GST_FORMAT_TIME ? 10 * GST_SECOND : GST_CLOCK_TIME_NONE - 1;
+    gst_pad_push_event(from.get(), gst_event_new_gap(1, duration));
+  }
+  EXPECT_EQ(gst_pad_push(from.get(), text_buffer("over", 90 * GST_SECOND, GST_SECOND)), GST_FLOW_OK);
+  EXPECT_EQ(gst_pad_push(from.get(), text_buffer("cut", 99 * GST_SECOND, GST_SECOND + 5 * kFrame)),
+            GST_FLOW_OK);
+  gst_pad_push_event(from.get(), gst_event_new_eos());
+  ASSERT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr);
+  EXPECT_THAT(films(pipeline), ElementsAre("cut"));
+  EXPECT_EQ(clips(pipeline).size(), 1u);
+  gst_pad_unlink(from.get(), pad.get());
+}
+
 TEST(TimedPrompts, OfBytesAreShownFromNowOn) {
   const std::string bytes = " appsrc name=text caps=text/x-raw,format=utf8 ! src.prompt_sink";
   Pipeline pipeline(stub_source("none") + "is-live=true num-clips=-1 num-frames=5 ! fakesink sync=true" +

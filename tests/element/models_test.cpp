@@ -59,6 +59,21 @@ TEST(Models, AreSharedByElementsThatWaitForEachOther) {
   EXPECT_EQ(loaded(), 1);
 }
 
+// Of the real engine, whose model keeps the end of a clip for the crossfade into the next.
+TEST(Models, AreSharedWithoutATraceInTheVideos) {
+  const auto fading = [](const char *seed) {
+    return "wansrc device=cpu steps=1 transition=crossfade transition-frames=2 num-frames=5 num-clips=3 "
+           "seed=" +
+           std::string(seed) + kSmallCaps + kSink;
+  };
+  const std::string alone[] = {video_of(fading("1")), video_of(fading("100"))};
+  std::string together[2];
+  std::thread other([&] { together[1] = video_of(fading("100")); });
+  together[0] = video_of(fading("1"));
+  other.join();
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(!alone[i].empty() && together[i] == alone[i]) << i;
+}
+
 TEST(Models, OfAWorkerThatIsSlowToStopIsWaitedFor) {
   expect_none();
   Pipeline pipeline(stub_source("stubborn") + "num-frames=5 ! fakesink");

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "common/engine.h"
@@ -321,6 +323,81 @@ TEST(MemoryModes, ACancelLeavesEverythingUsable) {
     if (!expected.defined()) expected = video;
     EXPECT_TRUE(at::equal(video, expected)) << mode;
   }
+}
+
+TEST(MemoryModes, WeightsThatDoNotFitAreRefusedWithFiguresAndAdvice) {
+  constexpr uint64_t kMiB = uint64_t{1} << 20;
+  const WeightBytes weights = {400 * kMiB, 200 * kMiB, 10 * kMiB, 50 * kMiB, 100 * kMiB, true};
+  const auto refusal = [&](WanMemoryMode mode, at::Device device, uint64_t device_free, uint64_t host_free) {
+    try {
+      require_memory_for_weights(mode, weights, device, device_free * kMiB, host_free * kMiB,
+                                 "dtype=bfloat16, ");
+    } catch (const Error &error) {
+      EXPECT_EQ(error.kind(), WAN_OUT_OF_MEMORY);
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(refusal(WAN_MEMORY_RESIDENT, at::kCPU, 550, 550), "");
+  EXPECT_THAT(refusal(WAN_MEMORY_RESIDENT, at::kCPU, 549, 549),
+              AllOf(HasSubstr("550 MiB"), HasSubstr("549 MiB are free"), HasSubstr("dtype=bfloat16")));
+  EXPECT_EQ(refusal(WAN_MEMORY_ONE_EXPERT, at::kCUDA, 350, 5000), "");
+  EXPECT_THAT(refusal(WAN_MEMORY_ONE_EXPERT, at::kCUDA, 349, 5000),
+              AllOf(HasSubstr("GPU"), HasSubstr("350 MiB"), HasSubstr("memory=stream")));
+  EXPECT_EQ(refusal(WAN_MEMORY_STREAM, at::kCUDA, 170, 5000), "");
+  EXPECT_THAT(refusal(WAN_MEMORY_STREAM, at::kCUDA, 170, 1000),
+              AllOf(HasSubstr("host"), HasSubstr("2448 MiB"), HasSubstr("1000 MiB are free")));
+}
+
+TEST(MemoryModes, AModelBeyondTheHostsMemoryIsRefusedBeforeItIsRead) {
+  // The embedded model that says it had A14B's size.
+  const TemporaryDirectory directory;
+  fs::copy(tiny_model(), directory.path(), fs::copy_options::recursive);
+  for (const std::string expert : {"transformer", "transformer_2"}) {
+    const fs::path path = directory.path() / expert / "config.json";
+    auto config = nlohmann::json::parse(std::ifstream(path));
+    config.update(
+        {{"num_attention_heads", 40}, {"attention_head_dim", 128}, {"ffn_dim", 13824}, {"num_layers", 40}});
+    fs::remove(path);
+    std::ofstream(path) << config;
+  }
+  const uint64_t needed =
+      WeightBytes::of(CheckpointConfig::read(directory.path()), at::kFloat, WAN_QUANTIZATION_NONE).blocks;
+  if (needed < free_memory(at::kCPU)) GTEST_SKIP() << "this machine has " << (needed >> 30) << " GiB free";
+  try {
+    load_model(directory.path(), "cpu");
+    ADD_FAILURE() << "loaded";
+  } catch (const Failure &failure) {
+    EXPECT_EQ(failure.status, WAN_OUT_OF_MEMORY) << failure.message;
+    EXPECT_THAT(failure.message, AllOf(HasSubstr("MiB are free"), HasSubstr("dtype=bfloat16"),
+                                       HasSubstr("quantization=fp8"), HasSubstr("a smaller model")));
+  }
+}
+
+TEST(MemoryModes, TheTextEncoderLeavesTheGpuHoweverItsTurnEnds) {
+  if (test_device_name() == "cpu") GTEST_SKIP() << "on the CPU it stays";
+  const Model model = load_model(tiny_model(), test_device_name());
+  const auto in_use = [&] {
+    WanMemory memory;
+    api().memory(model.get(), &memory);
+    return memory.gpu_bytes;
+  };
+  const uint64_t loaded = in_use();
+  WanGenerateOptions options = small_clip();
+  Listener listener;
+  bool stopped = false;
+  listener.progress = [&](const WanProgress &progress) {
+    stopped |= progress.stage == WAN_STAGE_TEXT && progress.step == 1;
+  };
+  listener.cancelled = [&] { return stopped; };
+  EXPECT_THROW(generate(model, options, listener), Failure);
+  // What stays is the first prompt's embedding.
+  constexpr uint64_t kEmbedding = 1 << 20;
+  EXPECT_LT(in_use(), loaded + kEmbedding);
+  options.prompt = "another, so that it must be encoded";
+  options.negative_prompt = "not \xff UTF-8";
+  EXPECT_THROW(generate(model, options, {}), Failure);
+  EXPECT_LT(in_use(), loaded + kEmbedding);
 }
 
 /// Takes all memory of the GPU.
