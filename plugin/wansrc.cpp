@@ -446,10 +446,20 @@ static bool is_from_the_start(GstEvent *event) {
 
 // The base class executes a seek that is sent to the element, whether it is seekable or not. Before the start
 // it can keep a stop position; after it, all that a seek can do is to interrupt the stream.
+static bool is_vain_seek(GstPad *pad, GstEvent *event) {
+  return GST_EVENT_TYPE(event) == GST_EVENT_SEEK && (GST_PAD_IS_ACTIVE(pad) || !is_from_the_start(event));
+}
+
+// The base class would wait for the streaming thread, which only the flush's start sets free: for ever, if that
+// thread waits in a paused sink.
+static bool is_lone_flush_stop(GstPad *pad, GstEvent *event) {
+  return GST_EVENT_TYPE(event) == GST_EVENT_FLUSH_STOP && !GST_PAD_IS_FLUSHING(pad);
+}
+
 static gboolean gst_wan_src_send_event(GstElement *element, GstEvent *event) {
-  const bool refused = GST_EVENT_TYPE(event) == GST_EVENT_SEEK &&
-                       (GST_PAD_IS_ACTIVE(GST_BASE_SRC_PAD(element)) || !is_from_the_start(event));
-  if (!refused) return GST_ELEMENT_CLASS(gst_wan_src_parent_class)->send_event(element, event);
+  GstPad *pad = GST_BASE_SRC_PAD(element);
+  if (!is_vain_seek(pad, event) && !is_lone_flush_stop(pad, event))
+    return GST_ELEMENT_CLASS(gst_wan_src_parent_class)->send_event(element, event);
   gst_event_unref(event);
   return FALSE;
 }

@@ -292,6 +292,15 @@ TEST(Seek, SentToTheElementDoesNotStopIt) {
   EXPECT_EQ(next, 33u);
 }
 
+TEST(Flush, WithoutAStartDoesNotHoldTheElement) {
+  Pipeline pipeline(stub_source("") + " ! fakesink sync=true");
+  ASSERT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  // The streaming thread waits in the sink now, and would never let go.
+  EXPECT_FALSE(gst_element_send_event(pipeline.find("src").get(), gst_event_new_flush_stop(TRUE)));
+  pipeline.set_state(GST_STATE_PLAYING);
+  EXPECT_TRUE(pipeline.wait(GST_MESSAGE_EOS));
+}
+
 TEST(Seek, BeforeTheStartMaySetTheEnd) {
   Pipeline pipeline(stub_source("") + "num-clips=-1" + kSink);
   const Ptr<GstElement> source = pipeline.find("src");

@@ -27,6 +27,7 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -197,10 +198,11 @@ void count_frame(GstElement *, GstBuffer *, GstPad *, gpointer target) {
   ++static_cast<Target *>(target)->frames;
 }
 
-// Opens no library, and cannot end the process: those are not for a storm.
+// Not those that open another library, take as much memory as one says, or are not the source's own.
 bool is_stormy(const GParamSpec *spec) {
-  return (spec->flags & G_PARAM_WRITABLE) && std::strcmp(spec->name, "engine") != 0 &&
-         std::strcmp(spec->name, "name") != 0 && std::strcmp(spec->name, "parent") != 0;
+  static constexpr std::string_view kLeftAlone[] = {"engine", "queue-size", "prebuffer", "name", "parent"};
+  return (spec->flags & G_PARAM_WRITABLE) &&
+         std::ranges::find(kLeftAlone, spec->name) == std::end(kLeftAlone);
 }
 
 void set_property(Target &target, Dice &dice) {
@@ -433,14 +435,25 @@ void set_uri(Target &target, Dice &dice) {
   g_clear_error(&error);
 }
 
+// Where the filter's caps do not allow it, the source stays alone until the next time.
+void link(Target &target) {
+  GstPad *source = gst_element_get_static_pad(target.source, "src");
+  GstPad *sink = gst_element_get_static_pad(target.filter, "sink");
+  gst_pad_link(source, sink);
+  gst_object_unref(source);
+  gst_object_unref(sink);
+}
+
+// As an application must do it: while nothing passes the pad.
 void relink(Target &target, Dice &) {
-  GstPad *pad = gst_element_get_static_pad(target.source, "src"), *peer = gst_pad_get_peer(pad);
-  if (peer) {
-    gst_pad_unlink(pad, peer);
-    std::this_thread::sleep_for(milliseconds(2));
-    gst_pad_link(pad, peer);
-    gst_object_unref(peer);
-  }
+  const auto idle = [](GstPad *, GstPadProbeInfo *, gpointer target) {
+    Target &relinked = *static_cast<Target *>(target);
+    gst_element_unlink(relinked.source, relinked.filter);
+    link(relinked);
+    return GST_PAD_PROBE_REMOVE;
+  };
+  GstPad *pad = gst_element_get_static_pad(target.source, "src");
+  gst_pad_add_probe(pad, GST_PAD_PROBE_TYPE_IDLE, idle, &target, nullptr);
   gst_object_unref(pad);
 }
 
@@ -497,6 +510,7 @@ void require_life(Target &target, Watchdog &watchdog) {
   GstCaps *caps = gst_caps_from_string("video/x-raw");
   g_object_set(target.filter, "caps", caps, nullptr);
   gst_caps_unref(caps);
+  link(target);
   guint count = 0;
   GParamSpec **specs = g_object_class_list_properties(G_OBJECT_GET_CLASS(target.source), &count);
   for (guint i = 0; i < count; ++i)
@@ -521,8 +535,9 @@ void require_life(Target &target, Watchdog &watchdog) {
     GstMessage *message = gst_bus_timed_pop_filtered(bus, 10 * GST_MSECOND, GST_MESSAGE_ERROR);
     if (!message) continue;
     GError *error = nullptr;
-    gst_message_parse_error(message, &error, nullptr);
-    fail(std::string("an error after the storm: ") + error->message);
+    gchar *debug = nullptr;
+    gst_message_parse_error(message, &error, &debug);
+    fail(std::string("an error after the storm: ") + error->message + "\n" + debug);
   }
   gst_object_unref(bus);
   gst_element_set_state(target.pipeline, GST_STATE_NULL);
