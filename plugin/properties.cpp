@@ -196,8 +196,24 @@ bool is_seed_text(const char *text) {
   return errno == 0 && *end == '\0' && (seed != guint64(kRandomSeed) || strchr(text, '-'));
 }
 
+// GStreamer takes the list within for one of the elements that the property describes, and may crash on it.
+bool holds_list_in_list(std::string_view text) {
+  int lists = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\')
+      ++i;
+    else if (text[i] == '"')
+      quoted = !quoted;
+    else if (!quoted && (text[i] == '<' || text[i] == '{'))
+      ++lists;
+  }
+  return lists > 1;
+}
+
 bool convert_text(const char *text, GParamSpec *pspec, GValue *to) {
   if (!text || (pspec->param_id == PROP_SEED && !is_seed_text(text))) return false;
+  if (GST_IS_PARAM_SPEC_ARRAY_LIST(pspec) && holds_list_in_list(text)) return false;
   return gst_value_deserialize_with_pspec(to, text, pspec);
 }
 

@@ -72,6 +72,10 @@ WanStatus guarded(WanError *error, const std::string &advice, Function function)
                   first_line(failure.what_without_backtrace()));
   } catch (const std::bad_alloc &) {
     return report(error, WAN_OUT_OF_MEMORY, "This machine has too little memory");
+  } catch (const std::system_error &failure) {  // LibTorch starts threads, too
+    const bool refused = failure.code() == std::errc::resource_unavailable_try_again;
+    return refused ? report(error, WAN_OUT_OF_MEMORY, refused_thread(failure).what())
+                   : report(error, WAN_INTERNAL, first_line(failure.what()));
   } catch (const std::exception &failure) {
     return report(error, WAN_INTERNAL, first_line(failure.what()));
   }

@@ -4,11 +4,8 @@
 #include <c10/util/ScopeExit.h>
 
 #include <latch>
-#include <system_error>
 #include <utility>
 #include <vector>
-
-#include "error.h"
 
 namespace wan {
 
@@ -25,14 +22,17 @@ void require_threads(int count) {
 
 }  // namespace
 
+Error refused_thread(const std::system_error &failure) {
+  return {WAN_OUT_OF_MEMORY, "The system lets this process start no more threads (" +
+                                 failure.code().message() +
+                                 "): raise its limit of processes (ulimit -u, or pids.max of its cgroup)"};
+}
+
 std::jthread start_thread(std::function<void(std::stop_token)> run) {
   try {
     return std::jthread(std::move(run));
   } catch (const std::system_error &failure) {
-    throw Error(WAN_OUT_OF_MEMORY,
-                std::string("The system lets this process start no more threads (") +
-                    failure.code().message() +
-                    "): raise its limit of processes (ulimit -u, or pids.max of its cgroup)");
+    throw refused_thread(failure);
   }
 }
 

@@ -4,9 +4,15 @@
 #include <cstddef>
 #include <functional>
 #include <stop_token>
+#include <system_error>
 #include <thread>
 
+#include "error.h"
+
 namespace wan {
+
+/// For a thread that the system refused (WAN_OUT_OF_MEMORY): how to raise the limit.
+Error refused_thread(const std::system_error &failure);
 
 /// Starts a thread, which is told to stop, and waited for, when it goes. Throws wan::Error
 /// (WAN_OUT_OF_MEMORY) where the system lets this process start no more.

@@ -795,6 +795,7 @@ TEST(Uri, RefusesWhatItMustNotSet) {
                                     {"wan://a?model=%ff", "percent-encoded UTF-8"},
                                     {"wan://a\xff", "not UTF-8"},
                                     {"wan://a?steps", "name=value"},
+                                    {"wan://a?loras=<x,{y=0.5\">", "loras="},
                                     {"wan://a#1?steps=3", "fragment"},
                                     {"wan://a?seed=18446744073709551615", "seed="},
                                     {"wan://a?seed=99999999999999999999", "seed="},

@@ -102,10 +102,14 @@ class Pipeline:
 
 
 class Show(Pipeline):
-    """The show, which the rest of the launch line sends. Audio in there comes from an element of that name."""
+    """The show, which the rest of the launch line sends. Audio in there comes from an element of that name.
+
+    Its model is its own: shows that run side by side would wait for each other's late clip."""
+
+    models = itertools.count()
 
     def __init__(self, rest, properties=""):
-        super().__init__(f"{SOURCE} {properties} ! {CAPS} ! {rest}")
+        super().__init__(f"{SOURCE} model=show-{next(self.models)} {properties} ! {CAPS} ! {rest}")
         self.stalls = "stall" in properties
         self.over = threading.Event()
         pad = self["src"].get_static_pad("src")

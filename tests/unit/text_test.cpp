@@ -234,7 +234,7 @@ TEST_F(TokenizerDirectory, EveryFileIsReadAsStrictly) {
                file == std::string("tokenizer.json") ? " holds too many values" : " is too large");
     fs::remove(path_ / file);
     fs::create_directory(path_ / file);
-    expect_error(WAN_INVALID, std::string(file) + " is not a regular file", [this] { Tokenizer{path_}; });
+    expect_error(WAN_INVALID, std::string(file) + " is a directory, but only regular files are read", [this] { Tokenizer{path_}; });
     fs::remove(path_ / file);
   }
 }
