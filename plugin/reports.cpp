@@ -103,9 +103,11 @@ std::string settings_text(const Clip &clip) {
   return text;
 }
 
+// An element, so that a launch line may go on with caps of its own, such as the format.
 std::string caps_text(const GstVideoInfo &info) {
-  return " ! video/x-raw,width=" + std::to_string(info.width) + ",height=" + std::to_string(info.height) +
-         ",framerate=" + std::to_string(info.fps_n) + "/" + std::to_string(info.fps_d);
+  return " ! capsfilter caps=\"video/x-raw,width=" + std::to_string(info.width) +
+         ",height=" + std::to_string(info.height) + ",framerate=" + std::to_string(info.fps_n) + "/" +
+         std::to_string(info.fps_d) + "\"";
 }
 
 }  // namespace

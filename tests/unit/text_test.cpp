@@ -135,7 +135,7 @@ std::string repeated(const std::string &part, size_t times) {
 
 TEST(PromptClean, PassesOverATextAreFewHoweverDeepItsReferencesAre) {
   for (const std::string &deep : {"&" + repeated("amp;", 15000), "&" + repeated("#38;", 15000),
-                                 repeated("&#5", 15000) + "7" + repeated(";", 15000)})
+                                  repeated("&#5", 15000) + "7" + repeated(";", 15000)})
     EXPECT_LT(times_asked([&deep](const RunContext &context) { prompt_clean(deep, context); }), 6);
 }
 
@@ -234,7 +234,8 @@ TEST_F(TokenizerDirectory, EveryFileIsReadAsStrictly) {
                file == std::string("tokenizer.json") ? " holds too many values" : " is too large");
     fs::remove(path_ / file);
     fs::create_directory(path_ / file);
-    expect_error(WAN_INVALID, std::string(file) + " is a directory, but only regular files are read", [this] { Tokenizer{path_}; });
+    expect_error(WAN_INVALID, std::string(file) + " is a directory, but only regular files are read",
+                 [this] { Tokenizer{path_}; });
     fs::remove(path_ / file);
   }
 }
