@@ -18,13 +18,11 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <functional>
-#include <limits>
 #include <random>
 #include <string>
 #include <string_view>
@@ -210,8 +208,10 @@ void set_property(Target &target, Dice &dice) {
   GParamSpec **specs = g_object_class_list_properties(G_OBJECT_GET_CLASS(target.source), &count);
   GParamSpec *spec = specs[dice.roll(int(count))];
   GValue value = G_VALUE_INIT;
-  if (is_stormy(spec) && random_value(dice, spec, &value))
+  if (is_stormy(spec) && random_value(dice, spec, &value)) {
+    g_param_value_validate(spec, &value);  // what is out of range GObject refuses by itself
     g_object_set_property(G_OBJECT(target.source), spec->name, &value);
+  }
   if (G_IS_VALUE(&value)) g_value_unset(&value);
   g_free(specs);
 }
