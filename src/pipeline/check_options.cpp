@@ -1,8 +1,10 @@
 #include "pipeline/check_options.h"
 
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <tuple>
+#include <type_traits>
 
 #include "error.h"
 #include "scheduler/scheduler.h"
@@ -35,6 +37,16 @@ void check_frames(const CheckpointConfig &config, const WanGenerateOptions &opti
               std::to_string(decoded) + ": it may have 0 to " + std::to_string(decoded / 2));
 }
 
+/// The enums count from 0. To C++ it is undefined to read another number as one, which a caller in C may
+/// write.
+template <typename Enum>
+void check_enum(const std::string &name, const Enum &value, Enum last) {
+  std::underlying_type_t<Enum> number;
+  std::memcpy(&number, &value, sizeof number);
+  require(number <= static_cast<std::underlying_type_t<Enum>>(last),
+          name + "=" + std::to_string(number) + " is not a known value");
+}
+
 /// A plane of a frame: `rows` rows of `bytes` bytes.
 void check_plane(const WanPixelLayout &layout, int plane, int64_t bytes, int64_t rows) {
   const int64_t stride = layout.stride[plane];
@@ -61,14 +73,13 @@ void check_planes(const WanPixelLayout &layout) {
     case WAN_PIXEL_BGRX:
       return check_plane(layout, 0, 4 * width, height);
   }
-  throw invalid("The layout's format, " + std::to_string(layout.format) + ", is none");
 }
 
 void check_layout(const CheckpointConfig &config, const WanPixelLayout &layout) {
   check_size(config, layout.width, layout.height);
+  check_enum("layout.format", layout.format, WAN_PIXEL_BGRX);
+  check_enum("layout.matrix", layout.matrix, WAN_MATRIX_BT709);
   check_planes(layout);
-  require(layout.matrix == WAN_MATRIX_BT601 || layout.matrix == WAN_MATRIX_BT709,
-          "The layout's matrix, " + std::to_string(layout.matrix) + ", is none");
 }
 
 void check_number(const char *name, double value, double most) {
@@ -83,8 +94,7 @@ void check_steps(const CheckpointConfig &config, const WanGenerateOptions &optio
           "steps=" + std::to_string(options.steps) + " is not in 1 to " + std::to_string(most));
   check_number("flow-shift", options.flow_shift, kMaxShift);
   require(options.flow_shift > 0, "flow-shift must be above 0");
-  require(static_cast<uint32_t>(options.scheduler) <= WAN_SCHEDULER_EULER,
-          "scheduler=" + std::to_string(options.scheduler) + " is none");
+  check_enum("scheduler", options.scheduler, WAN_SCHEDULER_EULER);
   make_scheduler(config.scheduler, options);  // for what it throws
 }
 
@@ -114,8 +124,7 @@ void check_options(const CheckpointConfig &config, const WanGenerateOptions &opt
   check_steps(config, options);
   check_number("guidance-scale", options.guidance_scale, kMaxGuidance);
   check_number("guidance-scale-2", options.guidance_scale_2, kMaxGuidance);
-  require(options.cache == WAN_CACHE_NONE || options.cache == WAN_CACHE_FIRST_BLOCK,
-          "cache=" + std::to_string(options.cache) + " is none");
+  check_enum("cache", options.cache, WAN_CACHE_FIRST_BLOCK);
   require(options.cache_threshold >= 0, "cache-threshold must be 0 or above");
   if (options.prompt) require_prompt(options.prompt);
   if (options.negative_prompt) require_prompt(options.negative_prompt, "negative prompt");

@@ -238,7 +238,7 @@ TEST_F(Generation, WhatIsRefusedIsRefusedWithoutWeightsToo) {
               }),
               HasSubstr("plane 2"));
   EXPECT_THAT(checked([](auto &o) { o.layout.format = static_cast<WanPixelFormat>(9); }),
-              HasSubstr("format, 9"));
+              HasSubstr("layout.format=9"));
   EXPECT_THAT(checked([](auto &o) { o.guidance_scale = 1e300; }),
               HasSubstr("guidance-scale=1e+300 is not in 0 to 100"));
   EXPECT_THAT(checked([](auto &o) { o.guidance_scale = -1; }), HasSubstr("guidance-scale=-1"));
