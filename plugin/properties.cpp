@@ -567,12 +567,18 @@ bool read_loras(const Settings &settings, std::vector<LoraChoice> *loras, std::s
   return true;
 }
 
+// A class numbers its properties for itself: those of the classes above have ids that stand for others here.
+static GParamSpec *own_property(GObjectClass *klass, const char *name) {
+  GParamSpec *pspec = g_object_class_find_property(klass, name);
+  return pspec && pspec->owner_type == G_OBJECT_CLASS_TYPE(klass) ? pspec : nullptr;
+}
+
 bool read_clip_settings(GObjectClass *klass, const GstStructure *structure, ClipSettings *clip,
                         std::string *reason) {
   for (int i = 0; i < gst_structure_n_fields(structure); ++i) {
     const char *name = gst_structure_nth_field_name(structure, guint(i));
     const GValue *field = gst_structure_get_value(structure, name);
-    GParamSpec *pspec = g_object_class_find_property(klass, name);
+    GParamSpec *pspec = own_property(klass, name);
     GValue value = G_VALUE_INIT;
     if (pspec && !convert(field, pspec, &value)) {
       *reason = value_error(name, field);
@@ -589,15 +595,14 @@ bool read_clip_settings(GObjectClass *klass, const GstStructure *structure, Clip
 }
 
 // What a URI may set: the element's own properties. is-live is one of them, though the base class keeps it.
-static bool is_for_uris(GObjectClass *klass, GParamSpec *pspec) {
-  return pspec && pspec->owner_type == G_OBJECT_CLASS_TYPE(klass) && (pspec->flags & G_PARAM_WRITABLE) &&
-         pspec->param_id != PROP_ENGINE;
+static bool is_for_uris(const GParamSpec *pspec) {
+  return pspec && (pspec->flags & G_PARAM_WRITABLE) && pspec->param_id != PROP_ENGINE;
 }
 
 static bool read_parameter(GObjectClass *klass, const char *name, const char *text,
                            std::list<Assignment> *assignments, std::string *reason) {
-  GParamSpec *pspec = g_object_class_find_property(klass, name);
-  if (!is_for_uris(klass, pspec)) {
+  GParamSpec *pspec = own_property(klass, name);
+  if (!is_for_uris(pspec)) {
     *reason = std::string(name) + " cannot be set by a URI.";
     return false;
   }
