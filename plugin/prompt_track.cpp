@@ -25,7 +25,6 @@ void PromptTrack::set_linked(bool linked) {
 }
 
 bool PromptTrack::wait_for_room(std::unique_lock<std::mutex> &lock) {
-  const auto has_room = [this] { return entries_.size() + untimed_.size() < kMaxCues && bytes_ < kMaxBytes; };
   changed_.wait(lock, [&] { return flushing_ || !attached_ || has_room(); });
   return !flushing_ && attached_;
 }
@@ -96,16 +95,26 @@ void PromptTrack::drop_first() {
   changed_.notify_all();
 }
 
+// What none at `time` or later can show.
+void PromptTrack::drop_before(uint64_t time) {
+  while (entries_.size() > 1 && entries_[1].start <= time) drop_first();
+}
+
 // Whether no cue that is still to come can change what at() says.
 bool PromptTrack::is_known(uint64_t time, uint64_t end) const {
   return is_over() || !untimed_.empty() || advanced_ >= end ||
          (!entries_.empty() && entries_.back().start > time);
 }
 
+// A full track makes room, or who sends could never send what is waited for. Else it keeps what a clip that is
+// skipped meanwhile would need again.
 bool PromptTrack::wait(uint64_t time, uint64_t end, const std::function<bool()> &given_up) {
   std::unique_lock lock(mutex_);
   bool known = false;
-  changed_.wait(lock, [&] { return (known = !attached_ || is_known(time, end)) || given_up(); });
+  changed_.wait(lock, [&] {
+    if (!has_room()) drop_before(time);
+    return (known = !attached_ || is_known(time, end)) || given_up();
+  });
   return known;
 }
 
@@ -122,7 +131,7 @@ std::optional<PromptTrack::Cue> PromptTrack::at(uint64_t time, bool latest) {
   const std::lock_guard lock(mutex_);
   if (!attached_) return std::nullopt;
   if (!untimed_.empty()) take_untimed(time, latest);
-  while (entries_.size() > 1 && entries_[1].start <= time) drop_first();
+  drop_before(time);
   const bool over = is_over() && untimed_.empty();
   if (entries_.empty()) return over ? std::nullopt : std::optional(Cue{"", false, kOpen});
 

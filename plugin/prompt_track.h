@@ -70,7 +70,9 @@ class PromptTrack {
   bool is_over() const { return ended_ || !linked_; }
   bool is_known(uint64_t time, uint64_t end) const;
   void insert(Entry entry);
+  bool has_room() const { return entries_.size() + untimed_.size() < kMaxCues && bytes_ < kMaxBytes; }
   void drop_first();
+  void drop_before(uint64_t time);
   void take_untimed(uint64_t time, bool latest);
 
   mutable std::mutex mutex_;  // guards all that follows

@@ -188,6 +188,9 @@ TEST(Enqueue, RefusesWhatCannotBe) {
                                          {"settings, steps=(int)5000", "steps=5000"},
                                          {"settings, steps=(string)many", "steps="},
                                          {"settings, model=(string)other", "model is no setting"},
+                                         {"settings, num-buffers=(int)5", "num-buffers is no setting"},
+                                         {"settings, typefind=(boolean)true", "typefind is no setting"},
+                                         {"settings, do-timestamp=(boolean)true", "do-timestamp is no setting"},
                                          {"settings, sigmas=<1, 1.5>", "sigmas="},
                                          {"settings, sigmas=<1, (string)half>", "sigmas="},
                                          {"settings, cache=(string)all", "cache="},
@@ -569,6 +572,17 @@ TEST(TimedPrompts, BeyondTheRoomForThemBlockWhoSendsThem) {
   EXPECT_EQ(pipeline.set_state(GST_STATE_NULL), GST_STATE_CHANGE_SUCCESS);
   const Ptr<GstBus> bus(gst_element_get_bus(pipeline.get()));
   EXPECT_EQ(gst_bus_pop_filtered(bus.get(), GST_MESSAGE_ERROR), nullptr);
+}
+
+TEST(TimedPrompts, BeyondTheRoomForThemThatTakeNoTimeAreLeftOut) {
+  Pipeline pipeline(stub_source("") + "num-frames=5 ! fakesink" + kText);
+  pipeline.set_state(GST_STATE_PLAYING);
+  g_object_set(pipeline.find("text").get(), "max-buffers", guint64(0), "max-bytes", guint64(0), nullptr);
+  for (int i = 0; i < 70000; ++i) push_text(pipeline, "early", 0, kFrame);
+  push_text(pipeline, "last", 0, kFrame);
+  end_text(pipeline);
+  ASSERT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr);
+  EXPECT_THAT(films(pipeline), ElementsAre("last"));
 }
 
 TEST(TimedPrompts, AreForgottenByAFlush) {
