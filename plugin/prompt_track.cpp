@@ -106,8 +106,8 @@ bool PromptTrack::is_known(uint64_t time, uint64_t end) const {
          (!entries_.empty() && entries_.back().start > time);
 }
 
-// A full track makes room, or who sends could never send what is waited for. Else it keeps what a clip that is
-// skipped meanwhile would need again.
+// A full track makes room, or who sends could never send what is waited for. Else it keeps what a clip that
+// is skipped meanwhile would need again.
 bool PromptTrack::wait(uint64_t time, uint64_t end, const std::function<bool()> &given_up) {
   std::unique_lock lock(mutex_);
   bool known = false;
@@ -144,9 +144,10 @@ std::optional<PromptTrack::Cue> PromptTrack::at(uint64_t time, bool latest) {
   return Cue{entry.prompt, over, over ? entry.end : kOpen};
 }
 
-bool PromptTrack::replace(const std::string &prompt) {
+bool PromptTrack::replace(const std::string &prompt, uint64_t time) {
   const std::lock_guard lock(mutex_);
-  if (entries_.empty() || entries_.front().prompt != prompt || before_ == prompt) return false;
+  if (entries_.empty() || entries_.front().start > time) return false;
+  if (entries_.front().prompt != prompt || before_ == prompt) return false;
   bytes_ += before_.size() - prompt.size();
   entries_.front().prompt = before_;
   entries_.front().used = false;

@@ -56,9 +56,9 @@ class PromptTrack {
   /** The cue at `time` as far as it is known; none after the end of the last one. `latest`: of prompts
    * without a time the newest one, else each has a clip. Forgets what lies before `time`. */
   std::optional<Cue> at(uint64_t time, bool latest);
-  /** The cue of this prompt that at() gave last cannot be shown: the one before goes on in its place. False
-   * if that is the same. */
-  bool replace(const std::string &prompt);
+  /** The cue of this prompt that at(time) gave cannot be shown: the one before goes on in its place. False if
+   * that is the same, or no cue was shown at that time. */
+  bool replace(const std::string &prompt, uint64_t time);
 
  private:
   struct Entry {

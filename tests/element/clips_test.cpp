@@ -376,6 +376,32 @@ TEST(Skip, DoesNoHarmWhenThereIsNothing) {
   EXPECT_EQ(clips(pipeline).size(), 1u);
 }
 
+const std::string kStubFade = "num-frames=25 transition=crossfade transition-frames=2 ";
+
+// The newest clip that is made, waited for until it is this one or a long time has passed.
+int wait_for_clip(const Pipeline &pipeline, int clip) {
+  int newest = -1;
+  for (int i = 0; i < 1000 && newest < clip; ++i) {
+    gst_structure_get_int(pipeline.stats().get(), "clip", &newest);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return newest;
+}
+
+TEST(Enqueue, KeepsForTheNextRunWhatWasChosenForACrossfade) {
+  Pipeline pipeline(stub_source("own") + kStubFade + "queue-size=5 ! fakesink");
+  EXPECT_TRUE(enqueue(pipeline, "first"));
+  EXPECT_TRUE(enqueue(pipeline, "second"));
+  EXPECT_TRUE(enqueue(pipeline, "third"));
+  ASSERT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  for (int i = 0; i < 1000 && prompts(pipeline).size() > 1; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_THAT(prompts(pipeline), ElementsAre("third")) << "the second one is chosen, but waits for room";
+  EXPECT_EQ(wait_for_clip(pipeline, 0), 0);
+  EXPECT_EQ(pipeline.reach(GST_STATE_READY), GST_STATE_CHANGE_SUCCESS);
+  EXPECT_THAT(prompts(pipeline), ElementsAre("second", "third"));
+}
+
 // A file of subtitles, and the tail of a launch line that reads it.
 class Script {
  public:
@@ -503,6 +529,28 @@ TEST(TimedPrompts, ThatFailLeaveTheirTimeToTheOneBefore) {
   EXPECT_THAT(films(pipeline), ElementsAre("a", "b"));
   EXPECT_EQ(clips(pipeline).back().pts, 25 * kFrame);
   EXPECT_THAT(warnings(pipeline), ElementsAre(HasSubstr("could not be made")));
+}
+
+TEST(TimedPrompts, ThatFailForNowDoNotEndTheFilm) {
+  Pipeline pipeline(stub_source("fails=1 before the first") + "num-frames=5" + kSink + kText);
+  pipeline.set_state(GST_STATE_PAUSED);
+  push_text(pipeline, "a", 5 * kFrame, 5 * kFrame);
+  end_text(pipeline);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_THAT(films(pipeline), ElementsAre("fails=1 before the first", "a"));
+}
+
+TEST(TimedPrompts, AreNotWaitedForByAClipThatIsSkipped) {
+  Pipeline pipeline(stub_source("") + kStubFade + "queue-size=20 ! fakesink" + kText);
+  pipeline.set_state(GST_STATE_PAUSED);
+  push_text(pipeline, "a", 0, 20 * kFrame);
+  push_text(pipeline, "b", 20 * kFrame, 20 * kFrame);
+  ASSERT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_EQ(wait_for_clip(pipeline, 0), 0);
+  g_signal_emit_by_name(pipeline.find("src").get(), "skip");
+  EXPECT_GE(wait_for_clip(pipeline, 1), 1) << "the rest of a's time, without the text behind b";
 }
 
 TEST(TimedPrompts, AreTheSameInEveryRun) {

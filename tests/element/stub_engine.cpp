@@ -104,9 +104,12 @@ WanStatus make(const WanGenerateOptions *options, const WanCallbacks *callbacks,
 
   // "clip=MS" delays each clip by so many milliseconds, "chunk=MS" each chunk.
   bool more = wait(hook(prompt, "clip"), *callbacks);
-  const int frames = options->used_frames ? options->used_frames : options->num_frames;
+  int frames = options->used_frames ? options->used_frames : options->num_frames;
   for (int chunk = 0, frame = 0; more && frame < frames; ++chunk) {
-    const int count = std::min(chunk == 0 ? 1 : 4, frames - frame);
+    const bool last = frame + 4 >= frames;
+    if (last && options->fade_frames && callbacks->followed(callbacks->user)) frames -= options->fade_frames;
+    const int count = std::clamp(frames - frame, 0, chunk == 0 ? 1 : 4);
+    if (count == 0) break;
     more = wait(hook(prompt, "chunk"), *callbacks) && push_frames(*options, *callbacks, chunk, frame, count);
     frame += count;
   }
