@@ -6,10 +6,15 @@
 
 namespace wan {
 
-void PromptTrack::set_attached(bool attached) {
-  if (!attached) reset();
+bool PromptTrack::attach() {
   const std::lock_guard lock(mutex_);
-  attached_ = attached;
+  return !std::exchange(attached_, true);
+}
+
+void PromptTrack::detach() {
+  reset();
+  const std::lock_guard lock(mutex_);
+  attached_ = false;
   changed_.notify_all();
 }
 

@@ -26,8 +26,10 @@ class PromptTrack {
     uint64_t until;  // when the next one begins, or the last one ends; kOpen: not before the end asked for
   };
 
-  /** Whether prompts can come in at all. What has come is forgotten where they cannot any more. */
-  void set_attached(bool attached);
+  /** Lets prompts come in; false if they can already. */
+  bool attach();
+  /** Prompts cannot come in any more, and what has come is forgotten. */
+  void detach();
   bool is_attached() const;
   /** Whether somebody sends prompts: without, nothing more comes for the time being. */
   void set_linked(bool linked);
