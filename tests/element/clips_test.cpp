@@ -184,27 +184,28 @@ TEST(Enqueue, TakesSigmasAndCache) {
 }
 
 TEST(Enqueue, RefusesWhatCannotBe) {
-  for (const auto &[settings, reason] : {std::pair{"settings, sead=(int)1", "sead is no setting"},
-                                         {"settings, steps=(int)5000", "steps=5000"},
-                                         {"settings, steps=(string)many", "steps="},
-                                         {"settings, model=(string)other", "model is no setting"},
-                                         {"settings, num-buffers=(int)5", "num-buffers is no setting"},
-                                         {"settings, typefind=(boolean)true", "typefind is no setting"},
-                                         {"settings, do-timestamp=(boolean)true", "do-timestamp is no setting"},
-                                         {"settings, sigmas=<1, 1.5>", "sigmas="},
-                                         {"settings, sigmas=<1, (string)half>", "sigmas="},
-                                         {"settings, cache=(string)all", "cache="},
-                                         {"settings, scheduler=(string)magic", "scheduler="},
-                                         {"settings, scheduler=(int)7", "scheduler="},
-                                         {"settings, steps=4.7", "steps=4.7"},
-                                         {"settings, steps=(gint64)4294967300", "steps=4294967300"},
-                                         {"settings, steps=(boolean)true", "steps=TRUE"},
-                                         {"settings, seed=(string)NULL", "seed="},
-                                         {"settings, seed=(guint64)18446744073709551615", "seed="},
-                                         {"settings, seed=(string)99999999999999999999", "seed="},
-                                         {"settings, flow-shift=0.0", "flow-shift must be"},
-                                         {"settings, guidance-scale=-0.5", "guidance-scale must be"},
-                                         {"settings, sigmas=<0.2, 0.9>", "sigmas must fall"}}) {
+  for (const auto &[settings, reason] :
+       {std::pair{"settings, sead=(int)1", "A clip has no setting sead."},
+        {"settings, steps=(int)5000", "5000 is not a valid value for steps."},
+        {"settings, steps=(string)many", "is not a valid value for steps."},
+        {"settings, model=(string)other", "A clip has no setting model."},
+        {"settings, num-buffers=(int)5", "A clip has no setting num-buffers."},
+        {"settings, typefind=(boolean)true", "A clip has no setting typefind."},
+        {"settings, do-timestamp=(boolean)true", "A clip has no setting do-timestamp."},
+        {"settings, sigmas=<1, 1.5>", "is not a valid value for sigmas."},
+        {"settings, sigmas=<1, (string)half>", "is not a valid value for sigmas."},
+        {"settings, cache=(string)all", "is not a valid value for cache."},
+        {"settings, scheduler=(string)magic", "is not a valid value for scheduler."},
+        {"settings, scheduler=(int)7", "is not a valid value for scheduler."},
+        {"settings, steps=4.7", "4.700000 is not a valid value for steps."},
+        {"settings, steps=(gint64)4294967300", "4294967300 is not a valid value for steps."},
+        {"settings, steps=(boolean)true", "TRUE is not a valid value for steps."},
+        {"settings, seed=(string)NULL", "is not a valid value for seed."},
+        {"settings, seed=(guint64)18446744073709551615", "is not a valid value for seed."},
+        {"settings, seed=(string)99999999999999999999", "is not a valid value for seed."},
+        {"settings, flow-shift=0.0", "flow-shift must be"},
+        {"settings, guidance-scale=-0.5", "guidance-scale must be"},
+        {"settings, sigmas=<0.2, 0.9>", "sigmas must fall"}}) {
     Pipeline pipeline(kClip + "! fakesink");
     EXPECT_FALSE(enqueue(pipeline, "a", settings));
     const GstMessage *message = pipeline.wait(GST_MESSAGE_WARNING);
@@ -776,6 +777,8 @@ TEST(TimedPrompts, PadComesAndGoes) {
   gst_object_ref_sink(source.get());
   Ptr<GstPad> pad(gst_element_request_pad_simple(source.get(), "prompt_sink"));
   ASSERT_NE(pad, nullptr);
+  GstPadTemplate *pads = gst_element_get_pad_template(source.get(), "prompt_sink");
+  EXPECT_EQ(gst_element_request_pad(source.get(), pads, nullptr, nullptr), nullptr) << "there is one";
   gst_element_release_request_pad(source.get(), pad.get());
   pad.reset(gst_element_request_pad_simple(source.get(), "prompt_sink"));
   EXPECT_NE(pad, nullptr);
@@ -850,17 +853,17 @@ TEST(Uri, SetsPromptAndProperties) {
 TEST(Uri, RefusesWhatItMustNotSet) {
   for (const auto &[uri, reason] : {std::pair{"wan://a?engine=/tmp/evil.so", "engine"},
                                     {"wan://a?name=x", "name"},
-                                    {"wan://a?steps=many", "steps="},
-                                    {"wan://a?steps=-4", "steps="},
+                                    {"wan://a?steps=many", "is not a valid value for steps."},
+                                    {"wan://a?steps=-4", "is not a valid value for steps."},
                                     {"wan://a%zz", "percent-encoded"},
                                     {"wan://a%ff", "percent-encoded UTF-8"},
                                     {"wan://a?model=%ff", "percent-encoded UTF-8"},
                                     {"wan://a\xff", "not UTF-8"},
                                     {"wan://a?steps", "name=value"},
-                                    {"wan://a?loras=<x,{y=0.5\">", "loras="},
+                                    {"wan://a?loras=<x,{y=0.5\">", "is not a valid value for loras."},
                                     {"wan://a#1?steps=3", "fragment"},
-                                    {"wan://a?seed=18446744073709551615", "seed="},
-                                    {"wan://a?seed=99999999999999999999", "seed="},
+                                    {"wan://a?seed=18446744073709551615", "is not a valid value for seed."},
+                                    {"wan://a?seed=99999999999999999999", "is not a valid value for seed."},
                                     {"wan://a?flow-shift=0", "flow-shift must be"},
                                     {"wan://a?guidance-scale=nan", "guidance-scale"},
                                     {"wan://a?sigmas=<0.2,0.9>", "sigmas must fall"}}) {
