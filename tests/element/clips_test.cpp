@@ -554,6 +554,25 @@ TEST(TimedPrompts, AreNotWaitedForByAClipThatIsSkipped) {
   EXPECT_GE(wait_for_clip(pipeline, 1), 1) << "the rest of a's time, without the text behind b";
 }
 
+TEST(TimedPrompts, KeepTheirTimesBehindASkippedClip) {
+  Pipeline pipeline(stub_source("") + kStubFade + "queue-size=8 ! fakesink" + kText);
+  pipeline.set_state(GST_STATE_PAUSED);
+  for (const auto &[prompt, frame] : {std::pair{"a", 0}, {"b", 20}, {"c", 40}})
+    push_text(pipeline, prompt, frame * kFrame, 20 * kFrame);
+  end_text(pipeline);
+  ASSERT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  guint level = 0;
+  for (int i = 0; i < 1000 && level < 8; ++i) {
+    gst_structure_get_uint(pipeline.stats().get(), "queue-level", &level);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  ASSERT_EQ(level, 8u) << "the rest of a, and what b has so far";
+  g_signal_emit_by_name(pipeline.find("src").get(), "skip");
+  pipeline.run();
+  EXPECT_THAT(films(pipeline), ElementsAre("a", "b", "c"));
+  EXPECT_EQ(clips(pipeline).back().pts, 40 * kFrame);
+}
+
 TEST(TimedPrompts, AreTheSameInEveryRun) {
   const Script script(kStory);
   Pipeline pipeline(stub_source("") + "seed=7 num-frames=25 ! fakesink" + script.into("src"));
