@@ -100,7 +100,7 @@ void PromptTrack::drop_first() {
   changed_.notify_all();
 }
 
-// What none at `time` or later can show.
+// Drops what is over at `time`, since another one has begun.
 void PromptTrack::drop_before(uint64_t time) {
   while (entries_.size() > 1 && entries_[1].start <= time) drop_first();
 }
