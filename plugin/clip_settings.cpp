@@ -18,11 +18,6 @@ bool is_shift(double value) {
   return value == -1 || (std::isfinite(value) && value > 0);
 }
 
-std::string text_of(double value) {
-  std::array<char, 32> text;
-  return std::string(text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr);
-}
-
 std::string fault_of_sigmas(const std::vector<double> &sigmas) {
   for (size_t i = 0; i < sigmas.size(); ++i) {
     if (!(sigmas[i] > 0 && sigmas[i] <= 1))
@@ -82,6 +77,11 @@ std::string fault_of(const ClipSettings &settings) {
       !(std::isfinite(*settings.cache_threshold) && *settings.cache_threshold >= 0))
     return "cache-threshold must be a number from 0 on.";
   return fault_of_sigmas(settings.sigmas);
+}
+
+std::string text_of(double value) {
+  std::array<char, 32> text;
+  return std::string(text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr);
 }
 
 WanGenerateOptions generate_options(const ClipSettings &settings) {

@@ -42,6 +42,9 @@ ClipSettings complete(const ClipSettings &settings, const WanDefaults &defaults)
 /** What makes them no settings of a clip whatever the checkpoint, as a sentence; empty if they can be. */
 std::string fault_of(const ClipSettings &settings);
 
+/** As many digits as make the number again, the same in every locale. */
+std::string text_of(double value);
+
 /** Of complete settings, into which it points. The size and what a stream decides are left out. */
 WanGenerateOptions generate_options(const ClipSettings &settings);
 

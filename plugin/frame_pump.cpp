@@ -64,6 +64,7 @@ void FramePump::enqueue(const QueuedClip &clip) {
 void FramePump::set_queue(const std::vector<QueuedClip> &clips) {
   std::unique_lock lock(mutex_);
   queue_ = {clips.begin(), clips.end()};
+  chosen_.reset();
   changed_.notify_all();
   const std::shared_ptr<PromptTrack> track = run_.track;
   lock.unlock();
@@ -83,7 +84,7 @@ bool FramePump::has_frames(int clip) const {
 
 void FramePump::skip() {
   std::deque<Chunk> kept, dropped;  // freed after the lock is released
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (!clip_) return;
   const int clip = has_frames(stats_.on_air_clip) ? stats_.on_air_clip : clip_->index;
   for (Chunk &chunk : chunks_) (chunk.clip->index == clip ? dropped : kept).push_back(std::move(chunk));
@@ -91,12 +92,16 @@ void FramePump::skip() {
   for (const Chunk &chunk : dropped) {
     queued_frames_ -= chunk.frames->num_frames;
     passed_frames_ -= chunk.frames->num_frames;
+    if (clip != clip_->index) clip_first_ -= chunk.frames->num_frames;  // it moves up
   }
   if (generating_ && clip_->index == clip) {
     clip_cancelled_ = true;
     model_->turns().wake();
   }
   changed_.notify_all();
+  const std::shared_ptr<PromptTrack> track = run_.track;
+  lock.unlock();
+  if (track) track->wake();  // a clip that is cancelled waits for no text
 }
 
 void FramePump::start(const RunSettings &run, std::shared_ptr<SharedModel> model,
@@ -197,6 +202,7 @@ void FramePump::stop(std::chrono::milliseconds patience) {
   cancelled_ = true;
   give_way();
   std::unique_lock lock(mutex_);
+  if (chosen_) queue_.push_front(*std::exchange(chosen_, std::nullopt));
   const std::shared_ptr<SharedModel> model = model_;
   lock.unlock();
   if (model) model->turns().wake();
@@ -317,12 +323,14 @@ WanStatus FramePump::generate(const Clip &clip, WanError *error) {
 // What a clip's failure means for the stream: WAN_OK if it goes on.
 WanStatus FramePump::survive(const std::shared_ptr<const Clip> &clip, WanStatus status,
                              const std::string &message) {
-  const bool replaced = clip->origin == ClipOrigin::Timed && run_.track->replace(clip->settings.prompt);
+  if (cancelled_) return status;  // the track is another run's now
+  const bool replaced =
+      clip->origin == ClipOrigin::Timed && run_.track->replace(clip->settings.prompt, clip->time);
   const bool single = replaced || clip->origin == ClipOrigin::Queued;  // the next one has other settings
   std::unique_lock lock(mutex_);
   failure_ = {status, message};
   failures_ += !single;
-  if (status == WAN_DEVICE || !(single || can_repeat())) return status;
+  if (status == WAN_DEVICE || !(single || can_repeat(*clip))) return status;
   const std::chrono::seconds pause(single || !run_.live ? 0 : 1 << std::min(failures_ - 1, kLongestPause));
   reconfigured_ = false;
   news_.emplace_back(ClipFailed{clip, status, message, pause});
@@ -332,10 +340,10 @@ WanStatus FramePump::survive(const std::shared_ptr<const Clip> &clip, WanStatus 
 }
 
 // Whether clips of the settings that have failed may be tried again. They are likely to fail again, but time
-// may help, and a live stream that never ends has it.
-bool FramePump::can_repeat() const {
+// may help, and a live stream that never ends has it. Timed prompts have their clips whatever num_clips is.
+bool FramePump::can_repeat(const Clip &failed) const {
   if (!queue_.empty()) return true;
-  const bool more = run_.num_clips < 0 || clips_ < run_.num_clips;
+  const bool more = failed.origin == ClipOrigin::Timed || run_.num_clips < 0 || clips_ < run_.num_clips;
   return more && (failures_ < kMaxFailures || (run_.live && run_.num_clips < 0));
 }
 
@@ -349,10 +357,12 @@ std::shared_ptr<Clip> FramePump::begin_clip(const ClipSettings &settings, ClipOr
 }
 
 // A live clip is not cut: when it will be on air depends on how long it takes to make.
-std::shared_ptr<Clip> FramePump::begin_clip(const PromptTrack::Cue &cue, uint64_t first_frame) {
+std::shared_ptr<Clip> FramePump::begin_clip(const PromptTrack::Cue &cue, uint64_t first_frame,
+                                            uint64_t time) {
   ClipSettings settings;
   settings.prompt = cue.prompt;
   std::shared_ptr<Clip> clip = begin_clip(settings, ClipOrigin::Timed);
+  clip->time = time;
   if (run_.live || cue.until == PromptTrack::kOpen) return clip;
   const auto left = std::max<int64_t>(static_cast<int64_t>(frame_at(cue.until, run_) - first_frame), 1);
   clip->is_last = cue.last && left <= clip->used_frames;
@@ -402,15 +412,15 @@ std::shared_ptr<Clip> FramePump::choose_clip(uint64_t first_frame) {
   std::unique_lock lock(mutex_);
   if (cancelled_) return nullptr;
   if (!queue_.empty()) {
-    const QueuedClip clip = std::move(queue_.front());
+    chosen_ = std::move(queue_.front());
     queue_.pop_front();
-    return begin_clip(clip.settings, ClipOrigin::Queued, clip.id);
+    return begin_clip(chosen_->settings, ClipOrigin::Queued, chosen_->id);
   }
   const uint64_t time = track_time(first_frame);
   lock.unlock();
   const auto cue = run_.track->at(time, run_.live);
   lock.lock();
-  if (cue) return begin_clip(*cue, first_frame);
+  if (cue) return begin_clip(*cue, first_frame, time);
   const bool more = run_.num_clips < 0 || clips_ < run_.num_clips;
   return more ? begin_clip(ClipSettings(), ClipOrigin::Configured) : nullptr;
 }
@@ -429,6 +439,7 @@ std::shared_ptr<const Clip> FramePump::next_clip() {
   }
   if (!clip || cancelled_) return nullptr;
   clip_ = clip;
+  chosen_.reset();
   clip_first_ = first_frame;
   clip_frames_ = 0;
   waited_ = {};

@@ -61,6 +61,7 @@ struct Clip {
   int fade_frames;        // of those, at both ends where another clip follows or went before; 0: cut
   bool is_timed = false;  // its last fade_frames are beyond its time, there to fade into the next clip
   bool is_last = false;   // of the timed prompts
+  uint64_t time = 0;      // of its beginning, as timed prompts count; only where it is one of theirs
   std::chrono::steady_clock::time_point denoised = {};  // when the last step was done
 };
 
@@ -186,13 +187,13 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   // With the lock held:
   std::optional<PumpEvent> take_event(uint64_t least_frames);
   std::shared_ptr<Clip> begin_clip(const ClipSettings &settings, ClipOrigin origin, uint32_t id = 0);
-  std::shared_ptr<Clip> begin_clip(const PromptTrack::Cue &cue, uint64_t first_frame);
+  std::shared_ptr<Clip> begin_clip(const PromptTrack::Cue &cue, uint64_t first_frame, uint64_t time);
   bool has_room() const;
   uint64_t track_time(uint64_t frame) const;
   int even_part(int64_t left, const Clip &clip, bool last) const;
   void use_frames(Clip *clip, int frames) const;
   bool has_frames(int clip) const;
-  bool can_repeat() const;
+  bool can_repeat(const Clip &failed) const;
 
   const uint64_t stream_;               // WanGenerateOptions.stream
   RunSettings run_;                     // written at the start, with the lock held, as are the next two
@@ -206,6 +207,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   ClipSettings settings_;
   uint64_t next_seed_ = 0;
   std::deque<QueuedClip> queue_;
+  std::optional<QueuedClip> chosen_;       // taken from it, and not begun: a stop puts it back
   std::shared_ptr<Clip> clip_, upcoming_;  // being made or made last; chosen before its turn
   bool generating_ = false;
   int clips_ = 0;               // chosen so far

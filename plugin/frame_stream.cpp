@@ -137,7 +137,7 @@ void announce_clip(GstWanSrc *self, const Clip &clip, GstClockTime pts) {
 // in GPU memory do not fade.
 double visible_part(GstWanSrc *self) {
   const Run &run = self->run;
-  const int frames = run.info.fps_n / (2 * run.info.fps_d);
+  const int frames = run.info.fps_n / run.info.fps_d / 2;
   const bool fades = run.settings.live && !run.settings.on_device && self->live.filler == Filler::Fade;
   return fades && self->live.faded_frames < frames ? double(self->live.faded_frames + 1) / (frames + 1) : 1;
 }

@@ -6,10 +6,15 @@
 
 namespace wan {
 
-void PromptTrack::set_attached(bool attached) {
-  if (!attached) reset();
+bool PromptTrack::attach() {
   const std::lock_guard lock(mutex_);
-  attached_ = attached;
+  return !std::exchange(attached_, true);
+}
+
+void PromptTrack::detach() {
+  reset();
+  const std::lock_guard lock(mutex_);
+  attached_ = false;
   changed_.notify_all();
 }
 
@@ -25,7 +30,6 @@ void PromptTrack::set_linked(bool linked) {
 }
 
 bool PromptTrack::wait_for_room(std::unique_lock<std::mutex> &lock) {
-  const auto has_room = [this] { return entries_.size() + untimed_.size() < kMaxCues && bytes_ < kMaxBytes; };
   changed_.wait(lock, [&] { return flushing_ || !attached_ || has_room(); });
   return !flushing_ && attached_;
 }
@@ -96,16 +100,26 @@ void PromptTrack::drop_first() {
   changed_.notify_all();
 }
 
+// Drops what is over at `time`, since another one has begun.
+void PromptTrack::drop_before(uint64_t time) {
+  while (entries_.size() > 1 && entries_[1].start <= time) drop_first();
+}
+
 // Whether no cue that is still to come can change what at() says.
 bool PromptTrack::is_known(uint64_t time, uint64_t end) const {
   return is_over() || !untimed_.empty() || advanced_ >= end ||
          (!entries_.empty() && entries_.back().start > time);
 }
 
+// A full track makes room, or who sends could never send what is waited for. Else it keeps what a clip that
+// is skipped meanwhile would need again.
 bool PromptTrack::wait(uint64_t time, uint64_t end, const std::function<bool()> &given_up) {
   std::unique_lock lock(mutex_);
   bool known = false;
-  changed_.wait(lock, [&] { return (known = !attached_ || is_known(time, end)) || given_up(); });
+  changed_.wait(lock, [&] {
+    if (!has_room()) drop_before(time);
+    return (known = !attached_ || is_known(time, end)) || given_up();
+  });
   return known;
 }
 
@@ -122,7 +136,7 @@ std::optional<PromptTrack::Cue> PromptTrack::at(uint64_t time, bool latest) {
   const std::lock_guard lock(mutex_);
   if (!attached_) return std::nullopt;
   if (!untimed_.empty()) take_untimed(time, latest);
-  while (entries_.size() > 1 && entries_[1].start <= time) drop_first();
+  drop_before(time);
   const bool over = is_over() && untimed_.empty();
   if (entries_.empty()) return over ? std::nullopt : std::optional(Cue{"", false, kOpen});
 
@@ -135,9 +149,10 @@ std::optional<PromptTrack::Cue> PromptTrack::at(uint64_t time, bool latest) {
   return Cue{entry.prompt, over, over ? entry.end : kOpen};
 }
 
-bool PromptTrack::replace(const std::string &prompt) {
+bool PromptTrack::replace(const std::string &prompt, uint64_t time) {
   const std::lock_guard lock(mutex_);
-  if (entries_.empty() || entries_.front().prompt != prompt || before_ == prompt) return false;
+  if (entries_.empty() || entries_.front().start > time) return false;
+  if (entries_.front().prompt != prompt || before_ == prompt) return false;
   bytes_ += before_.size() - prompt.size();
   entries_.front().prompt = before_;
   entries_.front().used = false;

@@ -26,8 +26,10 @@ class PromptTrack {
     uint64_t until;  // when the next one begins, or the last one ends; kOpen: not before the end asked for
   };
 
-  /** Whether prompts can come in at all. What has come is forgotten where they cannot any more. */
-  void set_attached(bool attached);
+  /** Lets prompts come in; false if they can already. */
+  bool attach();
+  /** Prompts cannot come in any more, and what has come is forgotten. */
+  void detach();
   bool is_attached() const;
   /** Whether somebody sends prompts: without, nothing more comes for the time being. */
   void set_linked(bool linked);
@@ -56,9 +58,9 @@ class PromptTrack {
   /** The cue at `time` as far as it is known; none after the end of the last one. `latest`: of prompts
    * without a time the newest one, else each has a clip. Forgets what lies before `time`. */
   std::optional<Cue> at(uint64_t time, bool latest);
-  /** The cue of this prompt that at() gave last cannot be shown: the one before goes on in its place. False
-   * if that is the same. */
-  bool replace(const std::string &prompt);
+  /** The cue of this prompt that at(time) gave cannot be shown: the one before goes on in its place. False if
+   * that is the same, or no cue was shown at that time. */
+  bool replace(const std::string &prompt, uint64_t time);
 
  private:
   struct Entry {
@@ -70,7 +72,9 @@ class PromptTrack {
   bool is_over() const { return ended_ || !linked_; }
   bool is_known(uint64_t time, uint64_t end) const;
   void insert(Entry entry);
+  bool has_room() const { return entries_.size() + untimed_.size() < kMaxCues && bytes_ < kMaxBytes; }
   void drop_first();
+  void drop_before(uint64_t time);
   void take_untimed(uint64_t time, bool latest);
 
   mutable std::mutex mutex_;  // guards all that follows

@@ -237,7 +237,7 @@ bool convert(const GValue *from, GParamSpec *pspec, GValue *to) {
 
 std::string value_error(const char *name, const GValue *value) {
   gchar *text = g_strdup_value_contents(value);
-  const std::string message = std::string(name) + "=" + text + " is no value of that setting.";
+  const std::string message = std::string(text) + " is not a valid value for " + name + ".";
   g_free(text);
   return message;
 }
@@ -522,7 +522,8 @@ std::string clip_fault(const ClipSettings &settings) {
 
 std::string settings_fault(const Settings &settings) {
   for (const QueuedClip &clip : settings.queue)
-    if (std::string fault = text_fault("prompts", clip.settings.prompt); !fault.empty()) return fault;
+    if (std::string fault = text_fault("A text of prompts", clip.settings.prompt); !fault.empty())
+      return fault;
   return clip_fault(settings.clip);
 }
 
@@ -558,13 +559,20 @@ bool read_loras(const Settings &settings, std::vector<LoraChoice> *loras, std::s
   for (const auto &structure : settings.loras) {
     if (read_lora(structure.get(), &loras->emplace_back())) continue;
     gchar *text = gst_structure_to_string(structure.get());
-    *reason =
-        std::string("loras: ") + text +
-        " is not a path (a string) with strength and strength-2 (numbers), or with one of them or none.";
+    *reason = std::string(
+                  "A LoRA needs path (a string), and may have strength and strength-2 (finite numbers); "
+                  "this one cannot be read: ") +
+              text;
     g_free(text);
     return false;
   }
   return true;
+}
+
+// A class numbers its properties for itself: those of the classes above have ids that stand for others here.
+static GParamSpec *own_property(GObjectClass *klass, const char *name) {
+  GParamSpec *pspec = g_object_class_find_property(klass, name);
+  return pspec && pspec->owner_type == G_OBJECT_CLASS_TYPE(klass) ? pspec : nullptr;
 }
 
 bool read_clip_settings(GObjectClass *klass, const GstStructure *structure, ClipSettings *clip,
@@ -572,7 +580,7 @@ bool read_clip_settings(GObjectClass *klass, const GstStructure *structure, Clip
   for (int i = 0; i < gst_structure_n_fields(structure); ++i) {
     const char *name = gst_structure_nth_field_name(structure, guint(i));
     const GValue *field = gst_structure_get_value(structure, name);
-    GParamSpec *pspec = g_object_class_find_property(klass, name);
+    GParamSpec *pspec = own_property(klass, name);
     GValue value = G_VALUE_INIT;
     if (pspec && !convert(field, pspec, &value)) {
       *reason = value_error(name, field);
@@ -581,23 +589,21 @@ bool read_clip_settings(GObjectClass *klass, const GstStructure *structure, Clip
     const bool known = pspec && set_clip_property(clip, pspec->param_id, &value);
     if (pspec) g_value_unset(&value);
     if (known) continue;
-    *reason = std::string(name) + " is no setting of a clip.";
+    *reason = std::string("A clip has no setting ") + name + ".";
     return false;
   }
-  *reason = clip_fault(*clip);
-  return reason->empty();
+  return true;
 }
 
 // What a URI may set: the element's own properties. is-live is one of them, though the base class keeps it.
-static bool is_for_uris(GObjectClass *klass, GParamSpec *pspec) {
-  return pspec && pspec->owner_type == G_OBJECT_CLASS_TYPE(klass) && (pspec->flags & G_PARAM_WRITABLE) &&
-         pspec->param_id != PROP_ENGINE;
+static bool is_for_uris(const GParamSpec *pspec) {
+  return pspec && (pspec->flags & G_PARAM_WRITABLE) && pspec->param_id != PROP_ENGINE;
 }
 
 static bool read_parameter(GObjectClass *klass, const char *name, const char *text,
                            std::list<Assignment> *assignments, std::string *reason) {
-  GParamSpec *pspec = g_object_class_find_property(klass, name);
-  if (!is_for_uris(klass, pspec)) {
+  GParamSpec *pspec = own_property(klass, name);
+  if (!is_for_uris(pspec)) {
     *reason = std::string(name) + " cannot be set by a URI.";
     return false;
   }

@@ -84,7 +84,7 @@ bool is_clip_property(guint id);
 bool read_loras(const Settings &settings, std::vector<LoraChoice> *loras, std::string *reason);
 
 /** Reads the settings of a queued clip. False and the reason as a sentence if a field is none of them, or its
- * value cannot be. */
+ * value none that the property can have; clip_fault() says whether a clip can be made of them. */
 bool read_clip_settings(GObjectClass *klass, const GstStructure *structure, ClipSettings *clip,
                         std::string *reason);
 

@@ -2,7 +2,6 @@
 #include "reports.h"
 
 #include <array>
-#include <charconv>
 
 #include "engine_loader.h"
 #include "enums.h"
@@ -13,15 +12,9 @@ namespace {
 constexpr char kMeta[] = "GstWanMeta";
 constexpr std::array kStages = {"load", "text", "denoise", "decode"};
 
-// As many digits as make the number again, the same in every locale.
-std::string number(double value) {
-  std::array<char, G_ASCII_DTOSTR_BUF_SIZE> text;
-  return std::string(text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr);
-}
-
 std::string list(const std::vector<double> &values) {
   std::string text;
-  for (const double value : values) text.append(text.empty() ? "<" : ",").append(number(value));
+  for (const double value : values) text.append(text.empty() ? "<" : ",").append(text_of(value));
   return text.append(">");
 }
 
@@ -92,12 +85,12 @@ std::string settings_text(const Clip &clip) {
   const ClipSettings &settings = clip.settings;
   std::string text =
       "seed=" + std::to_string(clip.seed) + " num-frames=" + std::to_string(settings.num_frames) +
-      " steps=" + std::to_string(settings.steps) + " guidance-scale=" + number(settings.guidance_scale) +
-      " guidance-scale-2=" + number(settings.guidance_scale_2) +
-      " flow-shift=" + number(settings.flow_shift) + " scheduler=" + scheduler_nick(settings.scheduler);
+      " steps=" + std::to_string(settings.steps) + " guidance-scale=" + text_of(settings.guidance_scale) +
+      " guidance-scale-2=" + text_of(settings.guidance_scale_2) +
+      " flow-shift=" + text_of(settings.flow_shift) + " scheduler=" + scheduler_nick(settings.scheduler);
   if (!settings.sigmas.empty()) text += " sigmas=\"" + list(settings.sigmas) + "\"";
   if (settings.cache != WAN_CACHE_NONE)
-    text += " cache=first-block cache-threshold=" + number(*settings.cache_threshold);
+    text += " cache=first-block cache-threshold=" + text_of(*settings.cache_threshold);
   if (!settings.negative_prompt.empty()) text += assignment("negative-prompt", settings.negative_prompt);
   if (!settings.prompt.empty()) text += assignment("prompt", settings.prompt);
   return text;

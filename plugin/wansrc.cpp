@@ -133,8 +133,11 @@ static void error_kind(WanStatus status, GQuark *domain, int *code) {
 }
 
 // Names of files may be any bytes, but texts of messages are UTF-8.
-static gchar *utf8(const std::string &text) {
-  return g_utf8_make_valid(text.data(), gssize(text.size()));
+static std::string utf8(const std::string &text) {
+  gchar *valid = g_utf8_make_valid(text.data(), gssize(text.size()));
+  std::string result = valid;
+  g_free(valid);
+  return result;
 }
 
 static void post(GstWanSrc *self, GstMessageType type, WanStatus status, const std::string &message) {
@@ -145,8 +148,8 @@ static void post(GstWanSrc *self, GstMessageType type, WanStatus status, const s
   gchar *debug = g_strdup_printf("engine %s, status %d, model \"%s\", device \"%s\", size %dx%d",
                                  self->engine->version, status, choice.directory.c_str(),
                                  choice.device.c_str(), self->run.info.width, self->run.info.height);
-  gst_element_message_full(GST_ELEMENT(self), type, domain, code, utf8(message), utf8(debug), __FILE__,
-                           GST_FUNCTION, __LINE__);
+  gst_element_message_full(GST_ELEMENT(self), type, domain, code, g_strdup(utf8(message).c_str()),
+                           g_strdup(utf8(debug).c_str()), __FILE__, GST_FUNCTION, __LINE__);
   g_free(debug);
 }
 
@@ -159,13 +162,12 @@ void wan::post_failure(GstWanSrc *self, const ClipFailed &failed) {
   GQuark domain;
   int code;
   error_kind(failed.status, &domain, &code);
-  gchar *text = utf8(failed.message);
-  GstStructure *structure = failure_structure(clip, text, domain, code);
+  const std::string text = utf8(failed.message);
+  GstStructure *structure = failure_structure(clip, text.c_str(), domain, code);
   gst_element_post_message(GST_ELEMENT(self), gst_message_new_element(GST_OBJECT(self), structure));
   std::string message = "Clip " + std::to_string(clip.index) + " could not be made: " + text;
   if (failed.pause.count() > 0)
     message += " It is tried again in " + std::to_string(failed.pause.count()) + " s.";
-  g_free(text);
   post(self, GST_MESSAGE_WARNING, failed.status, message);
   if (clip.origin == ClipOrigin::Queued) g_object_notify(G_OBJECT(self), "prompts");
 }
@@ -181,7 +183,7 @@ void wan::post_log(GstWanSrc *self, const Log &log) {
 void wan::post_load_progress(GstWanSrc *self, GstProgressType type, const std::string &text) {
   self->run.loading = type == GST_PROGRESS_TYPE_START || type == GST_PROGRESS_TYPE_CONTINUE;
   gst_element_post_message(GST_ELEMENT(self),
-                           gst_message_new_progress(GST_OBJECT(self), type, "load", text.c_str()));
+                           gst_message_new_progress(GST_OBJECT(self), type, "load", utf8(text).c_str()));
 }
 
 // The base class queues the event behind the segment. Its method is called directly, since
@@ -370,7 +372,7 @@ static gboolean open_engine(GstWanSrc *self) {
     self->engine = engine;
   }
   if (engine) return TRUE;
-  GST_ELEMENT_ERROR(self, LIBRARY, INIT, ("%s", reason.c_str()),
+  GST_ELEMENT_ERROR(self, LIBRARY, INIT, ("%s", utf8(reason).c_str()),
                     ("from the property engine, $GST_WAN_ENGINE or the place where gst-wan was installed"));
   return FALSE;
 }
@@ -467,36 +469,39 @@ static gboolean gst_wan_src_send_event(GstElement *element, GstEvent *event) {
 // ---- negotiation
 
 static void post_change_refused(GstWanSrc *self) {
-  GstCaps *caps = gst_video_info_to_caps(&self->run.info);
-  gchar *text = gst_caps_to_string(caps);
-  post_error(
-      self, WAN_INVALID,
-      std::string("Downstream asks for other caps while wansrc plays, and they can only change in READY: "
-                  "put a converter behind it, since its frames stay ") +
-          text + ".");
+  GstCaps *caps = gst_pad_get_current_caps(GST_BASE_SRC_PAD(self));
+  if (!caps) caps = gst_video_info_to_caps(&self->run.info);  // a flush has interrupted the negotiation
+  GstCaps *frames = frame_caps(caps);
+  gchar *text = gst_caps_to_string(frames);
+  const std::string converter = self->run.settings.on_device ? "cudadownload and a converter" : "a converter";
+  post_error(self, WAN_INVALID,
+             "Downstream asks for other caps while wansrc plays, and they can only change in READY: put " +
+                 converter + " behind it, since its frames stay " + text + ".");
   g_free(text);
+  gst_caps_unref(frames);
   gst_caps_unref(caps);
 }
 
-// Whether "auto" stands for a GPU, as far as that is known: before READY there is no engine to ask.
-static bool chooses_gpu(const WanEngineApi *engine, const std::string &directory) {
+// Whether "auto" stands for a GPU, as far as that is known: before READY there is no engine to ask. No
+// checkpoint is named: a caps query must not wait for files.
+static bool chooses_gpu(const WanEngineApi *engine) {
   WanGenerateOptions options = {};
   options.prompt = options.negative_prompt = "";
   options.on_device = true;
   WanError error = {};
-  return !engine || engine->check(directory.c_str(), &options, &error) != WAN_DEVICE;
+  return !engine || engine->check("", &options, &error) != WAN_DEVICE;
 }
 
 // All that there can be, by the property device.
 static GstCaps *possible_caps(GstWanSrc *self) {
-  std::string device, model;
+  std::string device;
+  const WanEngineApi *engine = nullptr;
   {
     const ObjectLock lock(self);
     device = self->settings.device;
-    model = self->settings.model;
+    engine = self->engine;
   }
-  const bool cuda = cuda_memory_available(cuda_ordinal(device)) &&
-                    (device != "auto" || chooses_gpu(self->engine, model_directory(model)));
+  const bool cuda = cuda_memory_available(cuda_ordinal(device)) && (device != "auto" || chooses_gpu(engine));
   return video_caps(cuda);
 }
 
@@ -549,8 +554,11 @@ static GstClockTime frame_duration(GstWanSrc *self) {
   return defaults.fps_n ? gst_util_uint64_scale(GST_SECOND, defaults.fps_d, defaults.fps_n) : 0;
 }
 
-static void set_info(GstWanSrc *self, const GstVideoInfo &info) {
+static void set_frames(GstWanSrc *self, const GstCaps *caps, const GstVideoInfo &info,
+                       const WanPixelLayout &layout) {
   const ObjectLock lock(self);
+  self->run.settings.layout = layout;
+  self->run.settings.on_device = is_cuda_memory(caps);
   self->run.info = info;
   self->run.settings.fps_n = info.fps_n;
   self->run.settings.fps_d = info.fps_d;
@@ -564,7 +572,7 @@ static std::string read_caps(GstWanSrc *self, const GstCaps *caps, GstVideoInfo 
     pixel_layout(*info, self->run.settings.defaults, layout, &reason);
   } else {
     gchar *text = gst_caps_to_string(caps);
-    reason = std::string("Frames of these caps are too large: ") + text + ".";
+    reason = std::string("Frames of these caps cannot be made: ") + text + ".";
     g_free(text);
   }
   return reason;
@@ -580,9 +588,7 @@ static bool same_frames(const Run &run, const GstCaps *caps, const GstVideoInfo 
 static void begin_frames(GstWanSrc *self, const GstCaps *caps, const GstVideoInfo &info,
                          const WanPixelLayout &layout) {
   const GstClockTime answered = frame_duration(self);
-  self->run.settings.layout = layout;
-  self->run.settings.on_device = is_cuda_memory(caps);
-  set_info(self, info);
+  set_frames(self, caps, info, layout);
   self->pacer.reset(info.fps_n, info.fps_d);
   // A latency that was answered before the caps were known may have become another.
   if (is_live(self) && frame_duration(self) != answered)
@@ -608,7 +614,7 @@ static gboolean gst_wan_src_set_caps(GstBaseSrc *src, GstCaps *caps) {
     post_change_refused(self);
     return FALSE;
   }
-  set_info(self, info);
+  set_frames(self, caps, info, layout);
   return TRUE;
 }
 
@@ -669,7 +675,7 @@ static gboolean query_convert(GstWanSrc *self, GstQuery *query) {
   const ObjectLock lock(self);
   if (self->run.info.fps_n == 0) return FALSE;
   // Times of frames are rounded down.
-  const bool rounded = from == GST_FORMAT_TIME && to != GST_FORMAT_TIME && value >= 0;
+  const bool rounded = from == GST_FORMAT_TIME && to != GST_FORMAT_TIME && value >= 0 && value < G_MAXINT64;
   if (!gst_video_info_convert(&self->run.info, from, rounded ? value + 1 : value, to, &result)) return FALSE;
   gst_query_set_convert(query, from, value, to, result);
   return TRUE;
@@ -730,18 +736,17 @@ static gboolean gst_wan_src_query(GstBaseSrc *src, GstQuery *query) {
 static GstPad *gst_wan_src_request_new_pad(GstElement *element, GstPadTemplate *pad_template, const gchar *,
                                            const GstCaps *) {
   GstWanSrc *self = GST_WAN_SRC(element);
-  if (self->track->is_attached()) return nullptr;  // there is one already
+  if (!self->track->attach()) return nullptr;  // there is one already
   GstPad *pad = prompt_pad_new(pad_template, self->track);
-  self->track->set_attached(true);
   gst_pad_set_active(pad, TRUE);
   gst_element_add_pad(element, pad);
   return pad;
 }
 
 static void gst_wan_src_release_pad(GstElement *element, GstPad *pad) {
-  GST_WAN_SRC(element)->track->set_attached(false);
   gst_pad_set_active(pad, FALSE);
   gst_element_remove_pad(element, pad);
+  GST_WAN_SRC(element)->track->detach();  // last: from here on there may be another pad
 }
 
 // ---- the queue of clips
@@ -800,9 +805,8 @@ static guint gst_wan_src_enqueue(GstWanSrc *self, const gchar *prompt, const Gst
   if (reason.empty()) reason = clip_fault(clip);
   if (reason.empty()) reason = fault_of_clip(self, over_settings(self, clip));
   if (!reason.empty()) {
-    gchar *text = utf8(reason);
-    GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS, ("A clip was not queued: %s", text), (nullptr));
-    g_free(text);
+    GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS, ("A clip was not queued: %s", utf8(reason).c_str()),
+                        (nullptr));
     return 0;
   }
   const guint id = queue_clip(self, clip);
@@ -847,9 +851,8 @@ static void gst_wan_src_set_property(GObject *object, guint id, const GValue *va
     return;
   }
   if (const std::string fault = fault_while_running(self, id, value); !fault.empty()) {
-    gchar *text = utf8(fault);
-    GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS, ("%s stays as it was: %s", pspec->name, text), (nullptr));
-    g_free(text);
+    GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS,
+                        ("%s stays as it was: %s", pspec->name, utf8(fault).c_str()), (nullptr));
     return;
   }
   const ObjectLock lock(self);
@@ -924,9 +927,7 @@ static gboolean gst_wan_src_set_uri(GstURIHandler *handler, const gchar *uri, GE
   std::list<Assignment> assignments;
   std::string reason;
   if (!read_uri(G_OBJECT_GET_CLASS(self), uri, &assignments, &reason)) {
-    gchar *text = utf8(reason);
-    g_set_error(error, GST_URI_ERROR, GST_URI_ERROR_BAD_REFERENCE, "%s", text);
-    g_free(text);
+    g_set_error(error, GST_URI_ERROR, GST_URI_ERROR_BAD_REFERENCE, "%s", utf8(reason).c_str());
     return FALSE;
   }
   take_uri(self, uri, assignments);

@@ -184,24 +184,28 @@ TEST(Enqueue, TakesSigmasAndCache) {
 }
 
 TEST(Enqueue, RefusesWhatCannotBe) {
-  for (const auto &[settings, reason] : {std::pair{"settings, sead=(int)1", "sead is no setting"},
-                                         {"settings, steps=(int)5000", "steps=5000"},
-                                         {"settings, steps=(string)many", "steps="},
-                                         {"settings, model=(string)other", "model is no setting"},
-                                         {"settings, sigmas=<1, 1.5>", "sigmas="},
-                                         {"settings, sigmas=<1, (string)half>", "sigmas="},
-                                         {"settings, cache=(string)all", "cache="},
-                                         {"settings, scheduler=(string)magic", "scheduler="},
-                                         {"settings, scheduler=(int)7", "scheduler="},
-                                         {"settings, steps=4.7", "steps=4.7"},
-                                         {"settings, steps=(gint64)4294967300", "steps=4294967300"},
-                                         {"settings, steps=(boolean)true", "steps=TRUE"},
-                                         {"settings, seed=(string)NULL", "seed="},
-                                         {"settings, seed=(guint64)18446744073709551615", "seed="},
-                                         {"settings, seed=(string)99999999999999999999", "seed="},
-                                         {"settings, flow-shift=0.0", "flow-shift must be"},
-                                         {"settings, guidance-scale=-0.5", "guidance-scale must be"},
-                                         {"settings, sigmas=<0.2, 0.9>", "sigmas must fall"}}) {
+  for (const auto &[settings, reason] :
+       {std::pair{"settings, sead=(int)1", "A clip has no setting sead."},
+        {"settings, steps=(int)5000", "5000 is not a valid value for steps."},
+        {"settings, steps=(string)many", "is not a valid value for steps."},
+        {"settings, model=(string)other", "A clip has no setting model."},
+        {"settings, num-buffers=(int)5", "A clip has no setting num-buffers."},
+        {"settings, typefind=(boolean)true", "A clip has no setting typefind."},
+        {"settings, do-timestamp=(boolean)true", "A clip has no setting do-timestamp."},
+        {"settings, sigmas=<1, 1.5>", "is not a valid value for sigmas."},
+        {"settings, sigmas=<1, (string)half>", "is not a valid value for sigmas."},
+        {"settings, cache=(string)all", "is not a valid value for cache."},
+        {"settings, scheduler=(string)magic", "is not a valid value for scheduler."},
+        {"settings, scheduler=(int)7", "is not a valid value for scheduler."},
+        {"settings, steps=4.7", "4.700000 is not a valid value for steps."},
+        {"settings, steps=(gint64)4294967300", "4294967300 is not a valid value for steps."},
+        {"settings, steps=(boolean)true", "TRUE is not a valid value for steps."},
+        {"settings, seed=(string)NULL", "is not a valid value for seed."},
+        {"settings, seed=(guint64)18446744073709551615", "is not a valid value for seed."},
+        {"settings, seed=(string)99999999999999999999", "is not a valid value for seed."},
+        {"settings, flow-shift=0.0", "flow-shift must be"},
+        {"settings, guidance-scale=-0.5", "guidance-scale must be"},
+        {"settings, sigmas=<0.2, 0.9>", "sigmas must fall"}}) {
     Pipeline pipeline(kClip + "! fakesink");
     EXPECT_FALSE(enqueue(pipeline, "a", settings));
     const GstMessage *message = pipeline.wait(GST_MESSAGE_WARNING);
@@ -373,6 +377,32 @@ TEST(Skip, DoesNoHarmWhenThereIsNothing) {
   EXPECT_EQ(clips(pipeline).size(), 1u);
 }
 
+const std::string kStubFade = "num-frames=25 transition=crossfade transition-frames=2 ";
+
+// The newest clip that is made, waited for until it is this one or a long time has passed.
+int wait_for_clip(const Pipeline &pipeline, int clip) {
+  int newest = -1;
+  for (int i = 0; i < 1000 && newest < clip; ++i) {
+    gst_structure_get_int(pipeline.stats().get(), "clip", &newest);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return newest;
+}
+
+TEST(Enqueue, KeepsForTheNextRunWhatWasChosenForACrossfade) {
+  Pipeline pipeline(stub_source("own") + kStubFade + "queue-size=5 ! fakesink");
+  EXPECT_TRUE(enqueue(pipeline, "first"));
+  EXPECT_TRUE(enqueue(pipeline, "second"));
+  EXPECT_TRUE(enqueue(pipeline, "third"));
+  ASSERT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  for (int i = 0; i < 1000 && prompts(pipeline).size() > 1; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_THAT(prompts(pipeline), ElementsAre("third")) << "the second one is chosen, but waits for room";
+  EXPECT_EQ(wait_for_clip(pipeline, 0), 0);
+  EXPECT_EQ(pipeline.reach(GST_STATE_READY), GST_STATE_CHANGE_SUCCESS);
+  EXPECT_THAT(prompts(pipeline), ElementsAre("second", "third"));
+}
+
 // A file of subtitles, and the tail of a launch line that reads it.
 class Script {
  public:
@@ -502,6 +532,47 @@ TEST(TimedPrompts, ThatFailLeaveTheirTimeToTheOneBefore) {
   EXPECT_THAT(warnings(pipeline), ElementsAre(HasSubstr("could not be made")));
 }
 
+TEST(TimedPrompts, ThatFailForNowDoNotEndTheFilm) {
+  Pipeline pipeline(stub_source("fails=1 before the first") + "num-frames=5" + kSink + kText);
+  pipeline.set_state(GST_STATE_PAUSED);
+  push_text(pipeline, "a", 5 * kFrame, 5 * kFrame);
+  end_text(pipeline);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_THAT(films(pipeline), ElementsAre("fails=1 before the first", "a"));
+}
+
+TEST(TimedPrompts, AreNotWaitedForByAClipThatIsSkipped) {
+  Pipeline pipeline(stub_source("") + kStubFade + "queue-size=20 ! fakesink" + kText);
+  pipeline.set_state(GST_STATE_PAUSED);
+  push_text(pipeline, "a", 0, 20 * kFrame);
+  push_text(pipeline, "b", 20 * kFrame, 20 * kFrame);
+  ASSERT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_EQ(wait_for_clip(pipeline, 0), 0);
+  g_signal_emit_by_name(pipeline.find("src").get(), "skip");
+  EXPECT_GE(wait_for_clip(pipeline, 1), 1) << "the rest of a's time, without the text behind b";
+}
+
+TEST(TimedPrompts, KeepTheirTimesBehindASkippedClip) {
+  Pipeline pipeline(stub_source("") + kStubFade + "queue-size=8 ! fakesink" + kText);
+  pipeline.set_state(GST_STATE_PAUSED);
+  for (const auto &[prompt, frame] : {std::pair{"a", 0}, {"b", 20}, {"c", 40}})
+    push_text(pipeline, prompt, frame * kFrame, 20 * kFrame);
+  end_text(pipeline);
+  ASSERT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  guint level = 0;
+  for (int i = 0; i < 1000 && level < 8; ++i) {
+    gst_structure_get_uint(pipeline.stats().get(), "queue-level", &level);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  ASSERT_EQ(level, 8u) << "the rest of a, and what b has so far";
+  g_signal_emit_by_name(pipeline.find("src").get(), "skip");
+  pipeline.run();
+  EXPECT_THAT(films(pipeline), ElementsAre("a", "b", "c"));
+  EXPECT_EQ(clips(pipeline).back().pts, 40 * kFrame);
+}
+
 TEST(TimedPrompts, AreTheSameInEveryRun) {
   const Script script(kStory);
   Pipeline pipeline(stub_source("") + "seed=7 num-frames=25 ! fakesink" + script.into("src"));
@@ -569,6 +640,17 @@ TEST(TimedPrompts, BeyondTheRoomForThemBlockWhoSendsThem) {
   EXPECT_EQ(pipeline.set_state(GST_STATE_NULL), GST_STATE_CHANGE_SUCCESS);
   const Ptr<GstBus> bus(gst_element_get_bus(pipeline.get()));
   EXPECT_EQ(gst_bus_pop_filtered(bus.get(), GST_MESSAGE_ERROR), nullptr);
+}
+
+TEST(TimedPrompts, BeyondTheRoomForThemThatTakeNoTimeAreLeftOut) {
+  Pipeline pipeline(stub_source("") + "num-frames=5 ! fakesink" + kText);
+  pipeline.set_state(GST_STATE_PLAYING);
+  g_object_set(pipeline.find("text").get(), "max-buffers", guint64(0), "max-bytes", guint64(0), nullptr);
+  for (int i = 0; i < 70000; ++i) push_text(pipeline, "early", 0, kFrame);
+  push_text(pipeline, "last", 0, kFrame);
+  end_text(pipeline);
+  ASSERT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr);
+  EXPECT_THAT(films(pipeline), ElementsAre("last"));
 }
 
 TEST(TimedPrompts, AreForgottenByAFlush) {
@@ -714,6 +796,8 @@ TEST(TimedPrompts, PadComesAndGoes) {
   gst_object_ref_sink(source.get());
   Ptr<GstPad> pad(gst_element_request_pad_simple(source.get(), "prompt_sink"));
   ASSERT_NE(pad, nullptr);
+  GstPadTemplate *pads = gst_element_get_pad_template(source.get(), "prompt_sink");
+  EXPECT_EQ(gst_element_request_pad(source.get(), pads, nullptr, nullptr), nullptr) << "there is one";
   gst_element_release_request_pad(source.get(), pad.get());
   pad.reset(gst_element_request_pad_simple(source.get(), "prompt_sink"));
   EXPECT_NE(pad, nullptr);
@@ -788,17 +872,17 @@ TEST(Uri, SetsPromptAndProperties) {
 TEST(Uri, RefusesWhatItMustNotSet) {
   for (const auto &[uri, reason] : {std::pair{"wan://a?engine=/tmp/evil.so", "engine"},
                                     {"wan://a?name=x", "name"},
-                                    {"wan://a?steps=many", "steps="},
-                                    {"wan://a?steps=-4", "steps="},
+                                    {"wan://a?steps=many", "is not a valid value for steps."},
+                                    {"wan://a?steps=-4", "is not a valid value for steps."},
                                     {"wan://a%zz", "percent-encoded"},
                                     {"wan://a%ff", "percent-encoded UTF-8"},
                                     {"wan://a?model=%ff", "percent-encoded UTF-8"},
                                     {"wan://a\xff", "not UTF-8"},
                                     {"wan://a?steps", "name=value"},
-                                    {"wan://a?loras=<x,{y=0.5\">", "loras="},
+                                    {"wan://a?loras=<x,{y=0.5\">", "is not a valid value for loras."},
                                     {"wan://a#1?steps=3", "fragment"},
-                                    {"wan://a?seed=18446744073709551615", "seed="},
-                                    {"wan://a?seed=99999999999999999999", "seed="},
+                                    {"wan://a?seed=18446744073709551615", "is not a valid value for seed."},
+                                    {"wan://a?seed=99999999999999999999", "is not a valid value for seed."},
                                     {"wan://a?flow-shift=0", "flow-shift must be"},
                                     {"wan://a?guidance-scale=nan", "guidance-scale"},
                                     {"wan://a?sigmas=<0.2,0.9>", "sigmas must fall"}}) {

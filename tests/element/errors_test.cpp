@@ -218,6 +218,13 @@ TEST(BadEngine, Missing) {
   expect_engine_error("/nowhere/libwan-engine.so", "cannot be opened");
 }
 
+TEST(BadEngine, OfAnyBytesIsNamedInUtf8) {
+  Pipeline pipeline("wansrc name=src" + kSink);
+  g_object_set(pipeline.find("src").get(), "engine", "/nowhere/caf\xe9", nullptr);
+  pipeline.run();
+  EXPECT_TRUE(g_utf8_validate(first_error(pipeline).value_or(Error{}).message.c_str(), -1, nullptr));
+}
+
 TEST(BadEngine, AnotherLibrary) {
   expect_engine_error(test_library("WAN_TEST_PLUGIN"), "not an engine");
 }

@@ -107,7 +107,7 @@ TEST(Loras, Refused) {
                  "/nowhere/lora.safetensors");
   for (const char *wrong : {"<\"lora,strength=1.0\">", "<\"lora,path=a,strength=much\">",
                             "<\"lora,path=a,weight=1.0\">", "<\"lora,path=(int)3\">"})
-    expect_refusal(wrong, GST_RESOURCE_ERROR_SETTINGS, "loras: lora,");
+    expect_refusal(wrong, GST_RESOURCE_ERROR_SETTINGS, "this one cannot be read: lora,");
   std::ofstream(lora.path()) << "neither";
   expect_refusal(structure(lora.path()), GST_RESOURCE_ERROR_SETTINGS, lora.path());
 }

@@ -275,6 +275,9 @@ TEST(Queries, PositionAndConversionsAreInFramesToo) {
     EXPECT_TRUE(gst_element_query_convert(source.get(), GST_FORMAT_TIME, time, GST_FORMAT_DEFAULT, &frames));
     EXPECT_EQ(frames, frame);
   }
+  EXPECT_TRUE(
+      gst_element_query_convert(source.get(), GST_FORMAT_TIME, G_MAXINT64, GST_FORMAT_DEFAULT, &frames));
+  EXPECT_GT(frames, 0);
 }
 
 TEST(Seek, SentToTheElementDoesNotStopIt) {

@@ -104,8 +104,13 @@ WanStatus make(const WanGenerateOptions *options, const WanCallbacks *callbacks,
 
   // "clip=MS" delays each clip by so many milliseconds, "chunk=MS" each chunk.
   bool more = wait(hook(prompt, "clip"), *callbacks);
-  const int frames = options->used_frames ? options->used_frames : options->num_frames;
+  int frames = options->used_frames ? options->used_frames : options->num_frames;
+  int fading = options->fade_frames;  // 0 as soon as it is known what becomes of them
   for (int chunk = 0, frame = 0; more && frame < frames; ++chunk) {
+    if (fading > 0 && frame + 4 > frames - fading) {
+      if (callbacks->followed(callbacks->user)) frames -= fading;
+      fading = 0;
+    }
     const int count = std::min(chunk == 0 ? 1 : 4, frames - frame);
     more = wait(hook(prompt, "chunk"), *callbacks) && push_frames(*options, *callbacks, chunk, frame, count);
     frame += count;

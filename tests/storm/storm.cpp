@@ -242,6 +242,8 @@ void emit_signal(Target &target, Dice &dice) {
                                               "s,guidance-scale=1e300",
                                               "s,steps=(string)many",
                                               "s,model=/x",
+                                              "s,num-buffers=(int)5",
+                                              "s,typefind=(boolean)true,do-timestamp=(boolean)true",
                                               "s,cache=first-block",
                                               "s,seed=(guint64)18446744073709551615",
                                               "s,prompt=other"};
