@@ -162,6 +162,15 @@ TEST(Devices, TheFirstGpuWithKernelsIsTakenAndTheOthersArePassedOverWithAReason)
   EXPECT_EQ(first_usable({}, passed_over), std::nullopt);
 }
 
+TEST(Devices, AGpuThatHasFailedIsPassedOverWhereAnotherWorks) {
+  std::vector<std::string> passed_over;
+  const Gpu failed = {"cuda:0 (NVIDIA A10)", 86, [] { return true; }}, fit = {"cuda:1 (NVIDIA A10)", 86};
+  EXPECT_EQ(first_usable({failed, fit}, passed_over), 1u);
+  ASSERT_EQ(passed_over.size(), 1u);
+  EXPECT_THAT(passed_over[0], AllOf(HasSubstr("cuda:0"), HasSubstr("has failed"), HasSubstr("restart")));
+  EXPECT_EQ(first_usable({failed}, passed_over), std::nullopt);
+}
+
 TEST(Devices, MemoryThatCannotBeFreedIsLeft) {
   int freed = 0;
   const auto memory = [&freed](c10::DeleterFnPtr deleter) {
