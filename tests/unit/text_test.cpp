@@ -135,7 +135,10 @@ std::string repeated(const std::string &part, size_t times) {
 
 TEST(PromptClean, PassesOverATextAreFewHoweverDeepItsReferencesAre) {
   for (const std::string &deep : {"&" + repeated("amp;", 15000), "&" + repeated("#38;", 15000),
-                                  repeated("&#5", 15000) + "7" + repeated(";", 15000)})
+                                  repeated("&#5", 15000) + "7" + repeated(";", 15000),
+                                  // What a later step makes "&", ";" or nothing of.
+                                  "&" + repeated("#65286;", 9000), repeated("&#894", 13000) + ";",
+                                  repeated("&#8", 9000) + repeated("298;", 9000)})
     EXPECT_LT(times_asked([&deep](const RunContext &context) { prompt_clean(deep, context); }), 6);
 }
 
