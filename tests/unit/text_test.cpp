@@ -162,6 +162,13 @@ TEST(Printable, EscapesWhatATerminalWouldObeyOrNotShow) {
   EXPECT_STREQ(invalid("bad\033[31m").what(), "bad\\x1B[31m");
 }
 
+TEST(WholeCharacters, AreCutBetweenTwo) {
+  EXPECT_EQ(whole_characters("café", 5), "café");
+  EXPECT_EQ(whole_characters("café", 4), "caf");
+  EXPECT_EQ(whole_characters("", 100), "");
+  EXPECT_EQ(whole_characters("abc", 0), "");
+}
+
 TEST(Tokenizer, EqualsTransformers) {
   expect_equal_ids(tiny_tokenizer, "tiny");
 }
