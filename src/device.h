@@ -19,6 +19,8 @@ namespace wan {
 
 /// The compute capability that our CUDA kernels need.
 constexpr int kLeastCapability = 80;
+/// The one of FP8 tensor cores.
+constexpr int kLeastFp8Capability = 89;
 
 struct DeviceChoice {
   at::Device device;
