@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kTilePixels = 256, kStridePixels = 192;
 
-/// The same in host memory: page-locked, so that the host does not wait; on the CPU this is the tensor itself.
+/// Frames in host memory: page-locked, so that the host does not wait; on the CPU this is the tensor itself.
 at::Tensor to_host(const at::Tensor &frames) {
   if (frames.is_cpu()) return frames;
   return empty_page_locked(frames.numel() * static_cast<int64_t>(sizeof(float)))
