@@ -181,7 +181,7 @@ class Failures {
   }
   /// What other processes do to a GPU, which works again when they end.
   static bool passes(const c10::Error &failure) {
-    const std::string_view text = failure.what();
+    const std::string_view text = failure.what_without_backtrace();
     return text.find("out of memory") != text.npos || text.find("busy or unavailable") != text.npos;
   }
 
