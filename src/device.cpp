@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <string_view>
 
 #include "error.h"
 #include "host.h"
@@ -140,10 +141,16 @@ DeviceChoice choose_automatically() {
   const int count = c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount();
   for (int i = 0; i < count; ++i) {
     const at::Device device = gpu(static_cast<size_t>(i));
-    gpus.push_back({describe_device(device), compute_capability(device)});
+    gpus.push_back(
+        {describe_device(device), compute_capability(device), [device] { return has_failed(device); }});
   }
-  if (const auto index = first_usable(gpus, choice.passed_over)) choice.device = gpu(*index);
-  require_working(choice.device);
+  if (const auto index = first_usable(gpus, choice.passed_over)) {
+    choice.device = gpu(*index);
+    return choice;
+  }
+  // The CPU does not take the place of a GPU that has failed.
+  for (size_t i = 0; i < gpus.size(); ++i)
+    if (gpus[i].capability >= kLeastCapability) require_working(gpu(i));
   return choice;
 }
 
@@ -152,7 +159,7 @@ constexpr auto kAllPools = static_cast<size_t>(c10::CachingAllocator::StatType::
 /// What CUDA said of the GPUs that have failed.
 class Failures {
  public:
-  /// Empty where the GPU works.
+  /// Empty where the GPU works. Throws c10::Error where that cannot be known now.
   std::string of(at::Device device) {
     const std::lock_guard lock(mutex_);
     std::string &failure = failures_[device.index()];
@@ -168,8 +175,14 @@ class Failures {
       guard.queryStream(guard.getStream(device));
       return "";
     } catch (const c10::Error &failure) {
+      if (passes(failure)) throw;
       return first_line(failure.what_without_backtrace());
     }
+  }
+  /// What other processes do to a GPU, which works again when they end.
+  static bool passes(const c10::Error &failure) {
+    const std::string_view text = failure.what_without_backtrace();
+    return text.find("out of memory") != text.npos || text.find("busy or unavailable") != text.npos;
   }
 
   std::mutex mutex_;
@@ -198,9 +211,11 @@ DeviceChoice choose_device(const std::string &name) {
 
 std::optional<size_t> first_usable(const std::vector<Gpu> &gpus, std::vector<std::string> &passed_over) {
   for (size_t i = 0; i < gpus.size(); ++i) {
-    if (gpus[i].capability >= kLeastCapability) return i;
-    passed_over.push_back("The GPU " + gpus[i].label + " is not used: " + too_old(gpus[i].capability) +
-                          "; use another GPU, or choose device=cpu");
+    const bool is_old = gpus[i].capability < kLeastCapability;
+    if (!is_old && !gpus[i].has_failed()) return i;
+    passed_over.push_back("The GPU " + gpus[i].label + " is not used: " +
+                          (is_old ? too_old(gpus[i].capability) + "; use another GPU, or choose device=cpu"
+                                  : "it has failed; restart the application to use it again"));
   }
   return std::nullopt;
 }

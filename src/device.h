@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +19,8 @@ namespace wan {
 
 /// The compute capability that our CUDA kernels need.
 constexpr int kLeastCapability = 80;
+/// The one of FP8 tensor cores.
+constexpr int kLeastFp8Capability = 89;
 
 struct DeviceChoice {
   at::Device device;
@@ -25,7 +28,8 @@ struct DeviceChoice {
   std::vector<std::string> passed_over;
 };
 
-/// "auto", "cpu", "cuda" or "cuda:N" (auto: the first GPU that can be used, else the CPU). Throws wan::Error:
+/// "auto", "cpu", "cuda" or "cuda:N" (auto: the first GPU that can be used, else the CPU, unless a GPU has
+/// failed). Throws wan::Error:
 /// WAN_INVALID for another name; WAN_DEVICE where the device is not there, has no kernels or has failed.
 DeviceChoice choose_device(const std::string &name);
 inline at::Device parse_device(const std::string &name) {
@@ -36,9 +40,11 @@ inline at::Device parse_device(const std::string &name) {
 struct Gpu {
   std::string label;  // as describe_device() gives it
   int capability;
+  /// Asked only of GPUs that would be used, since it takes some of their memory.
+  std::function<bool()> has_failed = [] { return false; };
 };
-/// The index of the first of the process's GPUs that has kernels, or nothing; and why others were passed
-/// over.
+/// The index of the first of the process's GPUs that has kernels and works, or nothing; and why others were
+/// passed over.
 std::optional<size_t> first_usable(const std::vector<Gpu> &gpus, std::vector<std::string> &passed_over);
 
 /// "cpu", or as "cuda:0 (NVIDIA H100 80GB HBM3)".
@@ -49,7 +55,7 @@ int compute_capability(at::Device device);
 
 /// Whether a GPU has failed for good: after a fault in a kernel (an assertion, an illegal address) or of the
 /// hardware, CUDA answers everything about this GPU with an error until the process ends. Asks it, and does
-/// not wait for it.
+/// not wait for it. Throws c10::Error where it cannot be asked now, as other processes take all its memory.
 bool has_failed(at::Device device);
 /// Throws wan::Error (WAN_DEVICE), with what CUDA said first, where has_failed().
 void require_working(at::Device device);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <new>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -15,7 +16,6 @@
 #include "pipeline/check_options.h"
 #include "pipeline/frame_ring.h"
 #include "pipeline/wan_pipeline.h"
-#include "text/utf8.h"
 #include "threads.h"
 #include "wan/engine.h"
 
@@ -29,14 +29,14 @@ namespace wan {
 namespace {
 
 template <size_t size>
-void write_text(char (&out)[size], const std::string &text) {
-  std::strcpy(out, valid_utf8(text, size - 1).c_str());
+void write_text(char (&out)[size], std::string_view text) {
+  out[whole_characters(text, size - 1).copy(out, size - 1)] = '\0';
 }
 
-/// Makes a sentence of the message.
+/// Makes a sentence of the message, which may be of LibTorch or the system.
 WanStatus report(WanError *error, WanStatus status, std::string message) {
   if (!message.ends_with('.')) message += '.';
-  write_text(error->message, message);
+  write_text(error->message, printable(message, message.npos));
   return status;
 }
 
@@ -53,25 +53,23 @@ bool is_gpu_out_of_memory(const c10::Error &failure) {
   return false;
 }
 
-/// `advice` says what to change where the GPU has too little memory.
-template <typename Function>
-WanStatus guarded(WanError *error, const std::string &advice, Function function) {
+/// The exception that is being handled.
+template <typename Advice>
+WanStatus report_exception(WanError *error, Advice advice) {
   try {
-    const c10::InferenceMode inference;
-    function();
-    return WAN_OK;
+    throw;
   } catch (const Error &failure) {
     return report(error, failure.kind(), failure.what());
   } catch (const c10::Error &failure) {
     if (is_gpu_out_of_memory(failure))
       return report(error, WAN_OUT_OF_MEMORY,
-                    "The GPU has too little memory: " + advice + " (" +
+                    "The GPU has too little memory: " + advice() + " (" +
                         first_line(failure.what_without_backtrace()) + ")");
     const bool memory = is_host_out_of_memory(failure);
     return report(error, memory ? WAN_OUT_OF_MEMORY : WAN_INTERNAL,
                   first_line(failure.what_without_backtrace()));
   } catch (const std::bad_alloc &) {
-    return report(error, WAN_OUT_OF_MEMORY, "This machine has too little memory");
+    throw;
   } catch (const std::system_error &failure) {  // LibTorch starts threads, too
     const bool refused = failure.code() == std::errc::resource_unavailable_try_again;
     return refused ? report(error, WAN_OUT_OF_MEMORY, refused_thread(failure).what())
@@ -79,6 +77,28 @@ WanStatus guarded(WanError *error, const std::string &advice, Function function)
   } catch (const std::exception &failure) {
     return report(error, WAN_INTERNAL, first_line(failure.what()));
   }
+}
+
+/// `advice` says what to change where the GPU has too little memory.
+template <typename Advice, typename Function>
+WanStatus guarded(WanError *error, Advice advice, Function function) {
+  try {
+    try {
+      const c10::InferenceMode inference;
+      function();
+      return WAN_OK;
+    } catch (...) {
+      return report_exception(error, advice);
+    }
+  } catch (const std::bad_alloc &) {  // also where there is no memory to report another with
+    write_text(error->message, "This machine has too little memory.");
+    return WAN_OUT_OF_MEMORY;
+  }
+}
+
+/// Where no more is known than that others use the GPU.
+std::string wait_for_others() {
+  return "end other programs that use it, or wait for them";
 }
 
 at::ScalarType scalar_type(WanDtype dtype, at::Device device) {
@@ -112,14 +132,20 @@ CheckpointConfig read_config(const char *model_dir) {
 }
 
 WanStatus describe(const char *model_dir, WanDefaults *defaults, WanError *error) {
-  return guarded(error, "", [&] { *defaults = read_config(model_dir).defaults; });
+  return guarded(error, wait_for_others, [&] { *defaults = read_config(model_dir).defaults; });
+}
+
+void require_first_gpu(at::Device device) {
+  if (device.is_cuda() && device.index() == 0) return;
+  throw Error(WAN_DEVICE, "Frames cannot stay on the GPU: the model would run on " +
+                              (device.is_cpu() ? "the CPU" : describe_device(device)));
 }
 
 WanStatus check(const char *model_dir, const WanGenerateOptions *options, WanError *error) {
-  return guarded(error, "", [&] {
-    // Which device that would be is not among the options: the one that is chosen by itself stands for it.
-    if (options->on_device && choose_device("auto").device.is_cpu())
-      throw Error(WAN_DEVICE, "Frames cannot stay on the GPU: the model would run on the CPU");
+  return guarded(error, wait_for_others, [&] {
+    // Which device that would be is not among the options: the one that is chosen by itself stands for it,
+    // and the caller takes it for the first.
+    if (options->on_device) require_first_gpu(choose_device("auto").device);
     check_options(read_config(model_dir), *options);
   });
 }
@@ -142,20 +168,21 @@ void log_choice(const RunContext &context, at::Device device, at::ScalarType dty
 }
 
 /// After a failure: what was queued before it must be done before the next call. A GPU that cannot do it has
-/// failed, whatever was reported.
+/// failed, whatever was reported; what else keeps it from that passes.
 WanStatus settle(at::Device device, WanStatus status, WanError *error) {
   WanError ignored;
-  guarded(&ignored, "", [&] { synchronize(device); });
-  const WanStatus device_status = guarded(&ignored, "", [&] { require_working(device); });
-  if (device_status == WAN_OK) return status;
+  guarded(&ignored, wait_for_others, [&] { synchronize(device); });
+  if (guarded(&ignored, wait_for_others, [&] { require_working(device); }) != WAN_DEVICE) return status;
   *error = ignored;
-  return device_status;
+  return WAN_DEVICE;
 }
 
 WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model,
                WanError *error) {
-  const std::string advice =
-      "choose " + smaller_memory_modes(options->memory) + "a smaller model, dtype=bfloat16 or device=cpu";
+  const auto advice = [options] {
+    return "choose " + smaller_memory_modes(options->memory) +
+           "a smaller model, dtype=bfloat16 or device=cpu";
+  };
   std::optional<at::Device> device;
   const WanStatus status = guarded(error, advice, [&] {
     require_compute_threads();
@@ -178,7 +205,7 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
                                     const auto percent = static_cast<int32_t>(bytes * 10 / all * 10);
                                     if (percent != std::exchange(last, percent)) (*loading)->report(percent);
                                   });
-    const auto turn = wait_for_turn(*device, context);
+    const auto turn = wait_for_turn(context);
     const at::ScalarType dtype = scalar_type(options->dtype, *device);
     log_choice(context, *device, dtype);
     *model = new WanModel{{config, std::move(source), std::move(tokenizer), *device, dtype,
@@ -194,8 +221,9 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
 
 WanStatus generate(WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
                    WanError *error) {
-  const std::string advice = "choose " + smaller_memory_modes(model->pipeline.memory_mode()) +
-                             "a smaller width, height or number of frames";
+  const auto advice = [model] {
+    return "choose " + model->pipeline.smaller_memory_modes() + "a smaller width, height or number of frames";
+  };
   const at::Device device = model->pipeline.device();
   const WanStatus status = guarded(error, advice, [&] {
     require_working(device);

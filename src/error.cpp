@@ -2,6 +2,7 @@
 
 #include <glib.h>
 
+#include <algorithm>
 #include <iomanip>
 #include <sstream>
 
@@ -31,6 +32,12 @@ std::string printable(std::string_view text, size_t most) {
     text.remove_prefix(length ? length : 1);
   }
   return text.empty() ? out : out + "…";
+}
+
+std::string_view whole_characters(std::string_view utf8, size_t most) {
+  const char *end = nullptr;
+  g_utf8_validate(utf8.data(), static_cast<gssize>(std::min(utf8.size(), most)), &end);
+  return utf8.substr(0, static_cast<size_t>(end - utf8.data()));
 }
 
 std::string number_text(double value) {

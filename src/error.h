@@ -15,6 +15,9 @@ namespace wan {
 /// "\x1B", and with "…" for what is beyond `most` bytes. What is printable stays as it is.
 std::string printable(std::string_view text, size_t most = 160);
 
+/// The valid text up to `most` bytes, cut between two characters.
+std::string_view whole_characters(std::string_view utf8, size_t most);
+
 /// A number as one would type it.
 std::string number_text(double value);
 

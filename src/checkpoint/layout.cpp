@@ -98,6 +98,19 @@ std::string describe(const FoundComponent &found) {
 
 using Some = std::vector<const FoundComponent *>;
 
+/// Wan 2.2's small model has a VAE of its own, which may lie beside A14B's. Where no VAE is supported, the
+/// first is left, and says so when it is read.
+Some supported_vaes(const Some &vaes) {
+  Some supported;
+  std::ranges::copy_if(vaes, std::back_inserter(supported), [](const FoundComponent *vae) {
+    const auto weight = vae->shapes.find("post_quant_conv.weight");
+    return weight != vae->shapes.end() && !weight->second.empty() &&
+           weight->second[0] == std::ssize(kLatentsMean);
+  });
+  if (supported.empty() && !vaes.empty()) supported.push_back(vaes.front());
+  return supported;
+}
+
 std::string paths_of(const Some &some) {
   std::vector<std::string> paths;
   for (const FoundComponent *component : some) paths.push_back(component->files.path());
@@ -120,7 +133,7 @@ class Listing {
   }
 
   const FoundComponent &only(Kind kind) const {
-    const Some some = all(kind);
+    const Some some = kind == Kind::kVae ? supported_vaes(all(kind)) : all(kind);
     if (some.empty()) throw missing("a " + name_of(kind));
     if (some.size() > 1) throw ambiguous("the " + name_of(kind), some);
     return *some.front();
@@ -155,7 +168,9 @@ class Listing {
   void scan(const fs::path &directory) {
     std::error_code status;
     std::set<fs::path> files;  // in the same order on every machine
-    for (const auto &entry : fs::directory_iterator(directory, status)) files.insert(entry.path());
+    for (fs::directory_iterator entry(directory, status), end; !status && entry != end;
+         entry.increment(status))
+      files.insert(entry->path());
     if (status && status != std::errc::no_such_file_or_directory && status != std::errc::not_a_directory)
       throw invalid("The directory '" + directory.string() + "' cannot be read: " + status.message());
     std::set<std::string> stems, sharded;
@@ -228,7 +243,8 @@ class Listing {
 void apply_original_config(const fs::path &path, TransformerConfig &config) {
   const JsonFile file(path);
   const std::string type = file.get<std::string>("model_type", "t2v");
-  if (type != "t2v") throw file.error("model_type", "is '" + type + "', but only t2v is supported");
+  if (type != "t2v")
+    throw file.error("model_type", "is '" + printable(type) + "', but only t2v is supported");
   const int64_t heads = file.integer("num_heads", config.num_attention_heads, 1, config.inner_dim());
   if (config.inner_dim() % heads || config.inner_dim() / heads % 2 || config.inner_dim() / heads < 6)
     throw file.error("num_heads", "does not fit the width " + std::to_string(config.inner_dim()));
@@ -277,8 +293,10 @@ Experts choose_experts(const fs::path &directory, const Listing &listing) {
     const FoundComponent &high = only_expert(listing, experts, others, Noise::kHigh);
     const FoundComponent &low = only_expert(listing, experts, others, Noise::kLow);
     if (!unknown.empty())
-      throw invalid(paths_of(unknown) +
-                    " has neither high_noise nor low_noise in its name, and there are experts for both");
+      throw invalid(
+          paths_of(unknown) +
+          " has neither high_noise nor low_noise in its name, and there are experts for both: move it "
+          "to another directory");
     return {high, low};
   }
   if (unknown.size() > 1)
@@ -350,13 +368,12 @@ int64_t FoundComponent::length(const std::string &tensor, size_t dimension, size
 }
 
 std::optional<std::string> FoundComponent::other_task() const {
-  static const std::pair<const char *, const char *> tasks[] = {
-      {"k_img", "image to video of Wan 2.1 (it has an image_dim)"},
-      {"add_k_proj", "image to video of Wan 2.1 (it has an image_dim)"},
-      {"vace_", "VACE"},
-      {"face_adapter", "Wan-Animate"},
-      {"audio", "sound to video"},
-      {"control_adapter", "a camera's control"}};
+  if (std::ranges::any_of(shapes, [](const auto &tensor) { return is_of_image(tensor.first); }))
+    return "image to video of Wan 2.1 (it has an image_dim)";
+  static const std::pair<const char *, const char *> tasks[] = {{"vace_", "VACE"},
+                                                                {"face_adapter", "Wan-Animate"},
+                                                                {"audio", "sound to video"},
+                                                                {"control_adapter", "a camera's control"}};
   for (const auto &[part, task] : tasks)
     for (const auto &[tensor, shape] : shapes)
       if (tensor.find(part) != std::string::npos) return task;
@@ -388,10 +405,6 @@ TransformerConfig FoundComponent::transformer_config() const {
   if (width % kHeadDim)
     throw invalid(files.path() + ": a width of " + std::to_string(width) + " is no multiple of " +
                   std::to_string(kHeadDim));
-  const bool takes_image = std::ranges::any_of(shapes, [](const auto &tensor) {
-    return tensor.first.find("k_img") != std::string::npos ||
-           tensor.first.find("add_k_proj") != std::string::npos;
-  });
   const std::string embedder = "condition_embedder.";
   return TransformerConfig::parse(
       json({{"_class_name", "WanTransformer3DModel"},
@@ -403,8 +416,7 @@ TransformerConfig FoundComponent::transformer_config() const {
             {"text_dim", length(embedder + "text_embedder.linear_1.weight", 1, 2)},
             {"freq_dim", length(embedder + "time_embedder.linear_1.weight", 1, 2)},
             {"ffn_dim", length("blocks.0.ffn.net.0.proj.weight", 0, 2)},
-            {"num_layers", count_blocks("blocks.", ".scale_shift_table")},
-            {"image_dim", takes_image ? Json(length(patch, 0, 5)) : Json()}}));
+            {"num_layers", count_blocks("blocks.", ".scale_shift_table")}}));
 }
 
 VaeConfig FoundComponent::vae_config() const {

@@ -45,7 +45,8 @@ struct FoundComponent {
 ///   the rest or in diffusion_models/, told apart by "high_noise" and "low_noise", or "high" and "low", in
 ///   their names; one alone, without either, is a model with one transformer; transformers for other tasks do
 ///   not count;
-/// - text encoder and VAE: files in the directory itself, text_encoders/, text_encoder/ or vae/;
+/// - text encoder and VAE: files in the directory itself, text_encoders/, text_encoder/ or vae/; VAEs of
+///   other models beside A14B's do not count;
 /// - tokenizer.json in tokenizer/ or google/umt5-xxl/.
 ///
 /// Files that are something else or cannot be read do not matter while nothing is missing. Throws wan::Error:

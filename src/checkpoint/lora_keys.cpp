@@ -69,10 +69,6 @@ constexpr std::pair<std::string_view, const char *> kOtherAdapters[] = {
     {".oft_", "OFT"},
 };
 
-/// In the names of the modules by which a model sees an image (original and Diffusers').
-constexpr std::string_view kImageModules[] = {"k_img",      "v_img",        "img_emb",       "add_k_proj",
-                                              "add_v_proj", "norm_added_k", "image_embedder"};
-
 struct Key {
   std::string module;  // as the file spells it, without prefixes
   std::optional<LoraPart> part;
@@ -161,11 +157,6 @@ std::map<std::string, std::string> spellings(const TensorShapes &shapes) {
 bool is_of_text_encoder(std::string_view key) {
   return std::ranges::any_of(kTextEncoderPrefixes,
                              [key](std::string_view prefix) { return key.starts_with(prefix); });
-}
-
-bool is_of_image(std::string_view module) {
-  return std::ranges::any_of(kImageModules,
-                             [module](std::string_view name) { return contains(module, name); });
 }
 
 Error error_of(const std::string &source, const std::string &what, const std::vector<std::string> &keys) {

@@ -144,6 +144,12 @@ std::string diffusers_name(Naming naming, std::string_view stored) {
   return rename(stored, rules_of(naming), &Rule::original, &Rule::diffusers);
 }
 
+bool is_of_image(std::string_view name) {
+  static constexpr std::string_view kParts[] = {"k_img",      "v_img",        "img_emb",       "add_k_proj",
+                                                "add_v_proj", "norm_added_k", "image_embedder"};
+  return std::ranges::any_of(kParts, [name](std::string_view part) { return name.find(part) != name.npos; });
+}
+
 std::string list_names(const std::vector<std::string> &names, size_t shown) {
   std::string text;
   for (size_t i = 0; i < std::min(names.size(), shown); ++i) text += (i ? ", " : "") + names[i];

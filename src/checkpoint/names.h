@@ -18,6 +18,9 @@ std::string stored_name(Naming naming, std::string_view diffusers);
 /// The reverse.
 std::string diffusers_name(Naming naming, std::string_view stored);
 
+/// Whether a module or tensor, in either naming, is one that only models that see an image have.
+bool is_of_image(std::string_view name);
+
 /// A text encoder's embedding, and its other name: Transformers stores the one tensor under either or both.
 inline constexpr const char *kEmbedding = "shared.weight", *kTiedEmbedding = "encoder.embed_tokens.weight";
 

@@ -28,6 +28,28 @@ uint64_t weight_bytes(const Config &config, at::ScalarType dtype) {
   return sum(inventory);
 }
 
+bool fits_host(WanMemoryMode mode, const WeightBytes &weights, uint64_t host_free) {
+  return mode == WAN_MEMORY_RESIDENT || weights.blocks + kHostReserve <= host_free;
+}
+
+bool fits(WanMemoryMode mode, const WeightBytes &weights, uint64_t gpu_free, uint64_t host_free) {
+  return weights.on_gpu(mode) + weights.text_encoder <= gpu_free && fits_host(mode, weights, host_free);
+}
+
+/// The modes in which a model fits a GPU, to begin an advice with: "memory=resident, ", or nothing.
+std::string fitting_memory_modes(const WeightBytes &weights, uint64_t gpu_free, uint64_t host_free) {
+  std::string modes;
+  for (const WanMemoryMode mode : {WAN_MEMORY_RESIDENT, WAN_MEMORY_ONE_EXPERT, WAN_MEMORY_STREAM})
+    if (fits(mode, weights, gpu_free, host_free) && (mode != WAN_MEMORY_ONE_EXPERT || weights.two_experts))
+      modes += "memory=" + memory_mode_name(mode) + ", ";
+  return modes;
+}
+
+/// Whether the GPU can compute in FP8 with activations of this dtype.
+bool has_fp8(at::Device device, at::ScalarType dtype) {
+  return dtype == at::kBFloat16 && compute_capability(device) >= kLeastFp8Capability;
+}
+
 }  // namespace
 
 WeightBytes WeightBytes::of(const CheckpointConfig &config, at::ScalarType dtype,
@@ -77,12 +99,11 @@ WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const WeightBytes &weight
                                  uint64_t gpu_free, uint64_t host_free) {
   if (wanted == WAN_MEMORY_ONE_EXPERT && !weights.two_experts) return WAN_MEMORY_RESIDENT;
   if (wanted != WAN_MEMORY_AUTO) return wanted;
-  constexpr uint64_t kHostReserve = uint64_t{4} << 30;
   const auto fits_gpu = [&](WanMemoryMode mode) {
     return weights.on_gpu(mode) + std::max(room, weights.text_encoder) <= gpu_free;
   };
-  const bool fits_host = weights.blocks + kHostReserve <= host_free;
-  if (fits_gpu(WAN_MEMORY_RESIDENT) || !fits_host) return WAN_MEMORY_RESIDENT;
+  if (fits_gpu(WAN_MEMORY_RESIDENT) || !fits_host(WAN_MEMORY_STREAM, weights, host_free))
+    return WAN_MEMORY_RESIDENT;
   return weights.two_experts && fits_gpu(WAN_MEMORY_ONE_EXPERT) ? WAN_MEMORY_ONE_EXPERT : WAN_MEMORY_STREAM;
 }
 
@@ -97,10 +118,16 @@ WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const CheckpointConfig &c
   const WanMemoryMode mode = device.is_cpu()
                                  ? WAN_MEMORY_RESIDENT
                                  : choose_memory_mode(wanted, weights, room, device_free, host_free);
-  const bool cpu_fp8 = device.is_cpu() && quantization == WAN_QUANTIZATION_NONE;
+  const auto fits_in_fp8 = [&] {
+    const WeightBytes fp8 = WeightBytes::of(config, dtype, WAN_QUANTIZATION_FP8, vae_dtype(dtype, device));
+    return fits(choose_memory_mode(wanted, fp8, room, device_free, host_free), fp8, device_free, host_free);
+  };
+  const bool advise_fp8 = quantization == WAN_QUANTIZATION_NONE &&
+                          (device.is_cpu() || (!fits(mode, weights, device_free, host_free) &&
+                                               has_fp8(device, dtype) && fits_in_fp8()));
   require_memory_for_weights(
       mode, weights, device, device_free, host_free,
-      std::string(dtype == at::kFloat ? "dtype=bfloat16, " : "") + (cpu_fp8 ? "quantization=fp8, " : ""));
+      std::string(dtype == at::kFloat ? "dtype=bfloat16, " : "") + (advise_fp8 ? "quantization=fp8, " : ""));
   return mode;
 }
 
@@ -111,24 +138,23 @@ void require_memory_for_weights(WanMemoryMode mode, const WeightBytes &weights, 
     if (needed > free)
       throw Error(WAN_OUT_OF_MEMORY, what + " about " + std::to_string(needed >> 20) +
                                          " MiB of memory, and " + std::to_string(free >> 20) +
-                                         " MiB are free: choose " + advice + "a smaller model");
+                                         " MiB are free: choose " + advice + (advice.empty() ? "" : "or ") +
+                                         "a smaller model");
   };
   const uint64_t needed = weights.on_gpu(mode) + weights.text_encoder;
   if (device.is_cpu()) return require("On the CPU the model needs", needed, device_free, smaller);
-  require("On the GPU the model needs", needed, device_free,
-          smaller_memory_modes(mode) + smaller + "device=cpu or ");
+  // The mode itself is among those that fit only where nothing is thrown.
+  const std::string modes = fitting_memory_modes(weights, device_free, host_free);
+  require("On the GPU the model needs", needed, device_free, modes + smaller + "device=cpu, ");
   if (mode != WAN_MEMORY_RESIDENT)
-    require("On the host the experts need", weights.blocks + kHostReserve, host_free, "memory=resident or ");
+    require("On the host the experts need", weights.blocks + kHostReserve, host_free, modes + smaller);
 }
 
-std::unique_lock<std::timed_mutex> wait_for_turn(at::Device device, const RunContext &context) {
-  static std::mutex guard;
-  static auto &turns = *new std::map<std::string, std::timed_mutex>;  // also while the process ends
-  std::unique_lock lock(guard);
-  std::unique_lock turn(turns[device.str()], std::defer_lock);
-  lock.unlock();
-  if (turn.try_lock()) return turn;
-  context.log(WAN_LOG_INFO, "Another model is being loaded on " + device.str() + "; this one waits for it");
+std::unique_lock<std::timed_mutex> wait_for_turn(const RunContext &context) {
+  static auto &mutex = *new std::timed_mutex;  // also while the process ends
+  std::unique_lock turn(mutex, std::try_to_lock);
+  if (turn) return turn;
+  context.log(WAN_LOG_INFO, "Another model is being loaded; this one waits for it");
   while (!turn.try_lock_for(std::chrono::milliseconds(50))) context.check();
   return turn;
 }
@@ -145,15 +171,10 @@ std::string memory_mode_name(WanMemoryMode mode) {
   return names.at(mode);
 }
 
-std::string smaller_memory_modes(WanMemoryMode mode) {
-  switch (mode) {
-    case WAN_MEMORY_STREAM:
-      return "";
-    case WAN_MEMORY_ONE_EXPERT:
-      return "memory=stream, ";
-    default:
-      return "memory=one-expert, memory=stream, ";
-  }
+std::string smaller_memory_modes(WanMemoryMode mode, bool two_experts) {
+  if (mode == WAN_MEMORY_STREAM) return "";
+  const bool one_expert = mode != WAN_MEMORY_ONE_EXPERT && two_experts;
+  return std::string(one_expert ? "memory=one-expert, " : "") + "memory=stream, ";
 }
 
 }  // namespace wan

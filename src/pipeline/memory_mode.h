@@ -48,14 +48,14 @@ WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const WeightBytes &weight
 WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const CheckpointConfig &config, at::ScalarType dtype,
                                  WanQuantization quantization, at::Device device);
 
-/// Throws wan::Error (WAN_OUT_OF_MEMORY) where a model in this mode does not fit the free bytes. `smaller`
-/// begins the advice, as "dtype=bfloat16, ", or is empty.
+/// Throws wan::Error (WAN_OUT_OF_MEMORY) where a model in this mode does not fit the free bytes. The advice
+/// has the modes that fit, and `smaller`: as "dtype=bfloat16, ", or empty.
 void require_memory_for_weights(WanMemoryMode mode, const WeightBytes &weights, at::Device device,
                                 uint64_t device_free, uint64_t host_free, const std::string &smaller);
 
-/// One model at a time is loaded on a device, so that each finds the memory as it is without the other.
-/// Holds the turn. Throws as RunContext::check() does while it waits.
-std::unique_lock<std::timed_mutex> wait_for_turn(at::Device device, const RunContext &context);
+/// One model at a time is loaded, so that each finds the memory as it is without the other: devices share
+/// that of the host. Holds the turn. Throws as RunContext::check() does while it waits.
+std::unique_lock<std::timed_mutex> wait_for_turn(const RunContext &context);
 
 /// The dtype of the VAE: convolutions in bfloat16 are no faster on most CPUs.
 at::ScalarType vae_dtype(at::ScalarType dtype, at::Device device);
@@ -63,7 +63,7 @@ at::ScalarType vae_dtype(at::ScalarType dtype, at::Device device);
 /// As the element's property spells it.
 std::string memory_mode_name(WanMemoryMode mode);
 
-/// The modes that take less, to begin an advice with: "memory=stream, ", or nothing.
-std::string smaller_memory_modes(WanMemoryMode mode);
+/// The modes that take less of the GPU, to begin an advice with: "memory=stream, ", or nothing.
+std::string smaller_memory_modes(WanMemoryMode mode, bool two_experts = true);
 
 }  // namespace wan

@@ -11,6 +11,7 @@
 
 #include "device.h"
 #include "pipeline/check_options.h"
+#include "transformer/block_store.h"
 #include "vae/tiled_decode.h"
 
 namespace wan {
@@ -91,7 +92,8 @@ class UsableWeights : public WeightSource {
   at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) override {
     at::Tensor tensor = source_.load(name, shape, dtype);
     if (!is_usable(tensor))
-      throw invalid(config_.files.at(component_).path() + ": tensor '" + printable(name) + "' is not finite");
+      throw invalid(config_.files.at(component_).path() + ": tensor '" + printable(name) +
+                    "' is not finite or is beyond 1e6");
     return tensor;
   }
 
@@ -169,7 +171,7 @@ WanPipeline::WanPipeline(const CheckpointConfig &config, std::unique_ptr<Compone
       memory_mode_(choose_memory_mode(memory, config, dtype, quantization, device)),
       frame_pool_(std::make_shared<FramePool>(device)) {
   if (quantization == WAN_QUANTIZATION_FP8 && !device.is_cpu() &&
-      (dtype != at::kBFloat16 || compute_capability(device) < 89))
+      (dtype != at::kBFloat16 || compute_capability(device) < kLeastFp8Capability))
     throw invalid(
         "quantization=fp8 needs dtype=bfloat16 and a GPU with FP8 tensor cores (compute capability 8.9 or "
         "above)");
@@ -218,11 +220,18 @@ WanPipeline::LatentSize WanPipeline::latent_size(const WanGenerateOptions &optio
           options.layout.width / vae.spatial_scale()};
 }
 
+std::string WanPipeline::smaller_memory_modes() const {
+  const uint64_t blocks = transformer_->block_bytes() + (transformer_2_ ? transformer_2_->block_bytes() : 0);
+  // In the other modes they are there already.
+  if (memory_mode_ == WAN_MEMORY_RESIDENT && blocks + kHostReserve > free_memory(at::kCPU)) return "";
+  return wan::smaller_memory_modes(memory_mode_, transformer_2_ != nullptr);
+}
+
 void WanPipeline::require_memory(const WanGenerateOptions &options, uint64_t needed,
                                  at::Device device) const {
   const uint64_t free = free_memory(device);
   if (needed <= free) return;
-  const std::string modes = device.is_cpu() ? "" : smaller_memory_modes(memory_mode_);
+  const std::string modes = device.is_cpu() ? "" : smaller_memory_modes();
   throw Error(WAN_OUT_OF_MEMORY, "A video of " + describe_size(options) + " needs about " +
                                      std::to_string(needed >> 20) + " MiB of memory, and " +
                                      std::to_string(free >> 20) + " MiB are free: choose " + modes +
@@ -268,7 +277,7 @@ at::Tensor WanPipeline::embed(PromptEmbedding &cached, const std::string &prompt
   const at::Tensor encoded = (*text_encoder_)(ids.to(device_), mask.to(device_), context);
   if (!is_usable(encoded.narrow(1, 0, length)))
     throw invalid(config_.files.at("text_encoder").path() +
-                  ": what it makes of the prompt is not finite: its weights are damaged");
+                  ": what it makes of the prompt is not finite or is beyond 1e6: its weights are damaged");
   // Padding is zero to the transformer, not what the encoder makes of it.
   cached = {prompt, encoded.masked_fill((mask == 0).unsqueeze(-1).to(device_), 0)};
   return cached.embedding;
@@ -350,7 +359,7 @@ void WanPipeline::require_usable(const at::Tensor &latents, const WanGenerateOpt
   if (is_usable(latents)) return;
   std::string weights = config_.files.at("transformer").path();
   if (transformer_2_) weights += " or " + config_.files.at("transformer_2").path();
-  throw invalid("The denoised latents are not finite: the weights of " + weights +
+  throw invalid("The denoised latents are not finite or are beyond 1e6: the weights of " + weights +
                 " or of a LoRA are damaged, or guidance-scale=" + number_text(options.guidance_scale) +
                 ", guidance-scale-2=" + number_text(options.guidance_scale_2) +
                 " or flow-shift=" + number_text(options.flow_shift) + " is too large");

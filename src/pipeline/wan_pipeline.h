@@ -55,6 +55,9 @@ class WanPipeline {
   at::Device device() const { return device_; }
   /// RESIDENT, ONE_EXPERT or STREAM.
   WanMemoryMode memory_mode() const { return memory_mode_; }
+  /// The modes in which the model would take less of the GPU and fit the host, to begin an advice with:
+  /// "memory=stream, ", or nothing.
+  std::string smaller_memory_modes() const;
   /// Of the pool that decoded frames lie in. Callable from any thread.
   uint64_t pool_bytes() const { return frame_pool_->bytes(); }
 

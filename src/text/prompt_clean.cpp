@@ -165,7 +165,11 @@ u32string unescape(u32string_view text, Parse parse) {
   return out;
 }
 
-/** Reads ftfy's references until there are none, those too that others make: "&amp;amp;lt;" is "<". */
+u32string fix_characters(u32string_view text);
+u32string remove_control_characters(u32string_view text);
+
+/** Reads ftfy's references until there are none, those too that others make: "&amp;amp;lt;" is "<". What a
+ * later step makes "&", ";" or nothing of is so at once. */
 u32string unescape_wholly(u32string_view text) {
   static constexpr size_t longest_reference = sizeof "&#;" - 1 + 24;
   u32string out;
@@ -177,7 +181,8 @@ u32string unescape_wholly(u32string_view text) {
       end.remove_prefix(std::min(end.rfind(U'&'), end.size()));
       const Reference reference = end.empty() ? Reference{} : parse_strict_reference(end);
       if (reference.length == 0 || reference.length != end.size()) break;
-      out.replace(out.size() - reference.length, reference.length, reference.text);
+      out.replace(out.size() - reference.length, reference.length,
+                  nfc(remove_control_characters(fix_characters(reference.text))));
     }
   }
   return out;

@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "checkpoint/input_file.h"
 #include "checkpoint/json_file.h"
 #include "error.h"
 #include "text/bounded_text.h"
@@ -338,7 +339,7 @@ Tokenizer::Tokenizer(const std::filesystem::path &directory) {
   const std::filesystem::path path = directory / "tokenizer.json",
                               config_path = directory / "tokenizer_config.json";
   const Json file = read_json(path, most_file_bytes);
-  const Json config = std::filesystem::exists(config_path) ? read_json(config_path) : Json::object();
+  const Json config = is_there(config_path) ? read_json(config_path) : Json::object();
   auto definition = naming(path, [&] { return std::make_unique<Definition>(path, file); });
   definition->pad_id = naming(config_path, [&] {
     const std::string pad_token = read_pad_token(config);

@@ -103,7 +103,7 @@ std::vector<at::Tensor> BlockSlots::host_arena(int64_t bytes) const {
     return Error(WAN_OUT_OF_MEMORY, "The host has too little memory to keep the experts in: another " +
                                         std::to_string(needed >> 20) + " MiB are needed, and " +
                                         std::to_string(free >> 20) + " MiB are free" + detail +
-                                        ": choose memory=resident or a smaller model");
+                                        ": end other programs, or choose a smaller model");
   };
   if (needed > free) throw too_little("");
   std::vector<at::Tensor> pieces(static_cast<size_t>((bytes + kPieceBytes - 1) / kPieceBytes));

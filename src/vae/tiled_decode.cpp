@@ -10,6 +10,15 @@ namespace {
 
 constexpr int64_t kTilePixels = 256, kStridePixels = 192;
 
+/// Frames in host memory: page-locked, so that the host does not wait; on the CPU this is the tensor itself.
+at::Tensor to_host(const at::Tensor &frames) {
+  if (frames.is_cpu()) return frames;
+  return empty_page_locked(frames.numel() * static_cast<int64_t>(sizeof(float)))
+      .view(at::kFloat)
+      .view(frames.sizes())
+      .copy_(frames, /*non_blocking=*/true);
+}
+
 /// The whole clip of one tile, [F, 8 h, 8 w, 3] in host memory. latents: [1, z_dim, T, h, w].
 at::Tensor decode_tile(const AutoencoderKLWan &vae, const at::Tensor &latents, const RunContext &context,
                        const std::function<void()> &chunk_done) {
@@ -17,11 +26,7 @@ at::Tensor decode_tile(const AutoencoderKLWan &vae, const at::Tensor &latents, c
   Frames chunks;
   for (const at::Tensor &latent : latents.split(1, 2)) {
     context.check();
-    const at::Tensor frames = vae.decode_unclamped(latent, state, context)[0].permute({1, 2, 3, 0});
-    // Pinned, so that the host does not wait; on the CPU this is the tensor itself.
-    chunks.push_back(frames.is_cpu() ? frames
-                                     : at::empty(frames.sizes(), at::dtype(at::kFloat).pinned_memory(true))
-                                           .copy_(frames, /*non_blocking=*/true));
+    chunks.push_back(to_host(vae.decode_unclamped(latent, state, context)[0].permute({1, 2, 3, 0})));
     chunk_done();
   }
   synchronize(latents.device());

@@ -191,7 +191,8 @@ typedef struct WanEngineApi {
   /** Reads the JSON files of a checkpoint and the headers of single files, no weights. */
   WanStatus (*describe)(const char *model_dir, WanDefaults *defaults, WanError *error);
   /** Whether the checkpoint can make a clip of these options, as far as that can be known without weights:
-   * WAN_INVALID says why not. A layout of width 0 and height 0 stands for a size that is not known yet. */
+   * WAN_INVALID says why not. A layout of width 0 and height 0 stands for a size that is not known yet.
+   * WAN_DEVICE for on_device, unless device=auto would choose the first GPU. */
   WanStatus (*check)(const char *model_dir, const WanGenerateOptions *options, WanError *error);
   /** Loads a checkpoint. Uses callbacks' progress, cancelled and log. */
   WanStatus (*load)(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model,

@@ -15,6 +15,7 @@
 #include "common/engine.h"
 #include "common/reference.h"
 #include "common/temporary_directory.h"
+#include "device.h"
 
 namespace wan::test {
 namespace {
@@ -452,6 +453,15 @@ TEST_F(Checkpoint, DefaultsFollowTheArchitectureUnlessTheirFileSaysOtherwise) {
   EXPECT_EQ(defaults.flow_shift, 3.0);
   EXPECT_EQ(defaults.size_multiple, 16);
   EXPECT_EQ(defaults.frames_multiple, 4);
+}
+
+TEST_F(Checkpoint, ThatWouldRunOnTheCpuHasNoFramesOnTheGpu) {
+  if (parse_device("auto").is_cuda()) GTEST_SKIP() << "there is a GPU";
+  WanGenerateOptions options = {};
+  options.prompt = options.negative_prompt = "";
+  options.on_device = true;
+  WanError error;
+  EXPECT_EQ(wan_engine(WAN_ENGINE_ABI)->check(tiny_model().c_str(), &options, &error), WAN_DEVICE);
 }
 
 TEST_F(Checkpoint, DevicesThatAreNotThere) {

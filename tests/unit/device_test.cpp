@@ -10,9 +10,9 @@
 #include "common/engine.h"
 #include "common/temporary_directory.h"
 #include "common/tiny_model.h"
+#include "error.h"
 #include "host.h"
 #include "pipeline/memory_mode.h"
-#include "text/utf8.h"
 
 namespace wan::test {
 namespace {
@@ -162,6 +162,15 @@ TEST(Devices, TheFirstGpuWithKernelsIsTakenAndTheOthersArePassedOverWithAReason)
   EXPECT_EQ(first_usable({}, passed_over), std::nullopt);
 }
 
+TEST(Devices, AGpuThatHasFailedIsPassedOverWhereAnotherWorks) {
+  std::vector<std::string> passed_over;
+  const Gpu failed = {"cuda:0 (NVIDIA A10)", 86, [] { return true; }}, fit = {"cuda:1 (NVIDIA A10)", 86};
+  EXPECT_EQ(first_usable({failed, fit}, passed_over), 1u);
+  ASSERT_EQ(passed_over.size(), 1u);
+  EXPECT_THAT(passed_over[0], AllOf(HasSubstr("cuda:0"), HasSubstr("has failed"), HasSubstr("restart")));
+  EXPECT_EQ(first_usable({failed}, passed_over), std::nullopt);
+}
+
 TEST(Devices, MemoryThatCannotBeFreedIsLeft) {
   int freed = 0;
   const auto memory = [&freed](c10::DeleterFnPtr deleter) {
@@ -215,8 +224,8 @@ TEST(Devices, TheOneUsedIsLoggedAndToldByTheMemory) {
   EXPECT_THAT(load.log, Contains(Pair(WAN_LOG_INFO, HasSubstr("memory=resident"))));
 }
 
-TEST(Loading, TakesTurnsOnADeviceAndMayBeCancelledWhileItWaits) {
-  auto turn = wait_for_turn(test_device(), quiet());
+TEST(Loading, TakesTurnsAndMayBeCancelledWhileItWaits) {
+  auto turn = wait_for_turn(quiet());
   const auto is_waiting = [](const Loading &load) {
     return !load.log.empty() && load.log.back().second.find("waits") != std::string::npos;
   };
@@ -250,20 +259,12 @@ TEST(Errors, AreValidUtf8HoweverLongAndWhateverTheyName) {
     std::string directory = "/" + std::string(shift, 'x');
     for (int i = 0; i < 400; ++i) directory += "\u7535";
     EXPECT_NE(api().describe(directory.c_str(), &defaults, &error), WAN_OK);
-    EXPECT_EQ(valid_utf8(error.message, sizeof error.message), error.message) << shift;
+    EXPECT_EQ(printable(error.message, sizeof error.message), error.message) << shift;
     EXPECT_GT(std::string(error.message).size(), sizeof error.message - 5);
   }
   EXPECT_NE(api().describe("/caf\xe9", &defaults, &error), WAN_OK);
-  EXPECT_EQ(valid_utf8(error.message, sizeof error.message), error.message);
+  EXPECT_EQ(printable(error.message, sizeof error.message), error.message);
   EXPECT_THAT(error.message, HasSubstr("/caf"));
-}
-
-TEST(Utf8, IsCutBetweenCharacters) {
-  EXPECT_EQ(valid_utf8("caf\u00e9", 5), "caf\u00e9");
-  EXPECT_EQ(valid_utf8("caf\u00e9", 4), "caf");
-  EXPECT_EQ(valid_utf8("a\xe9 b", 100), "a\ufffd b");
-  EXPECT_EQ(valid_utf8("", 100), "");
-  EXPECT_EQ(valid_utf8("abc", 0), "");
 }
 
 }  // namespace

@@ -286,7 +286,8 @@ TEST_F(Layout, AmbiguousDirectories) {
   EXPECT_THAT(refusal(WAN_INVALID), AllOf(HasSubstr("more than one file for the expert for high noise"),
                                           HasSubstr("other-HighNoise.safetensors")));
   fs::rename(experts / "other-HighNoise.safetensors", experts / "other.safetensors");
-  EXPECT_THAT(refusal(WAN_INVALID), AllOf(HasSubstr("neither high_noise nor low_noise"), HasSubstr("other")));
+  EXPECT_THAT(refusal(WAN_INVALID), AllOf(HasSubstr("neither high_noise nor low_noise"), HasSubstr("other"),
+                                          HasSubstr("move it to another directory")));
   fs::remove(experts / "other.safetensors");
   fs::copy(model_ / "vae/wan_2.1_vae.safetensors", model_ / "again.safetensors");
   EXPECT_THAT(refusal(WAN_INVALID), AllOf(HasSubstr("the VAE"), HasSubstr("again.safetensors")));
@@ -343,6 +344,17 @@ TEST_F(Layout, ModelsOfOtherTasksBesideOneOfTextToVideoDoNotCount) {
                     HasSubstr("in_channels are 36, not 16")));
   fs::remove(experts / "wan2.2_t2v_high_noise_14B.safetensors");
   EXPECT_THAT(refusal(WAN_INVALID), HasSubstr("is a transformer for image to video"));
+}
+
+TEST_F(Layout, TheVaeOfTheSmallModelBesideA14bsDoesNotCount) {
+  write_comfyui();
+  Tensors small = renamed(vae_, Naming::kOriginalVae);
+  small["conv2.weight"] = at::zeros({48, 48, 1, 1, 1});
+  write_safetensors(model_ / "vae/wan2.2_vae.safetensors", small);
+  EXPECT_EQ(CheckpointConfig::read(model_).files.at("vae").stem, "wan_2.1_vae");
+  fs::rename(model_ / "vae/wan_2.1_vae.safetensors", directory_.path() / "away");
+  write_safetensors(model_ / "vae/another.safetensors", small);
+  EXPECT_THAT(refusal(WAN_INVALID), HasSubstr("48 latent channels"));
 }
 
 TEST_F(Layout, FilesOfOthersDoNotStopACompleteModel) {

@@ -135,7 +135,10 @@ std::string repeated(const std::string &part, size_t times) {
 
 TEST(PromptClean, PassesOverATextAreFewHoweverDeepItsReferencesAre) {
   for (const std::string &deep : {"&" + repeated("amp;", 15000), "&" + repeated("#38;", 15000),
-                                  repeated("&#5", 15000) + "7" + repeated(";", 15000)})
+                                  repeated("&#5", 15000) + "7" + repeated(";", 15000),
+                                  // What a later step makes "&", ";" or nothing of.
+                                  "&" + repeated("#65286;", 9000), repeated("&#894", 13000) + ";",
+                                  repeated("&#8", 9000) + repeated("298;", 9000)})
     EXPECT_LT(times_asked([&deep](const RunContext &context) { prompt_clean(deep, context); }), 6);
 }
 
@@ -157,6 +160,13 @@ TEST(Printable, EscapesWhatATerminalWouldObeyOrNotShow) {
   EXPECT_EQ(printable("\u202E\u200B"), "\\xE2\\x80\\xAE\\xE2\\x80\\x8B") << "turns or hides what follows";
   EXPECT_EQ(printable("ééé", 3), "éé…") << "whole characters";
   EXPECT_STREQ(invalid("bad\033[31m").what(), "bad\\x1B[31m");
+}
+
+TEST(WholeCharacters, AreCutBetweenTwo) {
+  EXPECT_EQ(whole_characters("café", 5), "café");
+  EXPECT_EQ(whole_characters("café", 4), "caf");
+  EXPECT_EQ(whole_characters("", 100), "");
+  EXPECT_EQ(whole_characters("abc", 0), "");
 }
 
 TEST(Tokenizer, EqualsTransformers) {
