@@ -31,14 +31,14 @@ void choose(wan::PromptTrack &track, uint64_t time, bool latest) {
   track.wait(time, time + 1000, [] { return true; });
   const auto cue = track.at(time, latest);
   if (cue && cue->until <= time) std::abort();
-  if (cue) track.replace(cue->prompt);
+  if (cue) track.replace(cue->prompt, time);
 }
 
 }  // namespace
 
 void wan::fuzz::run(std::string_view input) {
   PromptTrack track;
-  track.set_attached(true);
+  track.attach();
   for (Bytes bytes(input); bytes.left();) {
     const auto operation = bytes.take<uint8_t>();
     const std::string prompt(operation >> 4, 'a');
