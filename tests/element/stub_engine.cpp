@@ -110,6 +110,7 @@ WanStatus make(const WanGenerateOptions *options, const WanCallbacks *callbacks,
     if (fading > 0 && frame + 4 > frames - fading) {
       if (callbacks->followed(callbacks->user)) frames -= fading;
       fading = 0;
+      if (frame >= frames) break;
     }
     const int count = std::min(chunk == 0 ? 1 : 4, frames - frame);
     more = wait(hook(prompt, "chunk"), *callbacks) && push_frames(*options, *callbacks, chunk, frame, count);

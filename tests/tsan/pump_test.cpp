@@ -183,7 +183,7 @@ void control(FramePump &pump, const std::atomic<bool> &stopping, unsigned seed) 
 void write_prompts(PromptTrack &track, const std::atomic<bool> &stopping, unsigned seed) {
   Dice dice(seed);
   constexpr uint64_t kMillisecond = 1000000;
-  track.set_attached(true);
+  track.attach();
   track.set_linked(true);
   for (uint64_t time = 0; !stopping; dice.rest(5)) {
     time += dice.roll(500) * kMillisecond;
@@ -197,7 +197,7 @@ void write_prompts(PromptTrack &track, const std::atomic<bool> &stopping, unsign
         time = 0;
         break;
       case 2:
-        track.set_attached(!track.is_attached());
+        if (!track.attach()) track.detach();
         break;
       case 3:
         track.set_linked(dice.roll(2));
