@@ -574,6 +574,10 @@ void run_round(const std::string &source, bool live, unsigned seed, Watchdog &wa
   Dice dice(seed);
   change_states(target, dice, watchdog, 0);
   target.over = true;
+  // What an event or a text waits for may be a paused sink.
+  watchdog.begin(0, "the way to NULL");
+  gst_element_set_state(target.pipeline, GST_STATE_NULL);
+  watchdog.end(0);
   for (std::thread &thread : threads) thread.join();
   require_life(target, watchdog);
 
