@@ -125,9 +125,7 @@ T extreme(Dice &dice, T least, T most, T usual) {
 }
 
 double extreme_double(Dice &dice, const GParamSpecDouble *spec) {
-  const double infinity = std::numeric_limits<double>::infinity();
-  const double choices[] = {spec->minimum, spec->maximum, spec->default_value, 0, 1, 5, -0.5,
-                            1e300,         infinity,      std::nan("")};
+  const double choices[] = {spec->minimum, spec->maximum, spec->default_value, 0, 1, 5, -0.5, 1e300};
   return dice.pick(choices);
 }
 
