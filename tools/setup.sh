@@ -61,7 +61,8 @@ has_gpu() { [ -e /dev/nvidiactl ] || command -v nvidia-smi >/dev/null; }
 
 # LibTorch's headers need the CUDA that it was built with, so an older nvcc is of no use.
 PATH+=:/usr/local/cuda/bin
-has_nvcc() { nvcc --version 2>/dev/null | grep -q 'release 13\.'; }
+# No pipe to grep -q: that may end before nvcc does, which pipefail then takes for a failure.
+has_nvcc() { [[ $(nvcc --version 2>/dev/null) == *'release 13.'* ]]; }
 
 # Only libtorch_cpu and libc10 are needed where there is neither a GPU nor a compiler for one: 450 MB of 950 go.
 prune_cuda() {
