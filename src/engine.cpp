@@ -6,6 +6,7 @@
 #include <cstring>
 #include <new>
 #include <optional>
+#include <source_location>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -34,9 +35,12 @@ void write_text(char (&out)[size], std::string_view text) {
 }
 
 /// Makes a sentence of the message, which may be of LibTorch or the system.
-WanStatus report(WanError *error, WanStatus status, std::string message) {
+WanStatus report(WanError *error, WanStatus status, std::string message,
+                 const std::source_location &where = std::source_location::current()) {
   if (!message.ends_with('.')) message += '.';
   write_text(error->message, printable(message, message.npos));
+  error->file = where.file_name();
+  error->line = static_cast<int32_t>(where.line());
   return status;
 }
 
@@ -59,7 +63,7 @@ WanStatus report_exception(WanError *error, Advice advice) {
   try {
     throw;
   } catch (const Error &failure) {
-    return report(error, failure.kind(), failure.what());
+    return report(error, failure.kind(), failure.what(), failure.where());
   } catch (const c10::Error &failure) {
     if (is_gpu_out_of_memory(failure))
       return report(error, WAN_OUT_OF_MEMORY,
@@ -92,6 +96,7 @@ WanStatus guarded(WanError *error, Advice advice, Function function) {
     }
   } catch (const std::bad_alloc &) {  // also where there is no memory to report another with
     write_text(error->message, "This machine has too little memory.");
+    error->file = nullptr;
     return WAN_OUT_OF_MEMORY;
   }
 }

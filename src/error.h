@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <source_location>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -22,22 +23,27 @@ std::string_view whole_characters(std::string_view utf8, size_t most);
 std::string number_text(double value);
 
 /// The message is made printable as a whole; names from files go through printable() besides, which keeps
-/// them short.
+/// them short. `where`: the caller, for the debug text of the message that the element posts.
 class Error : public std::runtime_error {
  public:
-  Error(WanStatus kind, const std::string &message)
-      : std::runtime_error(printable(message, message.npos)), kind_(kind) {}
+  Error(WanStatus kind, const std::string &message,
+        const std::source_location &where = std::source_location::current())
+      : std::runtime_error(printable(message, message.npos)), kind_(kind), where_(where) {}
   WanStatus kind() const { return kind_; }
+  const std::source_location &where() const { return where_; }
 
  private:
   WanStatus kind_;
+  std::source_location where_;
 };
 
-inline Error not_found(const std::string &message) {
-  return {WAN_NOT_FOUND, message};
+inline Error not_found(const std::string &message,
+                       const std::source_location &where = std::source_location::current()) {
+  return {WAN_NOT_FOUND, message, where};
 }
-inline Error invalid(const std::string &message) {
-  return {WAN_INVALID, message};
+inline Error invalid(const std::string &message,
+                     const std::source_location &where = std::source_location::current()) {
+  return {WAN_INVALID, message, where};
 }
 
 /// Of a message of LibTorch, the sentence: a C++ backtrace and hints follow.

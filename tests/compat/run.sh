@@ -13,6 +13,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # Inside of a chroot, where the build has the path that it has outside.
 if [ "${WAN_COMPAT_INSIDE:-}" ]; then
   build=$1
+  export GST_PRESET_PATH=$root/plugin/presets
   export GST_PLUGIN_PATH=$build/plugin GST_REGISTRY=/tmp/wan.registry GST_WAN_ENGINE=$build/src/libwan-engine.so
   export GST_WAN_MODEL=$root/models/wan-tiny LD_LIBRARY_PATH=/tmp/wan-lib OMP_WAIT_POLICY=passive
   export WAN_TEST_STUB_ENGINE=$build/tests/element/libstub-engine.so

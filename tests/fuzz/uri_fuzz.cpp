@@ -7,6 +7,7 @@
 
 #include "fuzz.h"
 #include "properties.h"
+#include "uri.h"
 
 namespace {
 
