@@ -126,10 +126,10 @@ std::vector<ClipSetting> make_table() {
       row(g_param_spec_string("prompt", "Prompt", "What the video shows, from the next clip on", "",
                               kPlaying),
           &ClipSettings::prompt, std::string(), &WanGenerateOptions::prompt, text_fault),
-      row(g_param_spec_string("negative-prompt", "Negative prompt",
-                              "What the video is led away from, from the next clip on; used with a guidance "
-                              "scale above 1",
-                              "", kPlaying),
+      row(g_param_spec_string(
+              "negative-prompt", "Negative prompt",
+              "What the video should not show, from the next clip on; used if the guidance scale is above 1",
+              "", kPlaying),
           &ClipSettings::negative_prompt, std::string(), &WanGenerateOptions::negative_prompt, text_fault),
       row(g_param_spec_int64(
               "seed", "Seed",
@@ -170,8 +170,8 @@ std::vector<ClipSetting> make_table() {
           &ClipSettings::scheduler, &WanDefaults::scheduler, &WanGenerateOptions::scheduler),
       row(gst_param_spec_array(
               "sigmas", "Sigmas",
-              "Noise level of each step before the shift, falling, in place of steps, from the next clip on; "
-              "a list of timesteps divided by 1000 (empty: the scheduler's own)",
+              "Noise level of each step, falling and before flow-shift, from the next clip on; replaces "
+              "steps. A list of timesteps divided by 1000 is one (empty: the scheduler's own)",
               g_param_spec_double("sigma", "Sigma", "Noise level, above 0", 0, 1, 1, kStatic), kPlaying),
           &ClipSettings::sigmas, std::vector<double>(), &WanGenerateOptions::sigmas, sigmas_fault),
       row(g_param_spec_enum(
@@ -180,10 +180,11 @@ std::vector<ClipSetting> make_table() {
               "video changes; see docs/parity.md",
               cache_type(), WAN_CACHE_NONE, kPlaying),
           &ClipSettings::cache, WAN_CACHE_NONE, &WanGenerateOptions::cache),
-      row(g_param_spec_double("cache-threshold", "Cache threshold",
-                              "Relative change of the first block's output up to which cache=first-block "
-                              "reuses the other blocks, from the next clip on; more is faster and less exact",
-                              0, G_MAXDOUBLE, kCacheThreshold, kPlaying),
+      row(g_param_spec_double(
+              "cache-threshold", "Cache threshold",
+              "cache=first-block skips the other blocks where the first block's output has changed by at "
+              "most this fraction, from the next clip on; more is faster and less exact",
+              0, G_MAXDOUBLE, kCacheThreshold, kPlaying),
           &ClipSettings::cache_threshold, kCacheThreshold, &WanGenerateOptions::cache_threshold,
           threshold_fault),
   };

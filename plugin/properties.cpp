@@ -124,11 +124,10 @@ std::vector<Row> make_table() {
                            "Length of a crossfade in frames, at most half a clip", 1, G_MAXINT,
                            defaults.transition_frames, kReady),
           &Settings::transition_frames),
-      row(g_param_spec_uint(
-              "queue-size", "Queue size",
-              "Decoded chunks (of up to 4 frames) to hold for a slow downstream before decoding "
-              "waits; live: at least a clip",
-              1, 1000, defaults.queue_size, kReady),
+      row(g_param_spec_uint("queue-size", "Queue size",
+                            "Decoded chunks (of up to 4 frames) to queue before decoding waits; a live "
+                            "source queues at least one clip",
+                            1, 1000, defaults.queue_size, kReady),
           &Settings::queue_size),
       row(g_param_spec_enum("underrun", "Underrun", "Live: what to send when no frame is ready at its time",
                             underrun_type(), int(defaults.underrun), kPlaying),
@@ -136,9 +135,10 @@ std::vector<Row> make_table() {
       row(g_param_spec_enum("filler", "Filler", "Live: what to show before the first frame", filler_type(),
                             int(defaults.filler), kReady),
           &Settings::filler),
-      row(g_param_spec_uint64("prebuffer", "Prebuffer",
-                              "Live: video to hold before it goes on air, and again after an underrun (ns)",
-                              0, G_MAXINT64, defaults.prebuffer, kPlaying),
+      row(g_param_spec_uint64(
+              "prebuffer", "Prebuffer",
+              "Live: video to collect before it goes on air, and again after an underrun (ns)", 0, G_MAXINT64,
+              defaults.prebuffer, kPlaying),
           &Settings::prebuffer),
       row(g_param_spec_string("engine", "Engine",
                               "Engine library, read when the element leaves NULL (empty: $GST_WAN_ENGINE, "
@@ -190,12 +190,11 @@ bool read_lora(const GstStructure *structure, LoraChoice *lora) {
 void install_properties(GObjectClass *klass) {
   guint id = 0;
   for (const Row &row : properties()) g_object_class_install_property(klass, ++id, row.pspec);
-  g_object_class_install_property(
-      klass, PROP_IS_LIVE,
-      g_param_spec_boolean("is-live", "Is live",
-                           "Send frames at their rate by the clock, however fast they are made; the video "
-                           "starts at once",
-                           FALSE, kReady));
+  g_object_class_install_property(klass, PROP_IS_LIVE,
+                                  g_param_spec_boolean("is-live", "Is live",
+                                                       "Send a frame at every frame time by the clock, even "
+                                                       "where generation is slower; the video starts at once",
+                                                       FALSE, kReady));
   g_object_class_install_property(
       klass, PROP_STATS,
       g_param_spec_boxed(

@@ -35,18 +35,19 @@ std::string time_left(const WanProgress &now) {
 }
 
 std::string progress_text(const WanProgress &now) {
+  const std::string done = std::to_string(now.step) + " of " + std::to_string(now.steps);
   switch (now.stage) {
     case WAN_STAGE_LOAD:
       return "loading the model, " + std::to_string(now.step * 100 / std::max(now.steps, 1)) + " %" +
              time_left(now);
     case WAN_STAGE_TEXT:
-      return "encoding the prompt";
+      return "encoding prompts, " + done;
     case WAN_STAGE_DENOISE:
-      return "step " + std::to_string(now.step) + " of " + std::to_string(now.steps) + time_left(now);
+      return "step " + done + time_left(now);
     case WAN_STAGE_DECODE:
       break;
   }
-  return "decoding";
+  return "decoding, " + done;
 }
 
 std::string literal(const std::string &text) {
@@ -196,7 +197,10 @@ void post_progress(GstWanSrc *self, const Progress &progress) {
   const WanProgress &now = progress.progress;
   const Clip *clip = progress.clip.get();
   const std::string text = progress_text(now);
-  GST_DEBUG_OBJECT(self, "clip %d: %s", clip ? clip->index : -1, text.c_str());
+  if (clip)
+    GST_DEBUG_OBJECT(self, "clip %d: %s", clip->index, text.c_str());
+  else
+    GST_DEBUG_OBJECT(self, "%s", text.c_str());
   if (self->priv->run.prerolling) post_preroll(self, GST_PROGRESS_TYPE_CONTINUE, text);
   if (!clip && !is_live(self)) return;
   post_element_message(

@@ -53,7 +53,7 @@ bool split_uri(const std::string &uri, std::map<std::string, std::string> *param
     return false;
   }
   if (uri.find('#') != std::string::npos) {
-    *reason = uri + " has a fragment, which stands for nothing here: a # in a prompt is written as %23.";
+    *reason = uri + " has a fragment, which is not supported: write a # in a prompt as %23.";
     return false;
   }
   const std::string text = uri.substr(sizeof kUriScheme - 1);
@@ -70,7 +70,7 @@ bool split_uri(const std::string &uri, std::map<std::string, std::string> *param
       parameters->emplace(static_cast<char *>(name), static_cast<char *>(value));
     if (*prompt || !parameters->count("prompt")) (*parameters)["prompt"] = prompt;
   } else {
-    *reason = uri + " is not percent-encoded UTF-8 with parameters as name=value, as a URI must be.";
+    *reason = uri + " is not a valid URI: it must be percent-encoded UTF-8 with parameters as name=value.";
   }
   g_clear_pointer(&table, g_hash_table_unref);
   g_free(prompt);

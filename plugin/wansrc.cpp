@@ -272,7 +272,7 @@ static void start_worker(GstWanSrc *self) {
     self->priv->kept_model.reset();
   if (!self->priv->kept_model) self->priv->kept_model = SharedModel::of(run.choice);
   const bool loaded = self->priv->kept_model->is_loaded();
-  GST_INFO_OBJECT(self, "the model is %s", loaded ? "in memory already" : "loaded now");
+  GST_INFO_OBJECT(self, "the model is %s", loaded ? "in memory already" : "not in memory yet");
   begin_preroll(self, (loaded ? "using the model " : "loading the model ") + run.choice.directory);
   run.pump->start(run.format, self->priv->kept_model, self->priv->workers);
 }
@@ -329,9 +329,9 @@ static bool is_in_timeline(GstWanSrc *self) {
 
 static bool can_play_here(GstWanSrc *self) {
   if (!is_in_timeline(self)) return true;
-  post_error(
-      self, WAN_INVALID,
-      "wansrc cannot seek, as a timeline needs its sources to: save the video to a file, and use that.");
+  post_error(self, WAN_INVALID,
+             "wansrc cannot be used in a timeline, since it cannot seek: save the video to a file and use "
+             "the file.");
   return false;
 }
 
@@ -412,8 +412,8 @@ static void post_change_refused(GstWanSrc *self) {
   const std::string converter =
       self->priv->run.format.on_device ? "cudadownload and a converter" : "a converter";
   post_error(self, WAN_INVALID,
-             "Downstream asks for other caps while wansrc plays, and they can only change in READY: put " +
-                 converter + " behind it, since its frames stay " + text + ".");
+             "Downstream asks for other caps while wansrc plays, but they can only change in READY: put " +
+                 converter + " after it, since its frames stay " + text + ".");
   g_free(text);
   gst_caps_unref(frames);
   gst_caps_unref(caps);

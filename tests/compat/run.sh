@@ -90,12 +90,17 @@ enter() {
     exec chroot "$chroot" "$@"' bash "$chroot" "$root" "$libtorch_home" "${@:2}"
 }
 
-# copy_sources SUITE: what is built there already stays.
+# copy_sources SUITE: what is built there already stays. What has changed gets the time of the copy, since it may be
+# older than what was built there from the version before.
 copy_sources() {
-  local copy=$chroots/$1/root/gst-wan
+  local copy=$chroots/$1/root/gst-wan file
   mkdir -p "$copy"
-  find "$copy" -mindepth 1 -maxdepth 1 ! -name 'build*' -exec rm -r {} +
-  git -C "$root" ls-files -z --cached --others --exclude-standard | tar -C "$root" --null -T - -c | tar -C "$copy" -x
+  find "$copy" -path "$copy/build*" -prune -o -type f -print | while read -r file; do
+    [ -e "$root/${file#"$copy"/}" ] || rm "$file"
+  done
+  git -C "$root" ls-files -z --cached --others --exclude-standard | while read -rd '' file; do
+    [ ! -e "$root/$file" ] || cmp -s "$root/$file" "$copy/$file" || install -D "$root/$file" "$copy/$file"
+  done
 }
 
 status=0

@@ -434,7 +434,7 @@ TEST(Log, TellsTheStoryOfARun) {
   pipeline.run();
   gst_debug_set_threshold_from_string("", TRUE);
   gst_debug_remove_log_function(log);
-  for (const char *part : {"device auto", "the model is loaded now", "frames of video/x-raw", "not copied"})
+  for (const char *part : {"device auto", "the model is not in memory yet", "frames of video/x-raw", "not copied"})
     EXPECT_TRUE(logged.has(GST_LEVEL_INFO, part)) << part;
   for (const char *part :
        {"clip 0 (id 0) begins: seed=7 num-frames=5 steps=4", "clip 0: step 4 of 4",
