@@ -16,7 +16,7 @@ sources=("$root"/tests/tsan/pump_test.cpp "$root"/tests/element/stub_engine.cpp
 objects=()
 for source in "${sources[@]}"; do
   object=$work/$(basename "$source").o
-  ${CXX:-c++} -std=c++20 -O1 -g -fsanitize=thread -DSTUB_ABI=WAN_ENGINE_ABI -I"$root/src" -I"$root/plugin" \
+  ${CXX:-c++} -std=c++20 -O1 -g -fsanitize=thread -DSTUB_ABI=WAN_ENGINE_ABI -I"$root/src" -I"$root/plugin" -I"$root/tests" \
     -c "$source" -o "$object"
   objects+=("$object")
 done

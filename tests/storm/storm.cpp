@@ -30,31 +30,18 @@
 #include <thread>
 #include <vector>
 
+#include "common/dice.h"
+
 namespace {
 
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
+using wan::test::Dice;
 
 // The stub is never busy for longer than a moment, so what is well never takes that long.
 constexpr std::chrono::seconds kPatience(60);
 constexpr int kRoundMilliseconds = 1500;
 constexpr double kMostGrowth = 24;  // MB of heap, from the first quarter of the rounds to the last
-
-class Dice {
- public:
-  explicit Dice(unsigned seed) : engine_(seed) {}
-  int roll(int sides) { return std::uniform_int_distribution(0, sides - 1)(engine_); }
-  bool one_in(int sides) { return roll(sides) == 0; }
-  guint64 bits() { return engine_(); }
-  template <typename T, size_t N>
-  T pick(const T (&choices)[N]) {
-    return choices[roll(N)];
-  }
-  void rest(int most_milliseconds) { std::this_thread::sleep_for(milliseconds(roll(most_milliseconds + 1))); }
-
- private:
-  std::mt19937_64 engine_;
-};
 
 // What each thread does now, for the report of a hang.
 class Watchdog {
