@@ -42,7 +42,7 @@ if [ "${WAN_COMPAT_INSIDE:-}" ]; then
   try soak "$build/tests/soak/soak" --seconds=15
   tail -n +2 $log
   try storm "$build/tests/storm/storm" --seconds=60
-  live=(wansrc is-live=true num-clips=-1 num-frames=9 steps=1 ! video/x-raw,width=64,height=48 ! videoconvert !
+  live=(wansrc is-live=true num-clips=-1 num-frames=9 steps=1 ! "video/x-raw,width=64,height=48" ! videoconvert !
     x264enc tune=zerolatency ! h264parse ! matroskamux ! filesink location=/tmp/wan.mkv)
   try "live pipeline" timeout --foreground --preserve-status -s INT 5 gst-launch-1.0 -e "${live[@]}"
   try "its file" gst-launch-1.0 filesrc location=/tmp/wan.mkv ! matroskademux ! h264parse ! fakesink
