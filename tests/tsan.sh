@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
 # Runs the element's threads under ThreadSanitizer: bash tests/tsan.sh [ROUNDS [SEED]]
 #
 # GLib's and GStreamer's locks are futexes, which ThreadSanitizer does not see, so the whole element would give false

@@ -1,4 +1,6 @@
 # shellcheck shell=bash disable=SC2034 # variables of those who source it
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
 # Set-up for examples/quickstart.sh and tests/run.sh, which source it: Debian packages, LibTorch, build.
 # What is there already is left alone, so that a second run does nothing.
 #

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
 # Newer Debians, each in a chroot of its own packages. The plugin that was built here (Debian 12, GStreamer 1.22) runs
 # there, and then tests/run.sh builds and tests a copy of the sources with that Debian's compiler and GStreamer.
 # As root, with the tests built: bash tests/compat/run.sh [BUILD [SUITE...]]
