@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The C interface of wan/engine.h: exceptions become a status and a sentence here, and nowhere else.
 #include <ATen/Context.h>
 #include <c10/core/InferenceMode.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Errors of the engine: a kind, and one sentence that a user can act on.
 #pragma once
 

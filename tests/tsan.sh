@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
 # Runs the element's threads under ThreadSanitizer: bash tests/tsan.sh [ROUNDS [SEED]]
 #
 # GLib's and GStreamer's locks are futexes, which ThreadSanitizer does not see, so the whole element would give false
@@ -18,7 +20,7 @@ read -ra cflags < <(pkg-config --cflags gstreamer-1.0)
 read -ra libs < <(pkg-config --libs gstreamer-1.0)
 for source in "${sources[@]}"; do
   object=$work/$(basename "$source").o
-  ${CXX:-c++} -std=c++20 -O1 -g -fsanitize=thread -DSTUB_ABI=WAN_ENGINE_ABI -I"$root/src" -I"$root/plugin" "${cflags[@]}" \
+  ${CXX:-c++} -std=c++20 -O1 -g -fsanitize=thread -DSTUB_ABI=WAN_ENGINE_ABI -I"$root/src" -I"$root/plugin" -I"$root/tests" "${cflags[@]}" \
     -c "$source" -o "$object"
   objects+=("$object")
 done

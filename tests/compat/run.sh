@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
 # Newer Debians, each in a chroot of its own packages. The plugin that was built here (Debian 12, GStreamer 1.22) runs
 # there, and then tests/run.sh builds and tests a copy of the sources with that Debian's compiler and GStreamer.
 # As root, with the tests built: bash tests/compat/run.sh [BUILD [SUITE...]]
@@ -43,7 +45,7 @@ if [ "${WAN_COMPAT_INSIDE:-}" ]; then
   try soak "$build/tests/soak/soak" --seconds=15
   tail -n +2 $log
   try storm "$build/tests/storm/storm" --seconds=60
-  live=(wansrc is-live=true num-clips=-1 num-frames=9 steps=1 ! video/x-raw,width=64,height=48 ! videoconvert !
+  live=(wansrc is-live=true num-clips=-1 num-frames=9 steps=1 ! "video/x-raw,width=64,height=48" ! videoconvert !
     x264enc tune=zerolatency ! h264parse ! matroskamux ! filesink location=/tmp/wan.mkv)
   try "live pipeline" timeout --foreground --preserve-status -s INT 5 gst-launch-1.0 -e "${live[@]}"
   try "its file" gst-launch-1.0 filesrc location=/tmp/wan.mkv ! matroskademux ! h264parse ! fakesink

@@ -7,38 +7,19 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
-#include <random>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "frame_pump.h"
+#include "tsan/support.h"
 
 using namespace wan;
-using std::chrono::milliseconds;
+using test::Dice;
 
 namespace {
-
-#define CHECK(condition)                                                   \
-  do {                                                                     \
-    if (!(condition)) {                                                    \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      std::abort();                                                        \
-    }                                                                      \
-  } while (false)
-
-class Dice {
- public:
-  explicit Dice(unsigned seed) : engine_(seed) {}
-  int roll(int sides) { return std::uniform_int_distribution(0, sides - 1)(engine_); }
-  void rest(int most_milliseconds) { std::this_thread::sleep_for(milliseconds(roll(most_milliseconds + 1))); }
-
- private:
-  std::minstd_rand engine_;
-};
 
 // The stub, but that it asks what follows, as an engine that crossfades does.
 const WanEngineApi *engine() {
@@ -260,16 +241,14 @@ void play(Source &source, unsigned seed) {
   std::atomic<bool> stopping = false;
   std::vector<std::thread> threads;
   // The application may use the pump before it starts.
-  for (int i = 0; i < 2; ++i)
-    threads.emplace_back(control, std::ref(*pump), std::ref(stopping), dice.roll(1 << 30));
-  if (dice.roll(2))
-    threads.emplace_back(write_prompts, std::ref(*track), std::ref(stopping), dice.roll(1 << 30));
+  for (int i = 0; i < 2; ++i) threads.emplace_back(control, std::ref(*pump), std::ref(stopping), dice.seed());
+  if (dice.roll(2)) threads.emplace_back(write_prompts, std::ref(*track), std::ref(stopping), dice.seed());
   dice.rest(5);
   const ModelChoice choice = random_choice(dice);
   if (source.kept && source.kept->choice() != choice) source.kept.reset();
   if (!source.kept || dice.roll(4) == 0) source.kept = SharedModel::of(choice);
   pump->start(frame_format(), source.kept, source.workers);
-  Consumer consumer(*pump, dice.roll(1 << 30));
+  Consumer consumer(*pump, dice.seed());
   std::thread streaming(std::ref(consumer));
   dice.rest(400);
 
@@ -286,17 +265,14 @@ void play(Source &source, unsigned seed) {
 }  // namespace
 
 int main(int argc, char **argv) {
-  const int rounds = argc > 1 ? std::atoi(argv[1]) : 20;
-  const unsigned seed = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : std::random_device()();
-  std::printf("seed %u\n", seed);
-  std::fflush(stdout);
+  const auto [rounds, seed] = test::parse_rounds(argc, argv);
   clip_settings();                 // by GObject, whose locks ThreadSanitizer does not see
   std::vector<Source> sources(3);  // side by side
   std::vector<std::thread> threads;
   for (size_t i = 0; i < sources.size(); ++i)
     threads.emplace_back([&, i] {
       Dice dice(seed + unsigned(i));
-      for (int round = 0; round < rounds; ++round) play(sources[i], dice.roll(1 << 30));
+      for (int round = 0; round < rounds; ++round) play(sources[i], dice.seed());
     });
   for (std::thread &thread : threads) thread.join();
   int frames = 0;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Devices: which one is used and what is said of it, how much memory is free, and what is reported.
 #include <ATen/ATen.h>
 #include <c10/util/Exception.h>
