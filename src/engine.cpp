@@ -8,7 +8,6 @@
 #include <cstring>
 #include <new>
 #include <optional>
-#include <source_location>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -37,12 +36,12 @@ void write_text(char (&out)[size], std::string_view text) {
 }
 
 /// Makes a sentence of the message, which may be of LibTorch or the system.
-WanStatus report(WanError *error, WanStatus status, std::string message,
-                 const std::source_location &where = std::source_location::current()) {
+WanStatus report(WanError *error, WanStatus status, std::string message, const char *file = __builtin_FILE(),
+                 int line = __builtin_LINE()) {
   if (!message.ends_with('.')) message += '.';
   write_text(error->message, printable(message, message.npos));
-  error->file = where.file_name();
-  error->line = static_cast<int32_t>(where.line());
+  error->file = file;
+  error->line = line;
   return status;
 }
 
@@ -65,7 +64,7 @@ WanStatus report_exception(WanError *error, Advice advice) {
   try {
     throw;
   } catch (const Error &failure) {
-    return report(error, failure.kind(), failure.what(), failure.where());
+    return report(error, failure.kind(), failure.what(), failure.file(), failure.line());
   } catch (const c10::Error &failure) {
     if (is_gpu_out_of_memory(failure))
       return report(error, WAN_OUT_OF_MEMORY,

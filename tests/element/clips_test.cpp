@@ -352,7 +352,9 @@ TEST(Ends, AreAfterTheLastFrame) {
   for (const GstMessage *message : pipeline.messages(GST_MESSAGE_ELEMENT)) {
     if (gst_message_has_name(const_cast<GstMessage *>(message), "frame")) ++frames;
     // The probe is before the sink.
-    if (gst_message_has_name(const_cast<GstMessage *>(message), "wan-clip-done")) EXPECT_GE(frames, 4);
+    if (gst_message_has_name(const_cast<GstMessage *>(message), "wan-clip-done")) {
+      EXPECT_GE(frames, 4);
+    }
   }
   EXPECT_EQ(ends(pipeline).size(), 1u);
 }
