@@ -27,6 +27,7 @@ GstFlowReturn take(GstWanSrc *self, const Flushing &) {
 
 GstFlowReturn take(GstWanSrc *self, const Loaded &) {
   GST_DEBUG_OBJECT(self, "the model is loaded");
+  continue_preroll(self, "The model is loaded");
   return GST_FLOW_OK;
 }
 
