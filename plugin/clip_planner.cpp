@@ -28,42 +28,52 @@ void ClipPlanner::put_back() {
   if (chosen_) queue_.push_front(*std::exchange(chosen_, std::nullopt));
 }
 
-std::shared_ptr<Clip> ClipPlanner::choose(const ClipSettings &settings, ClipOrigin origin, uint32_t id) {
+std::shared_ptr<Clip> ClipPlanner::choose(const QueuedClip &asked, ClipOrigin origin) {
+  const ClipSettings &settings = asked.settings;
   const ClipSettings clip = complete(overlay(settings, settings_), run_.defaults);
   const bool own_seed = settings.seed != kRandomSeed;
   const uint64_t seed = own_seed ? static_cast<uint64_t>(settings.seed) : next_seed_;
   if (!own_seed && static_cast<int64_t>(++next_seed_) == kRandomSeed) next_seed_ = 0;
-  return std::make_shared<Clip>(Clip{clips_++, id, origin, seed, clip, clip.num_frames,
-                                     std::min(run_.fade_frames, clip.num_frames / 2)});
+  return std::make_shared<Clip>(Clip{clips_++,
+                                     asked.id,
+                                     origin,
+                                     seed,
+                                     clip,
+                                     clip.num_frames,
+                                     std::min(run_.fade_frames, clip.num_frames / 2),
+                                     has_last_frame_,
+                                     asked.pictures,
+                                     {!settings.image.empty(), !settings.last_image.empty()}});
 }
 
 std::shared_ptr<Clip> ClipPlanner::queued_clip() {
   chosen_ = std::move(queue_.front());
   queue_.pop_front();
-  return choose(chosen_->settings, ClipOrigin::Queued, chosen_->id);
+  return choose(*chosen_, ClipOrigin::Queued);
 }
 
 std::shared_ptr<Clip> ClipPlanner::configured_clip() {
-  return has_configured_clip() ? choose(ClipSettings(), ClipOrigin::Configured) : nullptr;
+  return has_configured_clip() ? choose({}, ClipOrigin::Configured) : nullptr;
 }
 
 std::shared_ptr<Clip> ClipPlanner::timed_clip(const PromptTrack::Cue &cue, uint64_t first_frame,
                                               uint64_t time) {
-  ClipSettings settings;
-  settings.prompt = cue.prompt;
-  std::shared_ptr<Clip> clip = choose(settings, ClipOrigin::Timed);
+  QueuedClip asked;
+  asked.settings.prompt = cue.prompt;
+  std::shared_ptr<Clip> clip = choose(asked, ClipOrigin::Timed);
   clip->time = time;
   if (run_.live || cue.until == PromptTrack::kOpen) return clip;
   const auto left = std::max<int64_t>(static_cast<int64_t>(clock_.frame_from(cue.until) - first_frame), 1);
-  clip->is_last = cue.last && left <= clip->used_frames;
+  clip->is_last = cue.last && left <= clip->used_frames - clip->shared_frames;
   clip->is_timed = !clip->is_last;
-  use_frames(clip.get(), clip->is_last ? static_cast<int>(left) : even_part(left, *clip, cue.last));
+  const int shown = clip->is_last ? static_cast<int>(left) : even_part(left, *clip, cue.last);
+  use_frames(clip.get(), shown + clip->shared_frames);
   return clip;
 }
 
 // Used for a while, a clip has its fade_frames more than that, to fade into the next one.
 int ClipPlanner::even_part(int64_t left, const Clip &clip, bool last) const {
-  const int64_t longest = clip.used_frames - clip.fade_frames;
+  const int64_t longest = clip.used_frames - clip.shared_frames - clip.fade_frames;
   const int64_t time = last ? left - clip.fade_frames : left;  // the last clip of all has no next one
   const int64_t clips = (time - 1) / longest + 1;
   const auto part = static_cast<int>((time - 1) / clips + 1);
@@ -85,6 +95,8 @@ bool ClipPlanner::fade(const Clip &clip, Clip *next) const {
 }
 
 uint64_t ClipPlanner::frames_to_come(int fade_frames, const Clip *chosen) const {
+  const bool continues = run_.continuity == WAN_CONTINUITY_LAST_FRAME;
+  bool is_first = clips_ == 0;  // of the stream, which shares no frame
   uint64_t frames = 0;
   int fade = fade_frames;
   const auto add = [&](uint64_t clips, int clip_frames, int clip_fade) {
@@ -92,6 +104,7 @@ uint64_t ClipPlanner::frames_to_come(int fade_frames, const Clip *chosen) const 
     const int first_fade = clip_fade < fade ? 0 : fade;  // as fade() has it
     if (fade == 0 || clip_fade < fade) fade = clip_fade;
     frames += clips * clip_frames - first_fade - (clips - 1) * fade;
+    if (continues) frames -= clips - (std::exchange(is_first, false) ? 1 : 0);
   };
   const auto add_clips = [&](uint64_t clips, const ClipSettings &settings) {
     const int clip_frames = complete(overlay(settings, settings_), run_.defaults).num_frames;

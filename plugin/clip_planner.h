@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -12,6 +13,7 @@
 
 #include "clip_settings.h"
 #include "frame_clock.h"
+#include "picture_track.h"
 #include "prompt_track.h"
 #include "wan/engine.h"
 
@@ -22,9 +24,11 @@ struct RunSettings {
   int num_clips = 0;        // -1: endless
   unsigned queue_size = 0;  // chunks
   int fade_frames = 0;      // between clips; 0: cut
+  WanContinuity continuity = WAN_CONTINUITY_NONE;
   bool live = false;
   WanDefaults defaults = {};
   std::shared_ptr<PromptTrack> track;
+  std::array<std::shared_ptr<PictureTrack>, WAN_PICTURE_KINDS> picture_tracks = {};  // by WanPictureKind
 };
 
 /** Why a clip is made. */
@@ -38,9 +42,12 @@ struct Clip {
   ClipSettings settings;  // complete
   int used_frames;        // of settings.num_frames
   int fade_frames;        // of those, at both ends where another clip follows or went before; 0: cut
+  int shared_frames;      // of those, that were shown at the end of the clip before: 0 or 1
+  ClipPictures pictures;  // that it was enqueued with
+  std::array<bool, WAN_PICTURE_KINDS> has_own_picture;  // by its own settings, not the element's
   bool is_timed = false;  // its last fade_frames are beyond its time, there to fade into the next clip
   bool is_last = false;   // of the timed prompts
-  uint64_t time = 0;      // of its beginning, as timed prompts count; only where it is one of theirs
+  uint64_t time = 0;      // of its beginning, as timed prompts and pictures count
   std::chrono::steady_clock::time_point denoised = {};  // when the last step was done
 };
 
@@ -74,6 +81,8 @@ class ClipPlanner {
   std::shared_ptr<Clip> configured_clip();
   bool has_configured_clip() const { return run_.num_clips < 0 || clips_ < run_.num_clips; }
   void begin() { chosen_.reset(); }
+  /** A whole clip was made: with continuity, the next ones begin with its last frame. */
+  void end() { has_last_frame_ = run_.continuity == WAN_CONTINUITY_LAST_FRAME; }
   void put_back();
 
   /** Whether a clip that is being made keeps its last frames for the next one to fade in over: both sides of
@@ -84,7 +93,7 @@ class ClipPlanner {
   uint64_t frames_to_come(int fade_frames, const Clip *chosen) const;
 
  private:
-  std::shared_ptr<Clip> choose(const ClipSettings &settings, ClipOrigin origin, uint32_t id = 0);
+  std::shared_ptr<Clip> choose(const QueuedClip &asked, ClipOrigin origin);
   int even_part(int64_t left, const Clip &clip, bool last) const;
   void use_frames(Clip *clip, int frames) const;
 
@@ -95,6 +104,7 @@ class ClipPlanner {
   std::deque<QueuedClip> queue_;
   std::optional<QueuedClip> chosen_;  // taken from it, and not begun
   int clips_ = 0;                     // chosen so far
+  bool has_last_frame_ = false;       // the model, for the next clip
 };
 
 }  // namespace wan

@@ -131,6 +131,18 @@ std::vector<ClipSetting> make_table() {
               "What the video should not show, from the next clip on; used if the guidance scale is above 1",
               "", kPlaying),
           &ClipSettings::negative_prompt, std::string(), &WanGenerateOptions::negative_prompt, text_fault),
+      row(g_param_spec_string(
+              "image", "Image",
+              "Path or URI of the picture that the video begins with, from the next clip on; for "
+              "models that make videos from pictures",
+              "", kPlaying),
+          &ClipSettings::image, std::string(), nullptr, text_fault),
+      row(g_param_spec_string(
+              "last-image", "Last image",
+              "Path or URI of the picture that the video ends with, from the next clip on; for "
+              "models that take two pictures",
+              "", kPlaying),
+          &ClipSettings::last_image, std::string(), nullptr, text_fault),
       row(g_param_spec_int64(
               "seed", "Seed",
               "Seed of the next clip; each later clip adds 1 (-1: a random seed, which stats, "

@@ -6,12 +6,15 @@
 
 #include <gst/gst.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "picture.h"
 #include "wan/engine.h"
 
 namespace wan {
@@ -22,7 +25,8 @@ constexpr int64_t kRandomSeed = -1;
 /** A value that is left at its default here is open: what lies beneath decides. */
 struct ClipSettings {
   std::string prompt, negative_prompt;
-  int64_t seed = kRandomSeed;  // the bits of an unsigned one
+  std::string image, last_image;  // paths or URIs
+  int64_t seed = kRandomSeed;     // the bits of an unsigned one
   int num_frames = 0, steps = 0;
   double guidance_scale = -1, guidance_scale_2 = -1, flow_shift = -1;
   WanScheduler scheduler = WAN_SCHEDULER_AUTO;
@@ -31,10 +35,14 @@ struct ClipSettings {
   std::optional<double> cache_threshold;
 };
 
+/** The pictures of a clip, by WanPictureKind; null where there is none. */
+using ClipPictures = std::array<std::shared_ptr<const Picture>, WAN_PICTURE_KINDS>;
+
 /** A clip that was asked for by itself. */
 struct QueuedClip {
   uint32_t id = 0;  // for whoever enqueued it; 0: of the property prompts
   ClipSettings settings;
+  ClipPictures pictures;  // in place of the settings' own
 };
 
 /** A row of the table of settings, which is all that there is to say of one. From it come the property, the
@@ -55,6 +63,11 @@ struct ClipSetting {
 
   const char *name() const { return pspec->name; }
 };
+
+/** Where the settings say that a picture of the kind is; empty: nowhere. */
+inline const std::string &picture_location(const ClipSettings &settings, WanPictureKind kind) {
+  return kind == WAN_PICTURE_FIRST ? settings.image : settings.last_image;
+}
 
 /** In the order in which they are shown. */
 const std::vector<ClipSetting> &clip_settings();

@@ -111,4 +111,15 @@ GType transition_type() {
   return type;
 }
 
+GType continuity_type() {
+  static const GEnumValue values[] = {
+      {WAN_CONTINUITY_NONE, "Each clip begins anew", "none"},
+      {WAN_CONTINUITY_LAST_FRAME,
+       "Each clip begins with the last frame of the one before, which is not shown twice", "last-frame"},
+      {0, nullptr, nullptr},
+  };
+  static const GType type = g_enum_register_static("GstWanContinuity", values);
+  return type;
+}
+
 }  // namespace wan

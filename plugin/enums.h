@@ -24,6 +24,7 @@ GType memory_mode_type();
 GType underrun_type();
 GType filler_type();
 GType transition_type();
+GType continuity_type();
 
 /** "auto", "unipc" or "euler". */
 const char *scheduler_nick(WanScheduler scheduler);

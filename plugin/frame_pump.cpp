@@ -11,6 +11,8 @@ namespace {
 // A stream that has more to show gives up after so many clips that fail one after the other.
 constexpr int kMaxFailures = 3;
 constexpr int kLongestPause = 6;  // as a power of two, seconds
+// A pad that is silent for longer has no picture for a clip.
+constexpr std::chrono::seconds kPatience(10);
 
 uint64_t next_stream() {
   static std::atomic<uint64_t> streams = 0;
@@ -155,7 +157,8 @@ void FramePump::hold(uint64_t frames) {
 uint64_t FramePump::expected_frames() const {
   std::lock_guard lock(mutex_);
   const bool making = generating_ && !clip_cancelled_;
-  const uint64_t frames = passed_frames_ + (making ? clip_->used_frames - clip_frames_ : 0);
+  const uint64_t frames =
+      passed_frames_ + (making ? clip_->used_frames - clip_->shared_frames - clip_frames_ : 0);
   return frames + planner_.frames_to_come(making ? clip_->fade_frames : 0, upcoming_.get());
 }
 
@@ -197,6 +200,8 @@ void FramePump::give_way() {
     changed_.notify_all();
   }
   if (run_.track) run_.track->wake();
+  for (const auto &track : run_.picture_tracks)
+    if (track) track->wake();
 }
 
 PumpStats FramePump::stats() const {
@@ -224,57 +229,108 @@ void FramePump::work() {
 }
 
 Failure FramePump::make_clips() {
-  WanError error = {};
-  WanStatus status = check(&error);
-  if (status == WAN_OK) status = load(&error);
-  while (status == WAN_OK) {
+  Failure failure = check();
+  if (failure.status == WAN_OK) failure = load();
+  while (failure.status == WAN_OK) {
     const std::shared_ptr<const Clip> clip = next_clip();
     if (!clip) return made_ ? Failure() : failure_;
-    status = make(clip, &error);
+    failure = make(clip);
   }
-  return failure_of(status, error);
+  return failure;
 }
 
 // Uses the model when it is this pump's turn.
-WanStatus FramePump::in_turn(const std::function<bool()> &cancelled, const std::function<WanStatus()> &use) {
+Failure FramePump::in_turn(const std::function<bool()> &cancelled, const std::function<Failure()> &use) {
   const auto wanted = [weak = weak_from_this()] {
     if (const auto pump = weak.lock()) pump->give_way();
   };
   const auto turn = model_->turns().take(cancelled, wanted);
-  return turn ? use() : WAN_CANCELLED;
+  return turn ? use() : Failure{WAN_CANCELLED, ""};
 }
 
-// What can be refused before the weights are read, which takes long: here the size, too, is known.
-WanStatus FramePump::check(WanError *error) {
+// What can be refused before the weights are read, which takes long: here the size, too, is known. What the
+// clips are made from was looked at by whoever set it.
+Failure FramePump::check() {
   std::unique_lock lock(mutex_);
   const ClipSettings settings = planner_.configured();
   lock.unlock();
   WanGenerateOptions options = generate_options(settings);
   options.layout = format_.layout;
+  for (int kind = 0; kind < WAN_PICTURE_KINDS; ++kind)
+    options.pictures[kind] = run_.defaults.pictures[kind] == WAN_PICTURE_REQUIRED;
   const ModelChoice &choice = model_->choice();
-  return choice.engine->check(choice.directory.c_str(), &options, error);
+  WanError error = {};
+  return failure_of(choice.engine->check(choice.directory.c_str(), &options, &error), error);
 }
 
-WanStatus FramePump::load(WanError *error) {
+Failure FramePump::load() {
   const WanCallbacks callbacks = this->callbacks();
-  const WanStatus status =
-      in_turn([this] { return cancelled_.load(); }, [&] { return model_->load(callbacks, error); });
-  if (status == WAN_OK) tell(Loaded{});
-  return status;
+  const Failure failure = in_turn([this] { return cancelled_.load(); },
+                                  [&] {
+                                    WanError error = {};
+                                    return failure_of(model_->load(callbacks, &error), error);
+                                  });
+  if (failure.status == WAN_OK) tell(Loaded{});
+  return failure;
 }
 
-WanStatus FramePump::make(const std::shared_ptr<const Clip> &clip, WanError *error) {
+Failure FramePump::make(const std::shared_ptr<const Clip> &clip) {
   tell(ClipBegun{clip});
-  const WanStatus status = in_turn([this] { return is_stopped(); }, [&] { return generate(*clip, error); });
+  Failure failure = find_pictures(*clip);
+  if (failure.status == WAN_OK)
+    failure = in_turn([this] { return is_stopped(); }, [&] { return generate(*clip); });
+  pictures_ = {};
   std::unique_lock lock(mutex_);
   generating_ = false;
   const bool skipped = clip_cancelled_ && !cancelled_;
-  if (skipped || status == WAN_OK) {
+  if (skipped || failure.status == WAN_OK) {
     end_clip(clip, skipped);
-    return WAN_OK;
+    return {};
   }
   lock.unlock();
-  return status == WAN_CANCELLED ? status : survive(clip, status, *error);
+  return failure.status == WAN_CANCELLED ? failure : survive(clip, failure);
+}
+
+// Before the model is this pump's: pictures may have to be waited for.
+Failure FramePump::find_pictures(const Clip &clip) {
+  Failure failure;
+  for (const WanPictureKind kind : {WAN_PICTURE_FIRST, WAN_PICTURE_LAST}) {
+    const bool continues = kind == WAN_PICTURE_FIRST && clip.shared_frames > 0;
+    if (!continues && failure.status == WAN_OK) pictures_[kind] = find_picture(clip, kind, &failure);
+  }
+  return failure;
+}
+
+// A queued clip's own picture, what has come in at the pad, or the element's.
+std::shared_ptr<const Picture> FramePump::find_picture(const Clip &clip, WanPictureKind kind,
+                                                       Failure *failure) {
+  if (clip.pictures[kind]) return clip.pictures[kind];
+  if (!clip.has_own_picture[kind])
+    if (auto picture = incoming_picture(clip, kind, failure); picture || failure->status != WAN_OK)
+      return picture;
+  const std::string &location = picture_location(clip.settings, kind);
+  if (location.empty()) return nullptr;
+  *failure = {WAN_OK, "", __FILE__, __LINE__};
+  return read_picture(
+      location, [this] { return is_stopped(); }, &failure->status, &failure->message);
+}
+
+std::shared_ptr<const Picture> FramePump::incoming_picture(const Clip &clip, WanPictureKind kind,
+                                                           Failure *failure) {
+  const std::shared_ptr<PictureTrack> &track = run_.picture_tracks[kind];
+  if (!track || !track->is_attached()) return nullptr;
+  const PictureTrack::Sample sample = track->at(clip.time, kPatience, [this] { return is_stopped(); });
+  if (is_stopped()) *failure = {WAN_CANCELLED, ""};
+  if (!sample || is_stopped()) return nullptr;
+  std::shared_ptr<const Picture> picture = convert_picture(sample.get(), &failure->message);
+  if (!picture) *failure = {WAN_INVALID, failure->message, __FILE__, __LINE__};
+  return picture;
+}
+
+bool FramePump::hand_over(WanPictureKind kind, WanPicture *picture) const {
+  const Picture &found = *pictures_[kind];
+  *picture = {found.pixels.data(), found.width, found.height, size_t(found.width) * 3};
+  return true;
 }
 
 // If its last frames wait in the queue, they say when it is over.
@@ -282,6 +338,7 @@ void FramePump::end_clip(const std::shared_ptr<const Clip> &clip, bool skipped) 
   if (!skipped) {
     made_ = true;
     failures_ = 0;
+    planner_.end();
   }
   if (!skipped && !chunks_.empty() && chunks_.back().clip == clip)
     chunks_.back().ends_clip = true;
@@ -290,7 +347,7 @@ void FramePump::end_clip(const std::shared_ptr<const Clip> &clip, bool skipped) 
   changed_.notify_all();
 }
 
-WanStatus FramePump::generate(const Clip &clip, WanError *error) {
+Failure FramePump::generate(const Clip &clip) {
   const auto start = std::chrono::steady_clock::now();
   WanGenerateOptions options = generate_options(clip.settings);
   options.seed = clip.seed;
@@ -299,32 +356,34 @@ WanStatus FramePump::generate(const Clip &clip, WanError *error) {
   options.on_device = format_.on_device;
   options.layout = format_.layout;
   options.stream = stream_;
+  options.continuity = run_.continuity;
+  for (int kind = 0; kind < WAN_PICTURE_KINDS; ++kind) options.pictures[kind] = pictures_[kind] != nullptr;
   const WanCallbacks callbacks = this->callbacks();
-  const WanStatus status = model_->choice().engine->generate(model_->get(), &options, &callbacks, error);
+  WanError error = {};
+  const WanStatus status = model_->choice().engine->generate(model_->get(), &options, &callbacks, &error);
 
   std::lock_guard lock(mutex_);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start - waited_;
   if (status != WAN_CANCELLED || cancelled_) stats_.fps = static_cast<double>(clip_frames_) / seconds.count();
-  return status;
+  return failure_of(status, error);
 }
 
 // What a clip's failure means for the stream: WAN_OK if it goes on.
-WanStatus FramePump::survive(const std::shared_ptr<const Clip> &clip, WanStatus status,
-                             const WanError &error) {
-  if (cancelled_) return status;  // the track is another run's now
+Failure FramePump::survive(const std::shared_ptr<const Clip> &clip, const Failure &failure) {
+  if (cancelled_) return failure;  // the track is another run's now
   const bool replaced =
       clip->origin == ClipOrigin::Timed && run_.track->replace(clip->settings.prompt, clip->time);
   const bool single = replaced || clip->origin == ClipOrigin::Queued;  // the next one has other settings
   std::unique_lock lock(mutex_);
-  failure_ = failure_of(status, error);
+  failure_ = failure;
   failures_ += !single;
-  if (status == WAN_DEVICE || !(single || can_repeat(*clip))) return status;
+  if (failure.status == WAN_DEVICE || !(single || can_repeat(*clip))) return failure;
   const std::chrono::seconds pause(single || !run_.live ? 0 : 1 << std::min(failures_ - 1, kLongestPause));
   reconfigured_ = false;
   news_.emplace_back(ClipFailed{clip, failure_, pause});
   changed_.notify_all();
   changed_.wait_for(lock, pause, [&] { return cancelled_ || reconfigured_ || !planner_.queue().empty(); });
-  return WAN_OK;
+  return {};
 }
 
 // Whether clips of the settings that have failed may be tried again. They are likely to fail again, but time
@@ -361,12 +420,18 @@ bool FramePump::await_choice(uint64_t first_frame, const std::function<bool()> &
 std::shared_ptr<Clip> FramePump::choose_clip(uint64_t first_frame) {
   std::unique_lock lock(mutex_);
   if (cancelled_) return nullptr;
-  if (!planner_.queue().empty()) return planner_.queued_clip();
   const uint64_t time = track_time(first_frame);
-  lock.unlock();
-  const auto cue = run_.track->at(time, run_.live);
-  lock.lock();
-  return cue ? planner_.timed_clip(*cue, first_frame, time) : planner_.configured_clip();
+  std::optional<PromptTrack::Cue> cue;
+  if (planner_.queue().empty()) {
+    lock.unlock();
+    cue = run_.track->at(time, run_.live);
+    lock.lock();
+  }
+  std::shared_ptr<Clip> clip = cue                        ? planner_.timed_clip(*cue, first_frame, time)
+                               : planner_.queue().empty() ? planner_.configured_clip()
+                                                          : planner_.queued_clip();
+  if (clip) clip->time = time;
+  return clip;
 }
 
 std::shared_ptr<const Clip> FramePump::next_clip() {
@@ -423,6 +488,9 @@ WanCallbacks FramePump::callbacks() {
   };
   callbacks.cancelled = [](void *pump) { return static_cast<FramePump *>(pump)->is_stopped(); };
   callbacks.followed = [](void *pump) { return static_cast<FramePump *>(pump)->followed(); };
+  callbacks.picture = [](void *pump, WanPictureKind kind, WanPicture *picture) {
+    return static_cast<const FramePump *>(pump)->hand_over(kind, picture);
+  };
   callbacks.frames = [](void *pump, WanFrames *frames) {
     return static_cast<FramePump *>(pump)->push(frames);
   };

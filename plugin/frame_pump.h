@@ -163,18 +163,22 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
  private:
   void work();
   Failure make_clips();
-  WanStatus in_turn(const std::function<bool()> &cancelled, const std::function<WanStatus()> &use);
+  Failure in_turn(const std::function<bool()> &cancelled, const std::function<Failure()> &use);
   void give_way();
-  WanStatus check(WanError *error);
-  WanStatus load(WanError *error);
-  WanStatus make(const std::shared_ptr<const Clip> &clip, WanError *error);
-  WanStatus generate(const Clip &clip, WanError *error);
-  WanStatus survive(const std::shared_ptr<const Clip> &clip, WanStatus status, const WanError &error);
+  Failure check();
+  Failure load();
+  Failure make(const std::shared_ptr<const Clip> &clip);
+  Failure find_pictures(const Clip &clip);
+  std::shared_ptr<const Picture> find_picture(const Clip &clip, WanPictureKind kind, Failure *failure);
+  std::shared_ptr<const Picture> incoming_picture(const Clip &clip, WanPictureKind kind, Failure *failure);
+  Failure generate(const Clip &clip);
+  Failure survive(const std::shared_ptr<const Clip> &clip, const Failure &failure);
   bool await_choice(uint64_t first_frame, const std::function<bool()> &given_up);
   std::shared_ptr<Clip> choose_clip(uint64_t first_frame);
   std::shared_ptr<const Clip> next_clip();
   bool followed();
   WanCallbacks callbacks();
+  bool hand_over(WanPictureKind kind, WanPicture *picture) const;
   void report(const WanProgress &progress);
   void tell(PumpEvent news);
   bool push(WanFrames *frames);
@@ -193,6 +197,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   std::shared_ptr<SharedModel> model_;  // let go at the end
   std::shared_ptr<Turns> workers_;
   std::thread worker_;
+  ClipPictures pictures_;  // the worker's, of the clip that it makes
   std::atomic<bool> cancelled_ = false, clip_cancelled_ = false;
 
   mutable std::mutex mutex_;  // guards all that follows

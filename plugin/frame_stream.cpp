@@ -63,7 +63,7 @@ GstFlowReturn take(GstWanSrc *self, const Log &log) {
 
 GstFlowReturn take(GstWanSrc *self, const Chunk &chunk) {
   end_preroll(self, GST_PROGRESS_TYPE_COMPLETE, "the first frames are there");
-  if (chunk.frames->first_frame == 0)
+  if (chunk.clip->index != self->priv->run.heralded_clip)
     queue_event(self,
                 gst_event_new_tag(clip_tags(*chunk.clip, self->priv->run.choice, self->priv->run.info)));
   announce_duration(self);
@@ -187,7 +187,7 @@ GstFlowReturn next_buffer(GstWanSrc *self, GstBuffer **buffer) {
   if (flow != GST_FLOW_OK) return flow;
   stamp(self, *buffer);
   add_meta(*buffer, run.chunk, run.chunk.frames->first_frame + run.chunk_next, false);
-  if (run.chunk.frames->first_frame + run.chunk_next == 0) herald_clip(self, *run.chunk.clip, *buffer);
+  herald_clip(self, *run.chunk.clip, *buffer);
   run.handed = true;
   return GST_FLOW_OK;
 }
@@ -215,9 +215,10 @@ void go_on_in_chunk(GstWanSrc *self, GstClockTime pts) {
     self->priv->live.last_frame = run.chunk_next;
     ++self->priv->live.faded_frames;
   }
-  const bool begins_clip = chunk.frames->first_frame + run.chunk_next == 0;
+  const bool begins_clip = chunk.clip->index != run.on_air_clip;
   if (++run.chunk_next == chunk.frames->num_frames) run.chunk = {};
-  if (std::exchange(run.on_air_clip, chunk.clip->index) != chunk.clip->index) run.clip_frames = 0;
+  if (begins_clip) run.clip_frames = 0;
+  run.on_air_clip = chunk.clip->index;
   ++run.clip_frames;
   if (begins_clip) announce_clip(self, *chunk.clip, pts);
   if (chunk.ends_clip && !run.chunk.frames) take(self, ClipEnded{chunk.clip, false});

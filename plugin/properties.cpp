@@ -117,6 +117,10 @@ std::vector<Row> make_table() {
                                g_param_spec_string("prompt", "Prompt", "What the clip shows", "", kStatic),
                                kPlaying),
           &Settings::queue),
+      row(g_param_spec_enum("continuity", "Continuity",
+                            "What a clip begins with, for models that make videos from pictures",
+                            continuity_type(), defaults.continuity, kReady),
+          &Settings::continuity),
       row(g_param_spec_enum("transition", "Transition", "How one clip becomes the next", transition_type(),
                             int(defaults.transition), kReady),
           &Settings::transition),
@@ -202,8 +206,9 @@ void install_properties(GObjectClass *klass) {
           "Structure wan-stats: the clip being made and on air, its settings, seconds by stage, "
           "queue, frames, underruns, memory",
           GST_TYPE_STRUCTURE, GParamFlags(G_PARAM_READABLE | G_PARAM_STATIC_STRINGS)));
-  for (const GType type : {scheduler_type(), cache_type(), dtype_type(), quantization_type(),
-                           memory_mode_type(), underrun_type(), filler_type(), transition_type()})
+  for (const GType type :
+       {scheduler_type(), cache_type(), dtype_type(), quantization_type(), memory_mode_type(),
+        underrun_type(), filler_type(), transition_type(), continuity_type()})
     gst_type_mark_as_plugin_api(type, GstPluginAPIFlags(0));
 }
 
@@ -223,6 +228,10 @@ std::string settings_fault(const Settings &settings) {
   for (const QueuedClip &clip : settings.queue)
     if (std::string fault = text_fault("A text of prompts", clip.settings.prompt); !fault.empty())
       return fault;
+  if (settings.continuity != WAN_CONTINUITY_NONE && settings.transition != Transition::Cut)
+    return "continuity=last-frame and transition=crossfade exclude each other: clips that continue each "
+           "other need "
+           "no transition.";
   return clip_fault(settings.clip);
 }
 

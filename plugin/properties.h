@@ -28,6 +28,7 @@ struct Settings {
   std::vector<std::shared_ptr<const GstStructure>> loras;  // as they were set
   int num_clips = 1;
   guint queue_size = 4;
+  WanContinuity continuity = WAN_CONTINUITY_NONE;
   Transition transition = Transition::Cut;
   int transition_frames = 8;
   Underrun underrun = Underrun::Repeat;

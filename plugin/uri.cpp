@@ -2,6 +2,7 @@
 #include "uri.h"
 
 #include <map>
+#include <set>
 #include <string_view>
 
 #include "properties.h"
@@ -12,9 +13,11 @@ namespace {
 
 constexpr char kUriScheme[] = "wan://";
 
-// What a URI may set: the element's own properties. is-live is one of them, though the base class keeps it.
+// What a URI may set: the element's own properties, but none that would have it open a stranger's choice of
+// library or file. is-live is one of them, though the base class keeps it.
 bool is_for_uris(const GParamSpec *pspec) {
-  return pspec && (pspec->flags & G_PARAM_WRITABLE) && std::string_view(pspec->name) != "engine";
+  static const std::set<std::string_view> refused = {"engine", "image", "last-image"};
+  return pspec && (pspec->flags & G_PARAM_WRITABLE) && !refused.contains(pspec->name);
 }
 
 bool read_parameter(GObjectClass *klass, const char *name, const char *text,

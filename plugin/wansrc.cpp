@@ -79,9 +79,12 @@
 #include "wansrc.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <functional>
 #include <list>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -90,6 +93,7 @@
 #include "downstream_pool.h"
 #include "engine_loader.h"
 #include "log.h"
+#include "picture_pad.h"
 #include "prompt_pad.h"
 #include "uri.h"
 #include "values.h"
@@ -142,9 +146,11 @@ static RunSettings run_settings(GstWanSrc *self, const WanDefaults &defaults, bo
   run.num_clips = settings.num_clips;
   run.queue_size = settings.queue_size;
   run.fade_frames = settings.transition == Transition::Crossfade ? settings.transition_frames : 0;
+  run.continuity = settings.continuity;
   run.live = live;
   run.defaults = defaults;
   run.track = self->priv->track;
+  run.picture_tracks = self->priv->picture_tracks;
   return run;
 }
 
@@ -201,11 +207,66 @@ static bool read_settings(GstWanSrc *self, Settings *settings, std::string *reas
 }
 
 static WanStatus check(const WanEngineApi *engine, const std::string &directory, const ClipSettings &clip,
+                       const std::array<bool, WAN_PICTURE_KINDS> &pictures, WanContinuity continuity,
                        const WanDefaults &defaults, WanError *error) {
   const ClipSettings whole = complete(clip, defaults);
-  const WanGenerateOptions options = generate_options(whole);
+  WanGenerateOptions options = generate_options(whole);
+  std::copy(pictures.begin(), pictures.end(), options.pictures);
+  options.continuity = continuity;
   return engine->check(directory.c_str(), &options, error);
 }
+
+// The pictures that a clip has, its own or those of the pads.
+static std::array<bool, WAN_PICTURE_KINDS> pictures_of(GstWanSrc *self, const ClipSettings &settings,
+                                                       const ClipPictures &own) {
+  std::array<bool, WAN_PICTURE_KINDS> has = {};
+  for (const WanPictureKind kind : {WAN_PICTURE_FIRST, WAN_PICTURE_LAST})
+    has[kind] = own[kind] || !picture_location(settings, kind).empty() ||
+                self->priv->picture_tracks[kind]->is_attached();
+  return has;
+}
+
+// The clip that a run begins with, as far as it is known.
+static QueuedClip first_clip(const Settings &settings) {
+  QueuedClip clip;
+  if (!settings.queue.empty()) clip = settings.queue.front();
+  clip.settings = overlay(clip.settings, settings.clip);
+  return clip;
+}
+
+static Failure check_start(GstWanSrc *self, const Settings &settings, const WanDefaults &defaults) {
+  const QueuedClip first = first_clip(settings);
+  const auto pictures = pictures_of(self, first.settings, first.pictures);
+  WanError error = {};
+  const WanStatus status = check(self->priv->engine, self->priv->run.choice.directory, first.settings,
+                                 pictures, WAN_CONTINUITY_NONE, defaults, &error);
+  return failure_of(status, error);
+}
+
+// Diffusers' size for a picture: of its aspect, with as many pixels as the checkpoint suggests.
+static void fit_size(int width, int height, WanDefaults *defaults) {
+  const double area = double(defaults->width) * defaults->height, aspect = double(height) / width;
+  const int multiple = defaults->size_multiple;
+  const auto round_down = [multiple](double size) {
+    return std::max(int(std::round(size)) / multiple, 1) * multiple;
+  };
+  defaults->height = round_down(std::sqrt(area * aspect));
+  defaults->width = round_down(std::sqrt(area / aspect));
+}
+
+// The picture that a run begins with decides the size that downstream leaves open.
+static Failure fit_first_picture(GstWanSrc *, const Settings &settings, WanDefaults *defaults) {
+  const QueuedClip first = first_clip(settings);
+  std::shared_ptr<const Picture> picture = first.pictures[WAN_PICTURE_FIRST];
+  Failure failure = {WAN_OK, "", __FILE__, __LINE__};
+  if (!picture && !first.settings.image.empty())
+    picture = read_picture(
+        first.settings.image, [] { return false; }, &failure.status, &failure.message);
+  if (picture) fit_size(picture->width, picture->height, defaults);
+  return failure;
+}
+
+static bool is_prompt_pad(GstPad *pad);
 
 static gboolean gst_wan_src_start(GstBaseSrc *src) {
   GstWanSrc *self = GST_WAN_SRC(src);
@@ -218,19 +279,22 @@ static gboolean gst_wan_src_start(GstBaseSrc *src) {
   const ModelChoice choice = self->priv->run.choice;
   WanError error = {};
   WanDefaults defaults = {};
-  WanStatus status = self->priv->engine->describe(choice.directory.c_str(), &defaults, &error);
-  if (status == WAN_OK) status = check(self->priv->engine, choice.directory, settings.clip, defaults, &error);
-  if (status != WAN_OK) {
-    post_error(self, failure_of(status, error));
+  const WanStatus status = self->priv->engine->describe(choice.directory.c_str(), &defaults, &error);
+  Failure failure = failure_of(status, error);
+  if (failure.status == WAN_OK) failure = check_start(self, settings, defaults);
+  if (failure.status == WAN_OK) failure = fit_first_picture(self, settings, &defaults);
+  if (failure.status != WAN_OK) {
+    post_error(self, failure);
     return FALSE;
   }
   gst_element_foreach_sink_pad(
       GST_ELEMENT(self),
       [](GstElement *, GstPad *pad, gpointer) -> gboolean {
-        prompt_pad_update_link(pad);
+        if (is_prompt_pad(pad)) prompt_pad_update_link(pad);
         return TRUE;
       },
       nullptr);
+  for (const auto &track : self->priv->picture_tracks) track->set_live(gst_base_src_is_live(src));
   reset_air(self);
   begin_run(self, choice, defaults);
   GST_INFO_OBJECT(self, "model %s, device %s, dtype %s, quantization %s, memory %s, %zu LoRAs, engine %s%s",
@@ -481,8 +545,28 @@ static bool refuse_other_caps(GstWanSrc *self) {
   return refused;
 }
 
+// How long a pad may be silent before the size is chosen without its picture.
+constexpr GstClockTime kPicturePatience = 5 * GST_SECOND;
+
+// The first picture that comes in decides the size that downstream leaves open.
+static void fit_incoming_picture(GstWanSrc *self) {
+  const std::shared_ptr<PictureTrack> &track = self->priv->picture_tracks[WAN_PICTURE_FIRST];
+  GstPad *pad = GST_BASE_SRC_PAD(self);
+  PictureTrack::Sample sample;
+  for (GstClockTime waited = 0; !sample && waited < kPicturePatience; waited += 50 * GST_MSECOND) {
+    if (!track->is_attached() || track->is_ended() || GST_PAD_IS_FLUSHING(pad)) break;
+    sample = track->at(0, std::chrono::milliseconds(50), [] { return false; });
+  }
+  GstVideoInfo info;
+  if (!sample || !gst_video_info_from_caps(&info, gst_sample_get_caps(sample.get()))) return;
+  const ObjectLock lock(self);
+  fit_size(info.width * info.par_n / info.par_d, info.height, &self->priv->run.settings.defaults);
+}
+
 static gboolean gst_wan_src_negotiate(GstBaseSrc *src) {
-  return !refuse_other_caps(GST_WAN_SRC(src)) && GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->negotiate(src);
+  GstWanSrc *self = GST_WAN_SRC(src);
+  if (!self->priv->run.pump->started()) fit_incoming_picture(self);
+  return !refuse_other_caps(self) && GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->negotiate(src);
 }
 
 static GstClockTime frame_duration(GstWanSrc *self) {
@@ -669,22 +753,50 @@ static gboolean gst_wan_src_query(GstBaseSrc *src, GstQuery *query) {
   return GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->query(src, query);
 }
 
-// ---- timed prompts
+// ---- sink pads
 
+static const char *const kPicturePads[WAN_PICTURE_KINDS] = {"image_sink", "last_image_sink"};
+
+// Which picture a pad takes; -1: it takes prompts.
+static int picture_kind(const char *pad_name) {
+  for (int kind = 0; kind < WAN_PICTURE_KINDS; ++kind)
+    if (g_str_equal(pad_name, kPicturePads[kind])) return kind;
+  return -1;
+}
+
+static bool is_prompt_pad(GstPad *pad) {
+  return picture_kind(GST_PAD_NAME(pad)) < 0;
+}
+
+static GstPad *new_pad(GstWanSrc *self, GstPadTemplate *pad_template) {
+  const char *name = GST_PAD_TEMPLATE_NAME_TEMPLATE(pad_template);
+  const int kind = picture_kind(name);
+  if (kind < 0)
+    return self->priv->track->attach() ? prompt_pad_new(pad_template, self->priv->track) : nullptr;
+  const std::shared_ptr<PictureTrack> &track = self->priv->picture_tracks[kind];
+  return track->attach() ? picture_pad_new(pad_template, name, track) : nullptr;
+}
+
+// Of each kind one.
 static GstPad *gst_wan_src_request_new_pad(GstElement *element, GstPadTemplate *pad_template, const gchar *,
                                            const GstCaps *) {
-  GstWanSrc *self = GST_WAN_SRC(element);
-  if (!self->priv->track->attach()) return nullptr;  // there is one already
-  GstPad *pad = prompt_pad_new(pad_template, self->priv->track);
+  GstPad *pad = new_pad(GST_WAN_SRC(element), pad_template);
+  if (!pad) return nullptr;
   gst_pad_set_active(pad, TRUE);
   gst_element_add_pad(element, pad);
   return pad;
 }
 
 static void gst_wan_src_release_pad(GstElement *element, GstPad *pad) {
+  GstWanSrc *self = GST_WAN_SRC(element);
+  const int kind = picture_kind(GST_PAD_NAME(pad));
   gst_pad_set_active(pad, FALSE);
   gst_element_remove_pad(element, pad);
-  GST_WAN_SRC(element)->priv->track->detach();  // last: from here on there may be another pad
+  // Last: from here on there may be another pad.
+  if (kind < 0)
+    self->priv->track->detach();
+  else
+    self->priv->picture_tracks[kind]->detach();
 }
 
 // ---- the queue of clips
@@ -695,10 +807,11 @@ static FramePump *running_pump(GstWanSrc *self) {
 
 // Why no clip of these settings can be made, as far as that can be told without weights; empty if it can.
 // Reads the checkpoint's files, so the object lock is for others meanwhile.
-static std::string fault_of_clip(GstWanSrc *self, const ClipSettings &clip) {
+static std::string fault_of_clip(GstWanSrc *self, const QueuedClip &clip) {
   const WanEngineApi *engine = nullptr;
   std::string directory;
   WanDefaults defaults = {};
+  WanContinuity continuity;
   bool started;
   {
     const ObjectLock lock(self);
@@ -706,16 +819,19 @@ static std::string fault_of_clip(GstWanSrc *self, const ClipSettings &clip) {
     started = self->priv->run.started;
     directory = started ? self->priv->run.choice.directory : model_directory(self->priv->settings.model);
     defaults = self->priv->run.settings.defaults;
+    continuity = self->priv->settings.continuity;
   }
   WanError error = {};
   if (!engine || (!started && engine->describe(directory.c_str(), &defaults, &error) != WAN_OK)) return "";
-  return check(engine, directory, clip, defaults, &error) == WAN_INVALID ? error.message : "";
+  const auto pictures = pictures_of(self, clip.settings, clip.pictures);
+  const WanStatus status = check(engine, directory, clip.settings, pictures, continuity, defaults, &error);
+  return status == WAN_INVALID ? error.message : "";
 }
 
-static guint queue_clip(GstWanSrc *self, const ClipSettings &settings) {
+static guint queue_clip(GstWanSrc *self, QueuedClip clip) {
   const ObjectLock lock(self);
   if (++self->priv->clips_enqueued == 0) ++self->priv->clips_enqueued;
-  const QueuedClip clip = {self->priv->clips_enqueued, settings};
+  clip.id = self->priv->clips_enqueued;
   if (FramePump *pump = running_pump(self))
     pump->enqueue(clip);
   else
@@ -730,24 +846,49 @@ static ClipSettings running_settings(GstWanSrc *self) {
   return clip;
 }
 
-static ClipSettings over_settings(GstWanSrc *self, const ClipSettings &clip) {
+static QueuedClip over_settings(GstWanSrc *self, QueuedClip clip) {
   const ObjectLock lock(self);
-  return overlay(clip, running_settings(self));
+  clip.settings = overlay(clip.settings, running_settings(self));
+  return clip;
+}
+
+// Takes the fields that hold a picture itself, a GstSample, out of the structure.
+static void take_samples(GstStructure *structure, ClipPictures *pictures, std::string *reason) {
+  for (const auto &[name, kind] : {std::pair{"image", WAN_PICTURE_FIRST}, {"last-image", WAN_PICTURE_LAST}}) {
+    const GValue *field = gst_structure_get_value(structure, name);
+    if (!field || !GST_VALUE_HOLDS_SAMPLE(field)) continue;
+    GstSample *sample = gst_value_get_sample(field);
+    if (sample)
+      (*pictures)[kind] = convert_picture(sample, reason);
+    else
+      *reason = std::string(name) + " holds no sample.";
+    gst_structure_remove_field(structure, name);
+  }
+}
+
+static std::string read_clip(GstWanSrc *self, const gchar *prompt, const GstStructure *structure,
+                             QueuedClip *clip) {
+  std::string reason;
+  if (structure) {
+    GstStructure *copy = gst_structure_copy(structure);
+    take_samples(copy, &clip->pictures, &reason);
+    if (reason.empty()) read_clip_settings(G_OBJECT_GET_CLASS(self), copy, &clip->settings, &reason);
+    gst_structure_free(copy);
+  }
+  if (prompt && *prompt) clip->settings.prompt = prompt;
+  if (reason.empty()) reason = clip_fault(clip->settings);
+  return reason.empty() ? fault_of_clip(self, over_settings(self, *clip)) : reason;
 }
 
 static guint gst_wan_src_enqueue(GstWanSrc *self, const gchar *prompt, const GstStructure *structure) {
-  ClipSettings clip;
-  std::string reason;
-  if (structure) read_clip_settings(G_OBJECT_GET_CLASS(self), structure, &clip, &reason);
-  if (prompt && *prompt) clip.prompt = prompt;
-  if (reason.empty()) reason = clip_fault(clip);
-  if (reason.empty()) reason = fault_of_clip(self, over_settings(self, clip));
+  QueuedClip clip;
+  const std::string reason = read_clip(self, prompt, structure, &clip);
   if (!reason.empty()) {
     post_warning(self, "A clip was not queued: " + reason);
     return 0;
   }
   const guint id = queue_clip(self, clip);
-  GST_DEBUG_OBJECT(self, "a clip was queued, id %u:%s", id, launch_line(clip).c_str());
+  GST_DEBUG_OBJECT(self, "a clip was queued, id %u:%s", id, launch_line(clip.settings).c_str());
   g_object_notify(G_OBJECT(self), "prompts");
   return id;
 }
@@ -810,7 +951,7 @@ static std::string fault_while_running(GstWanSrc *self, const GParamSpec *pspec,
   set_property(&changed, pspec->param_id, value);
   const std::string fault = settings_fault(changed);
   const bool matters_to_model = is_clip_property(pspec) && !is_seed(pspec);
-  return fault.empty() && matters_to_model ? fault_of_clip(self, changed.clip) : fault;
+  return fault.empty() && matters_to_model ? fault_of_clip(self, {0, changed.clip, {}}) : fault;
 }
 
 static void gst_wan_src_set_property(GObject *object, guint id, const GValue *value, GParamSpec *pspec) {
@@ -922,8 +1063,8 @@ static void gst_wan_src_uri_handler_init(gpointer iface, gpointer) {
 static gchar **gst_wan_src_get_preset_properties(GstPreset *) {
   GStrvBuilder *names = g_strv_builder_new();
   for (const ClipSetting &setting : clip_settings()) {
-    const std::string_view name = setting.name();
-    if (name != "prompt" && name != "seed") g_strv_builder_add(names, setting.name());
+    static const std::set<std::string_view> shown = {"prompt", "seed", "image", "last-image"};
+    if (!shown.contains(setting.name())) g_strv_builder_add(names, setting.name());
   }
   gchar **result = g_strv_builder_end(names);
   g_strv_builder_unref(names);
@@ -964,9 +1105,9 @@ static void install_signals(GType type) {
    * GstWanSrc::enqueue:
    * @self: the source
    * @prompt: (nullable): what the clip shows; the property prompt if it is empty
-   * @settings: (nullable): fields named and typed as the properties seed, negative-prompt, num-frames, steps,
-   *   guidance-scale, guidance-scale-2, flow-shift, scheduler, sigmas, cache and cache-threshold; the
-   *   properties count for those left out
+   * @settings: (nullable): fields named and typed as the properties image, last-image (also a GstSample),
+   * seed, negative-prompt, num-frames, steps, guidance-scale, guidance-scale-2, flow-shift, scheduler,
+   * sigmas, cache and cache-threshold; the properties count for those left out
    *
    * Queues a clip, to be made before those of the property prompt.
    *
@@ -1025,6 +1166,9 @@ static void gst_wan_src_class_init(GstWanSrcClass *klass) {
   add_pad_template(element_class, "src", GST_PAD_SRC, GST_PAD_ALWAYS, video_caps(true));
   add_pad_template(element_class, "prompt_sink", GST_PAD_SINK, GST_PAD_REQUEST,
                    gst_caps_from_string(kPromptCaps));
+  for (const char *name : kPicturePads)
+    add_pad_template(element_class, name, GST_PAD_SINK, GST_PAD_REQUEST,
+                     gst_caps_new_empty_simple("video/x-raw"));
 
   GstBaseSrcClass *base_class = GST_BASE_SRC_CLASS(klass);
   base_class->start = gst_wan_src_start;

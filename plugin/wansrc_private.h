@@ -6,6 +6,7 @@
 
 #include <gst/video/video.h>
 
+#include <array>
 #include <atomic>
 #include <memory>
 #include <string>
@@ -73,6 +74,8 @@ struct Private {
   bool is_live = false;          // object lock; the property, for the next run
   gint64 told_frames = kUntold;  // object lock; the last answer to a DURATION query of this run
   const std::shared_ptr<PromptTrack> track = std::make_shared<PromptTrack>();
+  const std::array<std::shared_ptr<PictureTrack>, WAN_PICTURE_KINDS> picture_tracks = {
+      std::make_shared<PictureTrack>(), std::make_shared<PictureTrack>()};  // by WanPictureKind
   const std::shared_ptr<Turns> workers = std::make_shared<Turns>();
   std::shared_ptr<SharedModel> kept_model;  // from run to run until NULL
 };

@@ -34,13 +34,26 @@ WanStatus fail(WanError *error, WanStatus status, const char *message) {
   return status;
 }
 
-WanStatus describe(const char *, WanDefaults *defaults, WanError *) {
-  *defaults = {64, 48, 9, 25, 1, 4, 5.0, 3.0, 2.0, WAN_SCHEDULER_EULER, 16, 4};
+// The model's directory says which pictures it takes: "takes-pictures", "needs-picture".
+WanStatus describe(const char *model_dir, WanDefaults *defaults, WanError *) {
+  *defaults = {64, 48, 9, 25, 1, 4, 5.0, 3.0, 2.0, WAN_SCHEDULER_EULER, 16, 4, "stub", {}};
+  if (std::strstr(model_dir, "takes-pictures"))
+    std::fill_n(defaults->pictures, WAN_PICTURE_KINDS, WAN_PICTURE_OPTIONAL);
+  if (std::strstr(model_dir, "needs-picture")) defaults->pictures[WAN_PICTURE_FIRST] = WAN_PICTURE_REQUIRED;
   return WAN_OK;
 }
 
 // "refused" in the prompt stands for whatever a checkpoint cannot make.
-WanStatus check(const char *, const WanGenerateOptions *options, WanError *error) {
+WanStatus check(const char *model_dir, const WanGenerateOptions *options, WanError *error) {
+  WanDefaults defaults;
+  describe(model_dir, &defaults, error);
+  const bool continues = options->continuity == WAN_CONTINUITY_LAST_FRAME;
+  for (int kind = 0; kind < WAN_PICTURE_KINDS; ++kind) {
+    if (options->pictures[kind] && defaults.pictures[kind] == WAN_PICTURE_REFUSED)
+      return fail(error, WAN_INVALID, "The stub takes no such picture.");
+    if (!options->pictures[kind] && defaults.pictures[kind] == WAN_PICTURE_REQUIRED && !continues)
+      return fail(error, WAN_INVALID, "The stub needs a picture.");
+  }
   const bool refused = std::strcmp(options->prompt, "refused") == 0;
   return refused ? fail(error, WAN_INVALID, "The stub cannot make this.") : WAN_OK;
 }
@@ -71,11 +84,34 @@ bool wait(int milliseconds_left, const WanCallbacks &callbacks) {
   return true;
 }
 
-bool push_frames(const WanGenerateOptions &options, const WanCallbacks &callbacks, int chunk, int first,
-                 int count) {
+// What a video shows: the red of the upper left pixel of the picture that it begins with, else its seed.
+struct Shown {
+  uint8_t value;
+  bool continues = false;
+};
+
+// Of streams, what their last frame has shown.
+std::map<uint64_t, uint8_t> kept;
+std::mutex kept_mutex;
+
+Shown shown_by(const WanGenerateOptions &options, const WanCallbacks &callbacks) {
+  {
+    const std::lock_guard lock(kept_mutex);
+    const auto frame = kept.find(options.stream);
+    if (options.continuity == WAN_CONTINUITY_LAST_FRAME && frame != kept.end())
+      return {static_cast<uint8_t>(frame->second + 1), true};
+  }
+  WanPicture picture;
+  if (!options.pictures[WAN_PICTURE_FIRST] || !callbacks.picture(callbacks.user, WAN_PICTURE_FIRST, &picture))
+    return {static_cast<uint8_t>(options.seed)};
+  return {picture.rgb[0]};
+}
+
+bool push_frames(const WanGenerateOptions &options, const WanCallbacks &callbacks, const Shown &shown,
+                 int chunk, int first, int count) {
   const size_t size = options.layout.size;
   auto *frames = new WanFrames{new uint8_t[size * count], size, count, first, chunk};
-  std::memset(frames->data, static_cast<int>(options.seed), size * count);
+  std::memset(frames->data, shown.value, size * count);
   return callbacks.frames(callbacks.user, frames);
 }
 
@@ -105,20 +141,26 @@ WanStatus make(const WanGenerateOptions *options, const WanCallbacks *callbacks,
   if (prompt == "warns") callbacks->log(callbacks->user, WAN_LOG_WARNING, "The stub warns.");
 
   // "clip=MS" delays each clip by so many milliseconds, "chunk=MS" each chunk.
+  const Shown shown = shown_by(*options, *callbacks);
   bool more = wait(hook(prompt, "clip"), *callbacks);
   int frames = options->used_frames ? options->used_frames : options->num_frames;
   int fading = options->fade_frames;  // 0 as soon as it is known what becomes of them
-  for (int chunk = 0, frame = 0; more && frame < frames; ++chunk) {
+  for (int chunk = shown.continues, frame = shown.continues; more && frame < frames; ++chunk) {
     if (fading > 0 && frame + 4 > frames - fading) {
       if (callbacks->followed(callbacks->user)) frames -= fading;
       fading = 0;
       if (frame >= frames) break;
     }
     const int count = std::min(chunk == 0 ? 1 : 4, frames - frame);
-    more = wait(hook(prompt, "chunk"), *callbacks) && push_frames(*options, *callbacks, chunk, frame, count);
+    more = wait(hook(prompt, "chunk"), *callbacks) &&
+           push_frames(*options, *callbacks, shown, chunk, frame, count);
     frame += count;
   }
   if (!more) return fail(error, WAN_CANCELLED, "cancelled");
+  {
+    const std::lock_guard lock(kept_mutex);
+    kept[options->stream] = shown.value;
+  }
   return prompt == "fails-at-the-end" ? fail(error, WAN_INTERNAL, "The stub failed.") : WAN_OK;
 }
 
@@ -144,8 +186,7 @@ void frames_free(WanFrames *frames) {
   delete frames;
 }
 
-const WanEngineApi api = {STUB_ABI, "stub",  describe,   check,      load,
-                          generate, memory, model_free, frames_free};
+const WanEngineApi api = {STUB_ABI, "stub", describe, check, load, generate, memory, model_free, frames_free};
 
 }  // namespace
 

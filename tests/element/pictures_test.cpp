@@ -1,0 +1,279 @@
+// Pictures in: the properties, the pads and the queue; their sizes and kinds; clips that continue each other.
+//
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include <gmock/gmock.h>
+#include <gst/app/gstappsink.h>
+#include <gst/app/gstappsrc.h>
+
+#include <fstream>
+
+#include "support.h"
+
+namespace wan::test {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+const std::string kTakes = stub_source("own") + "model=takes-pictures seed=7 num-frames=5 ";
+const std::string kNeeds = stub_source("own") + "model=needs-picture seed=7 num-frames=5 ";
+
+// Files of this test, in a directory of their own.
+class Directory : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (fs::temp_directory_path() / "wan-pictures-XXXXXX").string();
+    ASSERT_NE(g_mkdtemp(name.data()), nullptr);
+    directory_ = name;
+  }
+  void TearDown() override { fs::remove_all(directory_); }
+
+  // Made by a launch line of one frame: videotestsrc in solid-color, and an encoder.
+  std::string picture(const std::string &name, const std::string &caps, const std::string &encoder,
+                      unsigned argb = 0xFFC80000) {
+    const std::string file = (directory_ / name).string();
+    Pipeline pipeline(
+        "videotestsrc num-buffers=1 pattern=solid-color foreground-color=" + std::to_string(argb) +
+        " ! video/x-raw," + caps + " ! " + encoder + " ! filesink location=" + file);
+    pipeline.run();
+    EXPECT_FALSE(first_error(pipeline));
+    return file;
+  }
+  std::string red(const std::string &size = "width=40,height=30") {
+    return picture("red.png", "format=RGB," + size, "pngenc");
+  }
+
+  fs::path directory_;
+};
+
+// What the stub shows in each clip of a run: the first byte of its frames.
+std::vector<int> values(const Pipeline &pipeline) {
+  std::vector<int> shown;
+  gint newest = -1;
+  for (const auto &sample : pipeline.samples()) {
+    GstBuffer *buffer = gst_sample_get_buffer(sample.get());
+    gint clip = -1;
+    gst_structure_get_int(gst_custom_meta_get_structure(gst_buffer_get_custom_meta(buffer, "GstWanMeta")),
+                          "clip", &clip);
+    if (clip != newest) shown.push_back(static_cast<unsigned char>(bytes(buffer)[0]));
+    newest = clip;
+  }
+  return shown;
+}
+
+std::vector<int> values_of(const std::string &launch) {
+  Pipeline pipeline(launch + kSink);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline)) << first_error(pipeline)->message;
+  return values(pipeline);
+}
+
+std::string size_of(const std::string &launch) {
+  Pipeline pipeline(launch + kSink);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline)) << first_error(pipeline)->message;
+  if (pipeline.samples().empty()) return "none";
+  GstStructure *caps = gst_caps_get_structure(gst_sample_get_caps(pipeline.samples()[0].get()), 0);
+  gint width = 0, height = 0;
+  gst_structure_get(caps, "width", G_TYPE_INT, &width, "height", G_TYPE_INT, &height, nullptr);
+  return std::to_string(width) + "x" + std::to_string(height);
+}
+
+using Image = Directory;
+
+TEST_F(Image, IsWhatAClipBeginsWith) {
+  EXPECT_THAT(values_of(kTakes + "image=" + red()), ElementsAre(200));
+  EXPECT_THAT(values_of(kTakes + "image=file://" + red()), ElementsAre(200));
+  EXPECT_THAT(values_of(kNeeds + "image=" + red()), ElementsAre(200));
+  EXPECT_THAT(values_of(kTakes), ElementsAre(7)) << "a model that takes pictures needs none";
+}
+
+TEST_F(Image, OfEveryKindIsTaken) {
+  for (const auto &[name, caps, encoder] :
+       {std::tuple{"grey.png", "format=GRAY8", "pngenc"},
+        {"deep.png", "format=GRAY16_BE", "pngenc"},
+        {"alpha.png", "format=RGBA", "pngenc"},
+        {"jpeg.jpg", "format=I420", "jpegenc quality=100"},
+        {"clip.avi", "format=I420,framerate=25/1", "jpegenc quality=100 ! avimux"},
+        {"pixel.png", "format=RGB,width=1,height=1", "pngenc"}})
+    EXPECT_EQ(values_of(kTakes + "image=" + picture(name, caps, encoder)).size(), 1u) << name;
+}
+
+TEST_F(Image, ThatCannotBeReadIsAnErrorThatNamesIt) {
+  EXPECT_THAT(error_of(kTakes + "image=/nowhere/cat.png ! fakesink").message, HasSubstr("/nowhere/cat.png"));
+  const std::string text = (directory_ / "cat.png").string();
+  std::ofstream(text) << "no picture";
+  EXPECT_THAT(error_of(kTakes + "image=" + text + " ! fakesink").message, HasSubstr(text));
+  EXPECT_THAT(error_of(kTakes + "image=wan://a ! fakesink").message, HasSubstr("another wansrc"));
+}
+
+TEST_F(Image, IsRefusedOrMissedBeforeTheModelIsLoaded) {
+  for (const auto &[launch, message] :
+       {std::pair{stub_source("") + "image=" + red(), "The stub takes no such picture."},
+        {kNeeds, "The stub needs a picture."}}) {
+    Pipeline pipeline(launch + " ! fakesink");
+    pipeline.run();
+    ASSERT_TRUE(first_error(pipeline));
+    EXPECT_EQ(first_error(pipeline)->message, message);
+    EXPECT_TRUE(pipeline.messages(GST_MESSAGE_PROGRESS).empty()) << "the model was loaded";
+  }
+}
+
+TEST_F(Image, DecidesTheSizeThatIsLeftOpen) {
+  // The stub suggests 64x48 pixels, in multiples of 16.
+  EXPECT_EQ(size_of(kTakes + "image=" + red("width=40,height=30")), "64x48");
+  EXPECT_EQ(size_of(kTakes + "image=" + red("width=30,height=40")), "48x64");
+  EXPECT_EQ(size_of(kTakes + "image=" + red("width=200,height=50")), "96x16");
+  EXPECT_EQ(size_of(kTakes + "image=" + red() + " ! video/x-raw,width=32,height=32"), "32x32");
+}
+
+TEST_F(Image, OfAQueuedClipIsItsOwn) {
+  Pipeline pipeline(kTakes + "num-clips=4 image=" + red() + kSink);
+  const auto enqueue = [&](GstStructure *settings) {
+    guint id = 0;
+    g_signal_emit_by_name(pipeline.find("src").get(), "enqueue", "queued", settings, &id);
+    gst_structure_free(settings);
+    return id;
+  };
+  const std::string dark = picture("dark.png", "format=RGB", "pngenc", 0xFF320000);
+  EXPECT_NE(enqueue(gst_structure_new("settings", "image", G_TYPE_STRING, dark.c_str(), nullptr)), 0u);
+  const Ptr<GstCaps> caps(gst_caps_from_string("video/x-raw,format=RGB,width=4,height=4,framerate=1/1"));
+  GstBuffer *pixels = gst_buffer_new_allocate(nullptr, 48, nullptr);
+  gst_buffer_memset(pixels, 0, 99, 48);
+  const Ptr<GstSample> sample(gst_sample_new(pixels, caps.get(), nullptr, nullptr));
+  gst_buffer_unref(pixels);
+  EXPECT_NE(enqueue(gst_structure_new("settings", "image", GST_TYPE_SAMPLE, sample.get(), nullptr)), 0u);
+  EXPECT_NE(enqueue(gst_structure_new("settings", "image", G_TYPE_STRING, "/nowhere", nullptr)), 0u);
+  pipeline.run();
+  EXPECT_THAT(values(pipeline), ElementsAre(50, 99, 200)) << "a clip without its picture fails alone";
+}
+
+TEST_F(Image, IsNoPropertyOfUris) {
+  GError *error = nullptr;
+  GstElement *element = gst_element_make_from_uri(GST_URI_SRC, "wan://a?image=/etc/passwd", nullptr, &error);
+  EXPECT_EQ(element, nullptr);
+  ASSERT_NE(error, nullptr);
+  EXPECT_STREQ(error->message, "image cannot be set by a URI.");
+  g_error_free(error);
+}
+
+using Pad = Directory;
+
+TEST_F(Pad, TakesPictures) {
+  EXPECT_THAT(values_of("filesrc location=" + red() + " ! pngdec ! src.image_sink " + kNeeds),
+              ElementsAre(200));
+}
+
+TEST_F(Pad, DecidesTheSizeThatIsLeftOpen) {
+  EXPECT_EQ(size_of("filesrc location=" + red("width=30,height=40") + " ! pngdec ! src.image_sink " + kNeeds),
+            "48x64");
+}
+
+TEST_F(Pad, ShowsEachPictureFromItsTimeOn) {
+  Pipeline pipeline(
+      "appsrc name=pictures format=time caps=video/x-raw,format=RGB,width=4,height=4,framerate=0/1 "
+      "! src.image_sink " +
+      kNeeds + "num-clips=3" + kSink);
+  const Ptr<GstElement> pictures = pipeline.find("pictures");
+  // A clip is 0.2 s long.
+  for (const auto &[value, start] : {std::pair{10, 0}, {20, 200}, {30, 390}}) {
+    GstBuffer *buffer = gst_buffer_new_allocate(nullptr, 48, nullptr);
+    gst_buffer_memset(buffer, 0, guint8(value), 48);
+    GST_BUFFER_PTS(buffer) = guint64(start) * GST_MSECOND;
+    gst_app_src_push_buffer(GST_APP_SRC(pictures.get()), buffer);
+  }
+  gst_app_src_end_of_stream(GST_APP_SRC(pictures.get()));
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_THAT(values(pipeline), ElementsAre(10, 20, 30));
+}
+
+TEST_F(Pad, OfALiveSourceTakesTheNewestPicture) {
+  Pipeline pipeline(
+      "videotestsrc is-live=true pattern=solid-color foreground-color=4291297280 ! "
+      "video/x-raw,format=RGB,width=16,height=16 ! src.image_sink " +
+      kNeeds + "is-live=true num-clips=-1 ! appsink name=sink sync=false");
+  pipeline.set_state(GST_STATE_PLAYING);
+  const Ptr<GstElement> sink = pipeline.find("sink");
+  for (int seen = 0; seen < 3;) {
+    const Ptr<GstSample> sample(gst_app_sink_try_pull_sample(GST_APP_SINK(sink.get()), 20 * GST_SECOND));
+    ASSERT_TRUE(sample);
+    seen += static_cast<unsigned char>(bytes(sample.get())[0]) == 200;
+  }
+}
+
+TEST_F(Pad, CanBeReleasedAndRequestedAgain) {
+  Pipeline pipeline(kTakes + "! fakesink");
+  const Ptr<GstElement> source = pipeline.find("src");
+  GstPad *pad = gst_element_request_pad_simple(source.get(), "image_sink");
+  ASSERT_NE(pad, nullptr);
+  const Ptr<GstPad> last(gst_element_request_pad_simple(source.get(), "last_image_sink"));
+  EXPECT_NE(last, nullptr);
+  gst_element_release_request_pad(source.get(), pad);
+  gst_object_unref(pad);
+  pad = gst_element_request_pad_simple(source.get(), "image_sink");
+  EXPECT_NE(pad, nullptr);
+  gst_object_unref(pad);
+}
+
+TEST_F(Pad, ThatIsSilentHoldsNobodyForEver) {
+  Pipeline pipeline("appsrc ! src.image_sink " + kTakes + kSink);
+  const gint64 start = g_get_monotonic_time();
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_THAT(values(pipeline), ElementsAre(7));
+  EXPECT_GT(g_get_monotonic_time() - start, 1000000) << "it was waited for";
+}
+
+TEST_F(Pad, ThatIsSilentDoesNotHoldAStop) {
+  Pipeline pipeline("appsrc ! src.image_sink " + kNeeds + "! fakesink");
+  pipeline.set_state(GST_STATE_PLAYING);
+  g_usleep(300000);
+  const gint64 start = g_get_monotonic_time();
+  pipeline.set_state(GST_STATE_NULL);
+  EXPECT_LT(g_get_monotonic_time() - start, 2000000);
+}
+
+using Continuity = Directory;
+
+TEST_F(Continuity, BeginsEachClipWithTheLastFrameOfTheOneBefore) {
+  Pipeline pipeline(kTakes + "num-clips=3 continuity=last-frame image=" + red() + kSink);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_THAT(values(pipeline), ElementsAre(200, 201, 202));
+  EXPECT_EQ(pipeline.samples().size(), 5u + 4 + 4) << "the frame that two clips share is sent once";
+  GstClockTime next = 0;
+  for (const auto &sample : pipeline.samples()) {
+    EXPECT_EQ(GST_BUFFER_PTS(gst_sample_get_buffer(sample.get())), next);
+    next += GST_BUFFER_DURATION(gst_sample_get_buffer(sample.get()));
+  }
+}
+
+TEST_F(Continuity, CountsInTheDuration) {
+  Pipeline pipeline(kTakes + "num-clips=3 continuity=last-frame ! fakesink");
+  pipeline.reach(GST_STATE_PAUSED);
+  gint64 frames = 0;
+  EXPECT_TRUE(gst_element_query_duration(pipeline.find("src").get(), GST_FORMAT_DEFAULT, &frames));
+  EXPECT_EQ(frames, 13);
+}
+
+TEST_F(Continuity, IsTheEndOfEachClipToo) {
+  Pipeline pipeline(kTakes + "num-clips=50 continuity=last-frame ! fakesink");
+  pipeline.run();
+  int clips = 0, done = 0;
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_ELEMENT)) {
+    clips += gst_message_has_name(const_cast<GstMessage *>(message), "wan-clip");
+    done += gst_message_has_name(const_cast<GstMessage *>(message), "wan-clip-done");
+  }
+  EXPECT_EQ(clips, 50);
+  EXPECT_EQ(done, 50);
+}
+
+TEST_F(Continuity, NeedsNoTransition) {
+  EXPECT_THAT(error_of(kTakes + "continuity=last-frame transition=crossfade ! fakesink").message,
+              HasSubstr("exclude each other"));
+}
+
+}  // namespace
+}  // namespace wan::test
