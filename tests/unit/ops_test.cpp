@@ -457,6 +457,30 @@ TEST_P(Ops, GatedResidual) {
     }
 }
 
+TEST_P(Ops, SegmentsOfTokensHaveRowsOfTheirOwn) {
+  for (const std::vector<int64_t> &starts : {std::vector<int64_t>{0, 1}, {0, 7, 8, 18}}) {
+    const auto segments = static_cast<int64_t>(starts.size());
+    for (const int64_t batch : {1, 2}) {
+      const at::Tensor x = random_tokens({2, 19, 128}, GetParam()),
+                       branch = random_tokens({2, 19, 128}, GetParam());
+      const std::vector<at::Tensor> rows = test::random({batch, segments, 3, 128}, at::kFloat).unbind(2);
+      const Activations normed = modulated_norm(x, rows[0], rows[1], kEps, /*quantizes=*/false, starts);
+      const at::Tensor sum = gated_residual(x, branch, rows[2], starts);
+      for (int64_t i = 0; i < segments; ++i) {
+        const int64_t first = starts[static_cast<size_t>(i)];
+        const int64_t count = (i + 1 < segments ? starts[static_cast<size_t>(i) + 1] : 19) - first;
+        const auto part = [&](const at::Tensor &tokens) {
+          return tokens.narrow(1, first, count).contiguous();
+        };
+        const auto row = [&](size_t k) { return rows[k].narrow(1, i, 1); };
+        EXPECT_TRUE(at::equal(part(normed.values), modulated_norm(part(x), row(0), row(1), kEps).values))
+            << i;
+        EXPECT_TRUE(at::equal(part(sum), gated_residual(part(x), part(branch), row(2)))) << i;
+      }
+    }
+  }
+}
+
 TEST_P(Ops, ResidualOfAProductWithoutItsBias) {
   for (const Tokens &size : kTokens) {
     const at::Tensor x = random_tokens(size, GetParam()), branch = random_tokens(size, GetParam());
