@@ -25,6 +25,8 @@ struct TransformerConfig {
   int64_t patch_height, patch_width;  // the temporal patch is 1
   int64_t rope_max_seq_len;
   double eps;
+  std::optional<int64_t> image_dim;          // of CLIP's tokens, where pictures are seen through it
+  std::optional<int64_t> pos_embed_seq_len;  // tokens of CLIP in all, where it sees two pictures
 
   int64_t inner_dim() const { return num_attention_heads * attention_head_dim; }
   static TransformerConfig parse(const JsonFile &file);

@@ -86,6 +86,7 @@ class AutoencoderKLWan {
   /// Bytes that a stream of H x W latents needs at its peak.
   uint64_t decode_bytes(int64_t height, int64_t width) const;
   int64_t spatial_scale() const { return config_.spatial_scale(); }
+  int64_t temporal_scale() const { return config_.temporal_scale(); }
 
  private:
   /// latent: [1, z_dim, 1, H, W]. Returns what the first stage takes.

@@ -1,4 +1,4 @@
-#include "pipeline/crossfade.h"
+#include "output/crossfade.h"
 
 #include <ATen/ATen.h>
 

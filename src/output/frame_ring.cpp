@@ -1,4 +1,4 @@
-#include "pipeline/frame_ring.h"
+#include "output/frame_ring.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/impl/VirtualGuardImpl.h>

@@ -1,4 +1,4 @@
-#include "pipeline/frame_pool.h"
+#include "output/frame_pool.h"
 
 #include <ATen/ATen.h>
 

@@ -1,0 +1,60 @@
+#include "output/frame_output.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "vae/tiled_decode.h"
+
+namespace wan {
+
+FrameOutput::FrameOutput(const AutoencoderKLWan &vae, const WanGenerateOptions &options,
+                         std::shared_ptr<FramePool> pool, const RunContext &context)
+    : vae_(vae),
+      context_(context),
+      ring_(options.layout, vae.temporal_scale(),
+            options.on_device ? FrameMemory::kDevice : FrameMemory::kHost, std::move(pool), context) {}
+
+void FrameOutput::decode(const at::Tensor &latents, const Push &push,
+                         const std::function<void()> &chunk_done) const {
+  StreamState state;
+  for (const at::Tensor &latent : latents.split(1, 2)) {
+    context_.check();
+    push(vae_.decode(latent, state, context_));
+    chunk_done();
+  }
+}
+
+void FrameOutput::decode_in_tiles(const at::Tensor &latents, const Push &push,
+                                  const std::function<void()> &chunk_done) const {
+  const int64_t scale = vae_.temporal_scale();
+  const at::Tensor video = tiled_decode(vae_, latents, context_, chunk_done);
+  for (int64_t first = 0; first < video.size(2); first += first ? scale : 1)
+    push(video.narrow(2, first, first ? scale : 1).to(latents.device()));
+}
+
+void FrameOutput::operator()(const at::Tensor &latents, int64_t frames, bool tiled, Crossfade &fade) {
+  const int64_t scale = vae_.temporal_scale();
+  const int64_t chunks = 1 + (frames - 1 + scale - 1) / scale;  // the first gives one frame
+  const at::Tensor normalized = vae_.denormalize(latents.narrow(2, 0, chunks));
+  const int64_t passes = tiled ? Tiling(vae_).count(latents.size(3), latents.size(4)) : 1;
+  const auto steps = static_cast<int32_t>(passes * chunks);
+  const StageProgress progress(context_, WAN_STAGE_DECODE, steps);
+  int32_t done = 0;
+  const auto chunk_done = [&] {
+    if (++done < steps) progress.report(done);
+  };
+  int64_t left = frames;
+  const auto push = [&](const at::Tensor &chunk) {
+    const int64_t count = std::min(left, chunk.size(2));  // the last chunk may be used in part
+    left -= count;
+    const at::Tensor leaving = fade(chunk.narrow(2, 0, count));
+    if (leaving.defined()) ring_.push(leaving);
+  };
+  tiled ? decode_in_tiles(normalized, push, chunk_done) : decode(normalized, push, chunk_done);
+  ring_.finish();
+  progress.report(steps);  // not before: its seconds are those of the whole decode
+}
+
+}  // namespace wan

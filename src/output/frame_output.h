@@ -1,0 +1,42 @@
+// From denoised latents to frames in the receiver's format.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "output/crossfade.h"
+#include "output/frame_pool.h"
+#include "output/frame_ring.h"
+#include "run_context.h"
+#include "vae/autoencoder_kl_wan.h"
+#include "wan/engine.h"
+
+namespace wan {
+
+/// The decoder and the way out of the engine, of one clip. Allocates when it is made what the first chunk
+/// needs.
+class FrameOutput {
+ public:
+  FrameOutput(const AutoencoderKLWan &vae, const WanGenerateOptions &options, std::shared_ptr<FramePool> pool,
+              const RunContext &context);
+
+  /// The first so many frames of a clip, past `fade`. latents: [1, z_dim, T, H, W]. In tiles, the first frame
+  /// comes when all are decoded. Returns when all are handed over. Throws as FrameRing::push() does.
+  void operator()(const at::Tensor &latents, int64_t frames, bool tiled, Crossfade &fade);
+
+ private:
+  /// Hears each chunk of frames, [1, 3, T, H, W].
+  using Push = std::function<void(const at::Tensor &chunk)>;
+  void decode(const at::Tensor &latents, const Push &push, const std::function<void()> &chunk_done) const;
+  void decode_in_tiles(const at::Tensor &latents, const Push &push,
+                       const std::function<void()> &chunk_done) const;
+
+  const AutoencoderKLWan &vae_;
+  const RunContext &context_;
+  FrameRing ring_;
+};
+
+}  // namespace wan

@@ -1,0 +1,78 @@
+#include "pipeline/component_source.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "vae/autoencoder_kl_wan.h"
+
+namespace wan {
+
+namespace {
+
+class CheckpointComponents : public ComponentSource {
+ public:
+  CheckpointComponents(const CheckpointConfig &config, std::vector<Lora> loras, at::Device device,
+                       const RunContext &context, std::function<void(uint64_t, uint64_t)> progress)
+      : files_(config.files), loras_(std::move(loras)), device_(device), progress_(std::move(progress)) {
+    std::vector<std::string> components = {"text_encoder", "transformer", "vae"};
+    if (config.transformer_2) components.push_back("transformer_2");
+    for (const Lora &lora : loras_)
+      if (!config.transformer_2 && lora.strength == 0 && lora.strength_2 != 0)
+        throw invalid("The LoRA " + lora.file.path() + " is for transformer_2 alone, which " +
+                      config.directory.string() + " has not");
+    // Opening all files first finds a missing or broken one before the first byte is copied.
+    for (const std::string &component : components) {
+      bytes_ += open_files(component)->bytes();
+      open(component);
+    }
+    for (const std::string &warning : warnings_) context.log(WAN_LOG_WARNING, warning);
+  }
+
+  std::unique_ptr<WeightSource> open(const std::string &component) override {
+    std::unique_ptr<CheckpointWeights> weights = open_files(component);
+    const auto changes = [&component](const Lora &lora) { return lora.strength_for(component) != 0; };
+    if (std::none_of(loras_.begin(), loras_.end(), changes)) return weights;
+    const TensorShapes shapes = weights->shapes();
+    auto merged = std::make_unique<LoraWeights>(std::move(weights), shapes, loras_, component);
+    warnings_.insert(merged->warnings().begin(), merged->warnings().end());
+    return merged;
+  }
+
+  void close(const std::string &component, const WeightSource &source) override {
+    // The text encoder's embedding may be stored under a second name as well, a file of the whole UMT5 has
+    // its decoder too, and ComfyUI's holds the tokenizer's model.
+    static const std::map<std::string, std::vector<std::string>> ignored = {
+        {"vae", AutoencoderKLWan::kEncoderTensors},
+        {"text_encoder", {kTiedEmbedding, "decoder.", "lm_head.", "spiece_model"}}};
+    const auto found = ignored.find(component);
+    source.check_all_loaded(found == ignored.end() ? std::vector<std::string>() : found->second);
+  }
+
+ private:
+  std::unique_ptr<CheckpointWeights> open_files(const std::string &component) {
+    return std::make_unique<CheckpointWeights>(files_.at(component), device_, [this](uint64_t bytes) {
+      bytes_read_ += bytes;
+      progress_(bytes_read_, bytes_);
+    });
+  }
+
+  const std::map<std::string, ComponentFiles> files_;
+  const std::vector<Lora> loras_;
+  const at::Device device_;
+  const std::function<void(uint64_t, uint64_t)> progress_;
+  uint64_t bytes_ = 0, bytes_read_ = 0;
+  std::set<std::string> warnings_;  // both experts have the same of a LoRA
+};
+
+}  // namespace
+
+std::unique_ptr<ComponentSource> open_checkpoint(const CheckpointConfig &config, std::vector<Lora> loras,
+                                                 at::Device device, const RunContext &context,
+                                                 std::function<void(uint64_t, uint64_t)> progress) {
+  return std::make_unique<CheckpointComponents>(config, std::move(loras), device, context,
+                                                std::move(progress));
+}
+
+}  // namespace wan
