@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
 # Makes wan.mp4 of a prompt, here: bash examples/quickstart.sh ["prompt"]
 # Installs and builds what is missing first (Debian 12 or 13; see tools/setup.sh).
 source "$(dirname "$0")/../tools/setup.sh"

@@ -4,7 +4,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #pragma once
 
+#include <gst/gst.h>
+
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,8 +31,33 @@ struct ClipSettings {
   std::optional<double> cache_threshold;
 };
 
-/** Diffusers' default; what it costs is in docs/parity.md. */
-constexpr double kCacheThreshold = 0.05;
+/** A clip that was asked for by itself. */
+struct QueuedClip {
+  uint32_t id = 0;  // for whoever enqueued it; 0: of the property prompts
+  ClipSettings settings;
+};
+
+/** A row of the table of settings, which is all that there is to say of one. From it come the property, the
+ * field of the same name in enqueue's structure, in messages and in statistics, the part of a launch line,
+ * and what the engine is given. */
+struct ClipSetting {
+  GParamSpec *pspec;
+  std::function<void(ClipSettings *, const GValue *)> set;
+  std::function<void(const ClipSettings &, GValue *)> get;  // an open one as the property's default
+  std::function<bool(const ClipSettings &)> is_open;
+  /** Takes it over from `under` where it is open. */
+  std::function<void(ClipSettings *, const ClipSettings &under)> overlay;
+  /** Sets it to what the checkpoint suggests. */
+  std::function<void(ClipSettings *, const WanDefaults &)> suggest;
+  std::function<void(const ClipSettings &, WanGenerateOptions *)> hand_over;
+  /** What makes it no setting of a clip whatever the checkpoint, as a sentence; empty if it can be one. */
+  std::function<std::string(const ClipSettings &)> fault;
+
+  const char *name() const { return pspec->name; }
+};
+
+/** In the order in which they are shown. */
+const std::vector<ClipSetting> &clip_settings();
 
 /** `over`, and where that is open, `under`. A guidance scale alone counts for both experts, as in Diffusers;
  * steps stand over sigmas beneath them. */
@@ -40,13 +68,20 @@ ClipSettings overlay(ClipSettings over, const ClipSettings &under);
 ClipSettings complete(const ClipSettings &settings, const WanDefaults &defaults);
 
 /** What makes them no settings of a clip whatever the checkpoint, as a sentence; empty if they can be. */
-std::string fault_of(const ClipSettings &settings);
+std::string clip_fault(const ClipSettings &settings);
 
-/** As many digits as make the number again, the same in every locale. */
-std::string text_of(double value);
+/** "NAME is not UTF-8.", or empty. */
+std::string text_fault(const char *name, const std::string &text);
 
 /** Of complete settings, into which it points. The size and what a stream decides are left out. */
 WanGenerateOptions generate_options(const ClipSettings &settings);
+
+/** Each setting as a field of a structure: of its property's type, but names in place of enumerated values.
+ */
+void add_fields(const ClipSettings &settings, GstStructure *structure);
+
+/** Those that are not open and have an effect, as " name=value" one after the other, the texts last. */
+std::string launch_line(const ClipSettings &settings);
 
 /** Rounds as Diffusers does, which is up from a multiple: 6 becomes 5, but 8 becomes 9. */
 int round_frames(int wanted, const WanDefaults &defaults);

@@ -37,7 +37,8 @@ GType scheduler_type() {
 GType cache_type() {
   static const GEnumValue values[] = {
       {WAN_CACHE_NONE, "Every step is computed whole", "none"},
-      {WAN_CACHE_FIRST_BLOCK, "The change by all blocks but the first is used again", "first-block"},
+      {WAN_CACHE_FIRST_BLOCK, "All blocks but the first are skipped where its output changes little",
+       "first-block"},
       {0, nullptr, nullptr},
   };
   static const GType type = g_enum_register_static("GstWanCache", values);
@@ -69,9 +70,10 @@ GType memory_mode_type() {
   static const GEnumValue values[] = {
       {WAN_MEMORY_AUTO, "The first of the others that fits the GPU's free memory", "auto"},
       {WAN_MEMORY_RESIDENT, "Both experts on the GPU", "resident"},
-      {WAN_MEMORY_ONE_EXPERT, "One expert on the GPU, the other in host memory until its steps come",
+      {WAN_MEMORY_ONE_EXPERT, "One expert on the GPU; the other is copied there before its steps",
        "one-expert"},
-      {WAN_MEMORY_STREAM, "In host memory; each block comes to the GPU for its turn", "stream"},
+      {WAN_MEMORY_STREAM, "Both experts in host memory; each block is copied to the GPU when it is needed",
+       "stream"},
       {0, nullptr, nullptr},
   };
   static const GType type = g_enum_register_static("GstWanMemoryMode", values);

@@ -2,33 +2,15 @@
 #include "frame_pump.h"
 
 #include <algorithm>
-#include <random>
 #include <system_error>
 #include <utility>
 
 namespace wan {
 namespace {
 
-constexpr uint64_t kSecond = 1000000000;
 // A stream that has more to show gives up after so many clips that fail one after the other.
 constexpr int kMaxFailures = 3;
 constexpr int kLongestPause = 6;  // as a power of two, seconds
-
-// What a script may say goes beyond all numbers: times of centuries, at rates of millions.
-uint64_t saturate(unsigned __int128 value) {
-  return static_cast<uint64_t>(std::min<unsigned __int128>(value, INT64_MAX));
-}
-
-/** Nanoseconds. */
-uint64_t time_of(uint64_t frame, const RunSettings &run) {
-  return saturate(static_cast<unsigned __int128>(frame) * kSecond * run.fps_d / run.fps_n);
-}
-
-/** The first frame at or after `time`. */
-uint64_t frame_at(uint64_t time, const RunSettings &run) {
-  const uint64_t unit = kSecond * run.fps_d;
-  return saturate((static_cast<unsigned __int128>(time) * run.fps_n + unit - 1) / unit);
-}
 
 uint64_t next_stream() {
   static std::atomic<uint64_t> streams = 0;
@@ -37,11 +19,15 @@ uint64_t next_stream() {
 
 }  // namespace
 
-FramePump::FramePump() : stream_(next_stream()) {}
+Failure failure_of(WanStatus status, const WanError &error) {
+  return {status, error.message, error.file, error.line};
+}
+
+FramePump::FramePump(const RunSettings &run) : stream_(next_stream()), run_(run), planner_(run) {}
 
 void FramePump::configure(const ClipSettings &settings) {
   std::lock_guard lock(mutex_);
-  settings_ = settings;
+  planner_.configure(settings);
   failures_ = 0;
   reconfigured_ = true;
   changed_.notify_all();
@@ -49,31 +35,33 @@ void FramePump::configure(const ClipSettings &settings) {
 
 void FramePump::set_seed(int64_t seed) {
   std::lock_guard lock(mutex_);
-  next_seed_ = seed == kRandomSeed ? std::random_device()() : static_cast<uint64_t>(seed);
+  planner_.set_seed(seed);
 }
 
 void FramePump::enqueue(const QueuedClip &clip) {
-  std::unique_lock lock(mutex_);
-  queue_.push_back(clip);
-  changed_.notify_all();
-  const std::shared_ptr<PromptTrack> track = run_.track;
-  lock.unlock();
-  if (track) track->wake();  // a queued clip waits for no text
+  {
+    std::lock_guard lock(mutex_);
+    planner_.enqueue(clip);
+  }
+  give_way();  // a queued clip waits for no text
 }
 
-void FramePump::set_queue(const std::vector<QueuedClip> &clips) {
+std::vector<uint32_t> FramePump::set_queue(const std::vector<QueuedClip> &clips) {
   std::unique_lock lock(mutex_);
-  queue_ = {clips.begin(), clips.end()};
-  chosen_.reset();
-  changed_.notify_all();
-  const std::shared_ptr<PromptTrack> track = run_.track;
+  std::vector<uint32_t> dropped = planner_.set_queue(clips);
   lock.unlock();
-  if (track) track->wake();
+  give_way();
+  return dropped;
+}
+
+bool FramePump::remove(uint32_t id) {
+  std::lock_guard lock(mutex_);
+  return planner_.remove(id);
 }
 
 std::vector<QueuedClip> FramePump::queue() const {
   std::lock_guard lock(mutex_);
-  return {queue_.begin(), queue_.end()};
+  return {planner_.queue().begin(), planner_.queue().end()};
 }
 
 bool FramePump::has_frames(int clip) const {
@@ -97,18 +85,19 @@ void FramePump::skip() {
   if (generating_ && clip_->index == clip) {
     clip_cancelled_ = true;
     model_->turns().wake();
+  } else if (!dropped.empty()) {
+    news_.emplace_back(ClipEnded{dropped.front().clip, true});
   }
-  changed_.notify_all();
-  const std::shared_ptr<PromptTrack> track = run_.track;
   lock.unlock();
-  if (track) track->wake();  // a clip that is cancelled waits for no text
+  give_way();  // a clip that is cancelled waits for no text
 }
 
-void FramePump::start(const RunSettings &run, std::shared_ptr<SharedModel> model,
+void FramePump::start(const FrameFormat &format, std::shared_ptr<SharedModel> model,
                       std::shared_ptr<Turns> workers) {
   {
     std::lock_guard lock(mutex_);
-    run_ = run;
+    format_ = format;
+    planner_.set_clock(format.clock);
     model_ = std::move(model);
     workers_ = std::move(workers);
     stats_.running = true;
@@ -119,7 +108,8 @@ void FramePump::start(const RunSettings &run, std::shared_ptr<SharedModel> model
     std::lock_guard lock(mutex_);
     stats_.running = false;
     finished_ =
-        Finished{WAN_INTERNAL, std::string("This process can start no more threads: ") + error.what() + "."};
+        Finished{{WAN_INTERNAL, std::string("This process can start no more threads: ") + error.what() + ".",
+                  __FILE__, __LINE__}};
   }
 }
 
@@ -162,28 +152,11 @@ void FramePump::hold(uint64_t frames) {
   if (std::exchange(held_frames_, frames) < frames) changed_.notify_all();  // there is more room now
 }
 
-uint64_t FramePump::expected_frames(int num_clips, int fade_frames, const WanDefaults &defaults) const {
+uint64_t FramePump::expected_frames() const {
   std::lock_guard lock(mutex_);
-  uint64_t frames = passed_frames_;
-  int fade = 0;  // of the clip before
-  const auto add = [&](uint64_t clips, int clip_frames, int clip_fade) {
-    if (clips == 0) return;
-    const int first_fade = clip_fade < fade ? 0 : fade;  // as followed() has it
-    if (fade == 0 || clip_fade < fade) fade = clip_fade;
-    frames += clips * clip_frames - first_fade - (clips - 1) * fade;
-  };
-  const auto add_clip = [&](uint64_t clips, const ClipSettings &settings) {
-    const int clip_frames = complete(overlay(settings, settings_), defaults).num_frames;
-    add(clips, clip_frames, std::min(fade_frames, clip_frames / 2));
-  };
-  if (generating_ && !clip_cancelled_) {
-    frames += clip_->used_frames - clip_frames_;
-    fade = clip_->fade_frames;
-  }
-  if (upcoming_) add(1, upcoming_->used_frames, upcoming_->fade_frames);
-  for (const QueuedClip &clip : queue_) add_clip(1, clip.settings);
-  add_clip(std::max<int64_t>(0, int64_t{num_clips} - clips_ - int64_t(queue_.size())), ClipSettings());
-  return frames;
+  const bool making = generating_ && !clip_cancelled_;
+  const uint64_t frames = passed_frames_ + (making ? clip_->used_frames - clip_frames_ : 0);
+  return frames + planner_.frames_to_come(making ? clip_->fade_frames : 0, upcoming_.get());
 }
 
 void FramePump::set_air_time(uint64_t time) {
@@ -202,7 +175,7 @@ void FramePump::stop(std::chrono::milliseconds patience) {
   cancelled_ = true;
   give_way();
   std::unique_lock lock(mutex_);
-  if (chosen_) queue_.push_front(*std::exchange(chosen_, std::nullopt));
+  planner_.put_back();
   const std::shared_ptr<SharedModel> model = model_;
   lock.unlock();
   if (model) model->turns().wake();
@@ -219,46 +192,47 @@ void FramePump::stop(std::chrono::milliseconds patience) {
 
 // Lets whatever waits look again.
 void FramePump::give_way() {
-  std::unique_lock lock(mutex_);
-  const std::shared_ptr<PromptTrack> track = run_.track;
-  changed_.notify_all();
-  lock.unlock();
-  if (track) track->wake();
+  {
+    std::lock_guard lock(mutex_);
+    changed_.notify_all();
+  }
+  if (run_.track) run_.track->wake();
 }
 
 PumpStats FramePump::stats() const {
   std::lock_guard lock(mutex_);
   PumpStats stats = stats_;
   stats.queue_level = chunks_.size();
-  stats.queued_clips = queue_.size();
-  if (run_.fps_n) stats.queue_seconds = static_cast<double>(queued_frames_) * run_.fps_d / run_.fps_n;
+  stats.queued_clips = planner_.queue().size();
+  const FrameClock &clock = format_.clock;
+  if (clock.fps_n) stats.queue_seconds = static_cast<double>(queued_frames_) * clock.fps_d / clock.fps_n;
   return stats;
 }
 
 void FramePump::work() {
-  Finished finished = {WAN_CANCELLED, ""};
+  Failure failure = {WAN_CANCELLED, ""};
   // One that is slow to stop has its model still.
   const auto turn = workers_->take([this] { return cancelled_.load(); }, nullptr);
-  if (turn) finished = make_clips();
+  if (turn) failure = make_clips();
 
   std::unique_lock lock(mutex_);
   const std::shared_ptr<SharedModel> model = std::move(model_);  // let go before the turn is over
-  finished_ = std::move(finished);
+  finished_ = Finished{std::move(failure)};
   stats_.running = false;
   changed_.notify_all();
   lock.unlock();
 }
 
-Finished FramePump::make_clips() {
+Failure FramePump::make_clips() {
   WanError error = {};
   WanStatus status = check(&error);
   if (status == WAN_OK) status = load(&error);
   while (status == WAN_OK) {
     const std::shared_ptr<const Clip> clip = next_clip();
-    if (!clip) return made_ ? Finished{WAN_OK, ""} : failure_;
+    if (!clip) return made_ ? Failure() : failure_;
     status = make(clip, &error);
   }
-  return {status, error.message};
+  return failure_of(status, error);
 }
 
 // Uses the model when it is this pump's turn.
@@ -273,10 +247,10 @@ WanStatus FramePump::in_turn(const std::function<bool()> &cancelled, const std::
 // What can be refused before the weights are read, which takes long: here the size, too, is known.
 WanStatus FramePump::check(WanError *error) {
   std::unique_lock lock(mutex_);
-  const ClipSettings settings = complete(settings_, run_.defaults);
+  const ClipSettings settings = planner_.configured();
   lock.unlock();
   WanGenerateOptions options = generate_options(settings);
-  options.layout = run_.layout;
+  options.layout = format_.layout;
   const ModelChoice &choice = model_->choice();
   return choice.engine->check(choice.directory.c_str(), &options, error);
 }
@@ -290,16 +264,30 @@ WanStatus FramePump::load(WanError *error) {
 }
 
 WanStatus FramePump::make(const std::shared_ptr<const Clip> &clip, WanError *error) {
+  tell(ClipBegun{clip});
   const WanStatus status = in_turn([this] { return is_stopped(); }, [&] { return generate(*clip, error); });
   std::unique_lock lock(mutex_);
   generating_ = false;
-  if (status == WAN_CANCELLED && !cancelled_) return WAN_OK;  // skipped
-  if (status == WAN_OK) {
+  const bool skipped = clip_cancelled_ && !cancelled_;
+  if (skipped || status == WAN_OK) {
+    end_clip(clip, skipped);
+    return WAN_OK;
+  }
+  lock.unlock();
+  return status == WAN_CANCELLED ? status : survive(clip, status, *error);
+}
+
+// If its last frames wait in the queue, they say when it is over.
+void FramePump::end_clip(const std::shared_ptr<const Clip> &clip, bool skipped) {
+  if (!skipped) {
     made_ = true;
     failures_ = 0;
   }
-  lock.unlock();
-  return status == WAN_OK || status == WAN_CANCELLED ? status : survive(clip, status, error->message);
+  if (!skipped && !chunks_.empty() && chunks_.back().clip == clip)
+    chunks_.back().ends_clip = true;
+  else
+    news_.emplace_back(ClipEnded{clip, skipped});
+  changed_.notify_all();
 }
 
 WanStatus FramePump::generate(const Clip &clip, WanError *error) {
@@ -308,8 +296,8 @@ WanStatus FramePump::generate(const Clip &clip, WanError *error) {
   options.seed = clip.seed;
   options.used_frames = clip.used_frames;
   options.fade_frames = clip.fade_frames;
-  options.on_device = run_.on_device;
-  options.layout = run_.layout;
+  options.on_device = format_.on_device;
+  options.layout = format_.layout;
   options.stream = stream_;
   const WanCallbacks callbacks = this->callbacks();
   const WanStatus status = model_->choice().engine->generate(model_->get(), &options, &callbacks, error);
@@ -322,88 +310,50 @@ WanStatus FramePump::generate(const Clip &clip, WanError *error) {
 
 // What a clip's failure means for the stream: WAN_OK if it goes on.
 WanStatus FramePump::survive(const std::shared_ptr<const Clip> &clip, WanStatus status,
-                             const std::string &message) {
+                             const WanError &error) {
   if (cancelled_) return status;  // the track is another run's now
   const bool replaced =
       clip->origin == ClipOrigin::Timed && run_.track->replace(clip->settings.prompt, clip->time);
   const bool single = replaced || clip->origin == ClipOrigin::Queued;  // the next one has other settings
   std::unique_lock lock(mutex_);
-  failure_ = {status, message};
+  failure_ = failure_of(status, error);
   failures_ += !single;
   if (status == WAN_DEVICE || !(single || can_repeat(*clip))) return status;
   const std::chrono::seconds pause(single || !run_.live ? 0 : 1 << std::min(failures_ - 1, kLongestPause));
   reconfigured_ = false;
-  news_.emplace_back(ClipFailed{clip, status, message, pause});
+  news_.emplace_back(ClipFailed{clip, failure_, pause});
   changed_.notify_all();
-  changed_.wait_for(lock, pause, [&] { return cancelled_ || reconfigured_ || !queue_.empty(); });
+  changed_.wait_for(lock, pause, [&] { return cancelled_ || reconfigured_ || !planner_.queue().empty(); });
   return WAN_OK;
 }
 
 // Whether clips of the settings that have failed may be tried again. They are likely to fail again, but time
 // may help, and a live stream that never ends has it. Timed prompts have their clips whatever num_clips is.
 bool FramePump::can_repeat(const Clip &failed) const {
-  if (!queue_.empty()) return true;
-  const bool more = failed.origin == ClipOrigin::Timed || run_.num_clips < 0 || clips_ < run_.num_clips;
+  if (!planner_.queue().empty()) return true;
+  const bool more = failed.origin == ClipOrigin::Timed || planner_.has_configured_clip();
   return more && (failures_ < kMaxFailures || (run_.live && run_.num_clips < 0));
-}
-
-std::shared_ptr<Clip> FramePump::begin_clip(const ClipSettings &settings, ClipOrigin origin, uint32_t id) {
-  const ClipSettings clip = complete(overlay(settings, settings_), run_.defaults);
-  const bool own_seed = settings.seed != kRandomSeed;
-  const uint64_t seed = own_seed ? static_cast<uint64_t>(settings.seed) : next_seed_;
-  if (!own_seed && static_cast<int64_t>(++next_seed_) == kRandomSeed) next_seed_ = 0;
-  return std::make_shared<Clip>(Clip{clips_++, id, origin, seed, clip, clip.num_frames,
-                                     std::min(run_.fade_frames, clip.num_frames / 2)});
-}
-
-// A live clip is not cut: when it will be on air depends on how long it takes to make.
-std::shared_ptr<Clip> FramePump::begin_clip(const PromptTrack::Cue &cue, uint64_t first_frame,
-                                            uint64_t time) {
-  ClipSettings settings;
-  settings.prompt = cue.prompt;
-  std::shared_ptr<Clip> clip = begin_clip(settings, ClipOrigin::Timed);
-  clip->time = time;
-  if (run_.live || cue.until == PromptTrack::kOpen) return clip;
-  const auto left = std::max<int64_t>(static_cast<int64_t>(frame_at(cue.until, run_) - first_frame), 1);
-  clip->is_last = cue.last && left <= clip->used_frames;
-  clip->is_timed = !clip->is_last;
-  use_frames(clip.get(), clip->is_last ? static_cast<int>(left) : even_part(left, *clip, cue.last));
-  return clip;
-}
-
-// Used for a while, a clip has its fade_frames more than that, to fade into the next one.
-int FramePump::even_part(int64_t left, const Clip &clip, bool last) const {
-  const int64_t longest = clip.used_frames - clip.fade_frames;
-  const int64_t time = last ? left - clip.fade_frames : left;  // the last clip of all has no next one
-  const int64_t clips = (time - 1) / longest + 1;
-  const auto part = static_cast<int>((time - 1) / clips + 1);
-  return part + std::min(part, clip.fade_frames);
-}
-
-void FramePump::use_frames(Clip *clip, int frames) const {
-  const int step = run_.defaults.frames_multiple;
-  clip->used_frames = frames;
-  clip->settings.num_frames = (frames - 1 + step - 1) / step * step + 1;
-  clip->fade_frames = std::min(clip->fade_frames, frames / 2);
 }
 
 // When a frame of the stream is on air, as timed prompts count: ns of running time.
 uint64_t FramePump::track_time(uint64_t frame) const {
-  return run_.live ? air_time_ + time_of(frame - (passed_frames_ - queued_frames_), run_)
-                   : time_of(frame, run_);
+  const FrameClock &clock = format_.clock;
+  return run_.live ? air_time_ + clock.time_of(frame - (passed_frames_ - queued_frames_))
+                   : clock.time_of(frame);
 }
 
 // Waits until it can be told which clip begins at a frame, unless that is given up.
 bool FramePump::await_choice(uint64_t first_frame, const std::function<bool()> &given_up) {
   std::unique_lock lock(mutex_);
   if (run_.live) return true;
-  const uint64_t end = first_frame + complete(settings_, run_.defaults).num_frames;
+  const uint64_t end = first_frame + planner_.configured().num_frames;
   lock.unlock();
   const auto look = [&] {
     const std::lock_guard lock(mutex_);
-    return !queue_.empty() || given_up();
+    return !planner_.queue().empty() || given_up();
   };
-  return run_.track->wait(time_of(first_frame, run_), time_of(end, run_), look) || !queue().empty();
+  const FrameClock &clock = format_.clock;
+  return run_.track->wait(clock.time_of(first_frame), clock.time_of(end), look) || !queue().empty();
 }
 
 // The next clip: of the queue, of the timed prompts, or as configured, in this order; none if the stream
@@ -411,18 +361,12 @@ bool FramePump::await_choice(uint64_t first_frame, const std::function<bool()> &
 std::shared_ptr<Clip> FramePump::choose_clip(uint64_t first_frame) {
   std::unique_lock lock(mutex_);
   if (cancelled_) return nullptr;
-  if (!queue_.empty()) {
-    chosen_ = std::move(queue_.front());
-    queue_.pop_front();
-    return begin_clip(chosen_->settings, ClipOrigin::Queued, chosen_->id);
-  }
+  if (!planner_.queue().empty()) return planner_.queued_clip();
   const uint64_t time = track_time(first_frame);
   lock.unlock();
   const auto cue = run_.track->at(time, run_.live);
   lock.lock();
-  if (cue) return begin_clip(*cue, first_frame, time);
-  const bool more = run_.num_clips < 0 || clips_ < run_.num_clips;
-  return more ? begin_clip(ClipSettings(), ClipOrigin::Configured) : nullptr;
+  return cue ? planner_.timed_clip(*cue, first_frame, time) : planner_.configured_clip();
 }
 
 std::shared_ptr<const Clip> FramePump::next_clip() {
@@ -439,14 +383,13 @@ std::shared_ptr<const Clip> FramePump::next_clip() {
   }
   if (!clip || cancelled_) return nullptr;
   clip_ = clip;
-  chosen_.reset();
+  planner_.begin();
   clip_first_ = first_frame;
   clip_frames_ = 0;
   waited_ = {};
   clip_cancelled_ = false;
   generating_ = true;
-  stats_.clip = clip->index;
-  stats_.seed = clip->seed;
+  stats_.newest = clip;
   stats_.chunk = -1;
   return clip;
 }
@@ -466,12 +409,7 @@ bool FramePump::followed() {
   std::shared_ptr<Clip> next = choose_clip(next_first);
   lock.lock();
   upcoming_ = std::move(next);
-  if (!upcoming_) return false;
-  if (upcoming_->fade_frames < fade_frames) return clip_->is_timed;
-  if (upcoming_->is_timed)
-    use_frames(upcoming_.get(), upcoming_->used_frames - (upcoming_->fade_frames - fade_frames));
-  upcoming_->fade_frames = fade_frames;
-  return true;
+  return upcoming_ && planner_.fade(*clip_, upcoming_.get());
 }
 
 WanCallbacks FramePump::callbacks() {

@@ -22,47 +22,18 @@
 #include <variant>
 #include <vector>
 
-#include "clip_settings.h"
+#include "clip_planner.h"
+#include "frame_clock.h"
 #include "model_pool.h"
-#include "prompt_track.h"
 #include "wan/engine.h"
 
 namespace wan {
 
-/** What is fixed for a whole run. */
-struct RunSettings {
-  int num_clips = 0;        // -1: endless
-  unsigned queue_size = 0;  // chunks
-  int fade_frames = 0;      // between clips; 0: cut
-  int fps_n = 0, fps_d = 1;
-  bool live = false;
-  bool on_device = false;
+/** What downstream has asked for: the frames of the whole run. */
+struct FrameFormat {
   WanPixelLayout layout = {};
-  WanDefaults defaults = {};
-  std::shared_ptr<PromptTrack> track;
-};
-
-/** A clip that was asked for by itself. */
-struct QueuedClip {
-  uint32_t id = 0;  // for whoever enqueued it; 0: of the property prompts
-  ClipSettings settings;
-};
-
-/** Why a clip is made. */
-enum class ClipOrigin { Configured, Queued, Timed };
-
-struct Clip {
-  int index;
-  uint32_t id;  // QueuedClip's, 0 if it is none
-  ClipOrigin origin;
-  uint64_t seed;
-  ClipSettings settings;  // complete
-  int used_frames;        // of settings.num_frames
-  int fade_frames;        // of those, at both ends where another clip follows or went before; 0: cut
-  bool is_timed = false;  // its last fade_frames are beyond its time, there to fade into the next clip
-  bool is_last = false;   // of the timed prompts
-  uint64_t time = 0;      // of its beginning, as timed prompts count; only where it is one of theirs
-  std::chrono::steady_clock::time_point denoised = {};  // when the last step was done
+  bool on_device = false;
+  FrameClock clock;
 };
 
 /** The model is loaded. */
@@ -73,11 +44,29 @@ struct Progress {
   WanProgress progress;
 };
 
+/** Why something could not be done, and where in the sources that was found. */
+struct Failure {
+  WanStatus status = WAN_OK;
+  std::string message;
+  const char *file = nullptr;
+  int line = 0;
+};
+
+/** The engine begins to make a clip. */
+struct ClipBegun {
+  std::shared_ptr<const Clip> clip;
+};
+
+/** All frames of a clip were sent, or what was left of it is dropped. */
+struct ClipEnded {
+  std::shared_ptr<const Clip> clip;
+  bool skipped;
+};
+
 /** A clip could not be made, or not to its end; the stream goes on. */
 struct ClipFailed {
   std::shared_ptr<const Clip> clip;
-  WanStatus status;
-  std::string message;
+  Failure failure;
   std::chrono::seconds pause;  // before the next one
 };
 
@@ -90,25 +79,28 @@ struct Log {
 struct Chunk {
   std::shared_ptr<const Clip> clip;
   std::shared_ptr<WanFrames> frames;
+  bool ends_clip = false;  // ClipEnded comes with its last frame
 };
 
 /** The last event: every clip is made (WAN_OK), or why not. */
 struct Finished {
-  WanStatus status;
-  std::string message;
+  Failure failure;
 };
 
 /** The wait was interrupted by set_flushing(true); nothing is lost. */
 struct Flushing {};
 
-using PumpEvent = std::variant<Loaded, Progress, ClipFailed, Log, Chunk, Finished, Flushing>;
+Failure failure_of(WanStatus status, const WanError &error);
+
+using PumpEvent =
+    std::variant<Loaded, Progress, ClipBegun, ClipEnded, ClipFailed, Log, Chunk, Finished, Flushing>;
 
 struct PumpStats {
   WanProgress progress = {};
   std::array<double, WAN_STAGE_DECODE + 1> seconds = {};  // by stage; of the newest clip
-  int clip = -1, chunk = -1;                              // the newest, none yet: -1
+  std::shared_ptr<const Clip> newest;                     // none yet: null
+  int chunk = -1;                                         // of the newest clip, none yet: -1
   int on_air_clip = -1;                                   // whose chunk was taken last, none yet: -1
-  uint64_t seed = 0;
   size_t queue_level = 0, queued_clips = 0;
   double queue_seconds = 0;
   int cached_forwards = 0;  // of the newest clip
@@ -119,7 +111,7 @@ struct PumpStats {
 
 class FramePump : public std::enable_shared_from_this<FramePump> {
  public:
-  FramePump();
+  explicit FramePump(const RunSettings &run);
   FramePump(const FramePump &) = delete;
   FramePump &operator=(const FramePump &) = delete;
 
@@ -130,7 +122,10 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
 
   /** Clips that are made before those of configure(). */
   void enqueue(const QueuedClip &clip);
-  void set_queue(const std::vector<QueuedClip> &clips);
+  /** The ids of the clips that were dropped for these. */
+  std::vector<uint32_t> set_queue(const std::vector<QueuedClip> &clips);
+  /** False if no clip of this id waits. */
+  bool remove(uint32_t id);
   /** Those that were not begun, also after stop(). */
   std::vector<QueuedClip> queue() const;
   /** Ends the clip that is on air: drops what is left of it, and does not make the rest. If nothing is left
@@ -139,7 +134,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
 
   /** Starts the worker, which loads the model where it is not loaded. Workers of the same element, which may
    * be slow to stop, work one after the other, in `workers`. Once per pump. */
-  void start(const RunSettings &run, std::shared_ptr<SharedModel> model, std::shared_ptr<Turns> workers);
+  void start(const FrameFormat &format, std::shared_ptr<SharedModel> model, std::shared_ptr<Turns> workers);
   bool started() const { return worker_.joinable(); }
 
   /** Waits for the next event: news before frames, and all frames before the end. Frames not before
@@ -154,7 +149,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   /** Frames of the whole stream, if nothing more is queued or skipped. Not for endless streams or timed
    * prompts.
    */
-  uint64_t expected_frames(int num_clips, int fade_frames, const WanDefaults &defaults) const;
+  uint64_t expected_frames() const;
   /** Live: the running time (ns) of the frame that is sent next. Timed prompts go by that. */
   void set_air_time(uint64_t time);
 
@@ -167,14 +162,14 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
 
  private:
   void work();
-  Finished make_clips();
+  Failure make_clips();
   WanStatus in_turn(const std::function<bool()> &cancelled, const std::function<WanStatus()> &use);
   void give_way();
   WanStatus check(WanError *error);
   WanStatus load(WanError *error);
   WanStatus make(const std::shared_ptr<const Clip> &clip, WanError *error);
   WanStatus generate(const Clip &clip, WanError *error);
-  WanStatus survive(const std::shared_ptr<const Clip> &clip, WanStatus status, const std::string &message);
+  WanStatus survive(const std::shared_ptr<const Clip> &clip, WanStatus status, const WanError &error);
   bool await_choice(uint64_t first_frame, const std::function<bool()> &given_up);
   std::shared_ptr<Clip> choose_clip(uint64_t first_frame);
   std::shared_ptr<const Clip> next_clip();
@@ -186,17 +181,15 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   bool is_stopped() const { return cancelled_ || clip_cancelled_; }
   // With the lock held:
   std::optional<PumpEvent> take_event(uint64_t least_frames);
-  std::shared_ptr<Clip> begin_clip(const ClipSettings &settings, ClipOrigin origin, uint32_t id = 0);
-  std::shared_ptr<Clip> begin_clip(const PromptTrack::Cue &cue, uint64_t first_frame, uint64_t time);
   bool has_room() const;
   uint64_t track_time(uint64_t frame) const;
-  int even_part(int64_t left, const Clip &clip, bool last) const;
-  void use_frames(Clip *clip, int frames) const;
   bool has_frames(int clip) const;
+  void end_clip(const std::shared_ptr<const Clip> &clip, bool skipped);
   bool can_repeat(const Clip &failed) const;
 
-  const uint64_t stream_;               // WanGenerateOptions.stream
-  RunSettings run_;                     // written at the start, with the lock held, as are the next two
+  const uint64_t stream_;  // WanGenerateOptions.stream
+  const RunSettings run_;
+  FrameFormat format_;                  // written at the start, with the lock held, as are the next two
   std::shared_ptr<SharedModel> model_;  // let go at the end
   std::shared_ptr<Turns> workers_;
   std::thread worker_;
@@ -204,15 +197,11 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
 
   mutable std::mutex mutex_;  // guards all that follows
   std::condition_variable changed_;
-  ClipSettings settings_;
-  uint64_t next_seed_ = 0;
-  std::deque<QueuedClip> queue_;
-  std::optional<QueuedClip> chosen_;       // taken from it, and not begun: a stop puts it back
+  ClipPlanner planner_;
   std::shared_ptr<Clip> clip_, upcoming_;  // being made or made last; chosen before its turn
   bool generating_ = false;
-  int clips_ = 0;               // chosen so far
   int failures_ = 0;            // of the same settings, one after the other
-  Finished failure_ = {WAN_OK, ""};  // the last one
+  Failure failure_;             // the last one
   bool reconfigured_ = false;   // since then
   bool made_ = false;           // a whole clip, once
   uint64_t passed_frames_ = 0;  // of the stream, up to the end of the queue

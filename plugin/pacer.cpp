@@ -30,16 +30,11 @@ class ElementClock {
 
 }  // namespace
 
-void Pacer::reset(int fps_n, int fps_d) {
+void Pacer::reset(const FrameClock &clock) {
   start_ = GST_CLOCK_TIME_NONE;
   frame_ = 0;
   held_ = 0;
-  fps_n_ = fps_n;
-  fps_d_ = fps_d;
-}
-
-GstClockTime Pacer::time_of(guint64 frame) const {
-  return start_ + gst_util_uint64_scale(frame, GST_SECOND * fps_d_, fps_n_);
+  clock_ = clock;
 }
 
 // How far from its time a frame may be.
@@ -115,7 +110,7 @@ guint64 Pacer::leave_out(GstClockTime now, bool by_downstream) {
   const GstClockTime late = now - time();
   if (late <= slack() + latency_ || (by_downstream && is_held_back(late))) return 0;
   held_ = 0;
-  const guint64 due = gst_util_uint64_scale(now - start_, fps_n_, GST_SECOND * fps_d_);
+  const guint64 due = clock_.frame_at(now - start_);
   const guint64 missed = due > frame_ ? due - frame_ : 0;
   frame_ += missed;
   return missed;

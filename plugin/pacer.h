@@ -9,6 +9,8 @@
 #include <atomic>
 #include <mutex>
 
+#include "frame_clock.h"
+
 namespace wan {
 
 /** Microseconds to sleep before the base class is asked again what interrupted a wait: a pause may be over
@@ -16,20 +18,21 @@ namespace wan {
  */
 inline constexpr gulong kMoment = 10'000;
 
-/** Frame n is due at start + n / rate, where the start is the running time of the first wait. Without a clock
- * the system's stands in. wait() and what comes after it are for the streaming thread, the rest for any. */
+/** Frame n of the clock is due so long after the start, which is the running time of the first wait. Without
+ * a clock the system's stands in. wait() and what comes after it are for the streaming thread, the rest for
+ * any. */
 class Pacer {
  public:
-  /** Begins anew, at a rate of fps_n / fps_d frames a second. */
-  void reset(int fps_n, int fps_d);
+  /** Begins anew. */
+  void reset(const FrameClock &clock);
 
   /** Waits until the next frame is due. If that was long ago (downstream was blocked, or the source
    * `stalled`), frame times that have passed are left out, and *missed says how many. FLUSHING where the base
    * class says so. */
   GstFlowReturn wait(GstBaseSrc *src, bool stalled, guint64 *missed);
   /** The running time at which the frame that was waited for is due, and its duration. */
-  GstClockTime time() const { return time_of(frame_); }
-  GstClockTime duration() const { return time_of(frame_ + 1) - time(); }
+  GstClockTime time() const { return start_ + clock_.time_of(frame_); }
+  GstClockTime duration() const { return clock_.duration_of(frame_); }
   /** It was sent: on to the next. */
   void advance() { frame_ += 1; }
 
@@ -44,7 +47,6 @@ class Pacer {
  private:
   static constexpr GstClockTimeDiff kNone = GST_CLOCK_STIME_NONE;
 
-  GstClockTime time_of(guint64 frame) const;
   GstClockTime slack() const;
   void begin(GstClockTime running_time);
   GstClockTime base_time(GstElement *src, bool has_clock, GstClockTime clock_time);
@@ -56,7 +58,7 @@ class Pacer {
 
   GstClockTime start_ = GST_CLOCK_TIME_NONE;
   guint64 frame_ = 0;
-  int fps_n_ = 1, fps_d_ = 1;
+  FrameClock clock_;
   GstClockTime held_ = 0;  // how late downstream's delay makes frames; 0: it has none, as far as is known
   GstClockTimeDiff own_base_ = kNone;  // base time on the system's clock, while that stands in
   std::atomic<GstClockTime> latency_ = 0;

@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "log.h"
+
 namespace wan {
 namespace {
 
@@ -99,9 +101,12 @@ GstFlowReturn chain(GstPad *pad, GstObject *parent, GstBuffer *buffer) {
   const bool shown = !fault && cue_times(prompts, buffer, &start, &end);
   gst_buffer_unref(buffer);
   // Of one among many; the others count.
+  if (shown)
+    GST_DEBUG_OBJECT(pad, "prompt from %" GST_TIME_FORMAT " to %" GST_TIME_FORMAT ": %s",
+                     GST_TIME_ARGS(start), GST_TIME_ARGS(end), text.c_str());
   if (fault)
-    GST_ELEMENT_WARNING(parent, STREAM, DECODE,
-                        ("A prompt that came in at prompt_sink %s, and is left out.", fault), (nullptr));
+    GST_ELEMENT_WARNING(parent, STREAM, DECODE, ("A prompt on prompt_sink was left out: it %s.", fault),
+                        (nullptr));
   if (!shown || add(prompts, std::move(text), start, end)) return GST_FLOW_OK;
   return GST_FLOW_FLUSHING;
 }

@@ -1,52 +1,23 @@
-// The properties of the element, and the same settings as fields of a structure or the query of a URI.
+// The properties of the element, and a clip's settings as fields of a structure.
 //
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #pragma once
 
 #include <gst/gst.h>
 
-#include <list>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "clip_settings.h"
 #include "enums.h"
-#include "frame_pump.h"
+#include "model_pool.h"
 
 namespace wan {
 
-enum Property {
-  PROP_MODEL = 1,
-  PROP_PROMPT,
-  PROP_NEGATIVE_PROMPT,
-  PROP_SEED,
-  PROP_NUM_FRAMES,
-  PROP_STEPS,
-  PROP_GUIDANCE_SCALE,
-  PROP_GUIDANCE_SCALE_2,
-  PROP_FLOW_SHIFT,
-  PROP_SCHEDULER,
-  PROP_SIGMAS,
-  PROP_CACHE,
-  PROP_CACHE_THRESHOLD,
-  PROP_DEVICE,
-  PROP_DTYPE,
-  PROP_QUANTIZATION,
-  PROP_MEMORY,
-  PROP_LORAS,
-  PROP_NUM_CLIPS,
-  PROP_PROMPTS,
-  PROP_TRANSITION,
-  PROP_TRANSITION_FRAMES,
-  PROP_QUEUE_SIZE,
-  PROP_IS_LIVE,
-  PROP_UNDERRUN,
-  PROP_FILLER,
-  PROP_PREBUFFER,
-  PROP_ENGINE,
-  PROP_STATS,
-};
+/** Properties that are no settings: the base class keeps whether it is live, and statistics are only read.
+ * The others are numbered from 1 on, in the order in which they are shown. */
+enum { PROP_IS_LIVE = 1000, PROP_STATS };
 
 /** What the properties hold, but is-live, which GstBaseSrc keeps. */
 struct Settings {
@@ -72,12 +43,13 @@ void install_properties(GObjectClass *klass);
 bool set_property(Settings *settings, guint id, const GValue *value);
 bool get_property(const Settings &settings, guint id, GValue *value);
 
-/** What makes them no settings of a clip whatever the checkpoint, as a sentence; empty if they can be. */
-std::string clip_fault(const ClipSettings &settings);
-/** The same of all settings. */
+/** What makes them no settings whatever the checkpoint, as a sentence; empty if they can be. */
 std::string settings_fault(const Settings &settings);
 /** Whether a property is one of ClipSettings'. */
-bool is_clip_property(guint id);
+bool is_clip_property(const GParamSpec *pspec);
+/** The element's own property of this name: the classes above number theirs for themselves. None if there is
+ * none. */
+GParamSpec *own_property(GObjectClass *klass, const char *name);
 
 /** Reads the property loras. False and the reason as a sentence if a structure has no path, a field that is
  * none of a LoRA's, or a strength that is no number. */
@@ -87,19 +59,5 @@ bool read_loras(const Settings &settings, std::vector<LoraChoice> *loras, std::s
  * value none that the property can have; clip_fault() says whether a clip can be made of them. */
 bool read_clip_settings(GObjectClass *klass, const GstStructure *structure, ClipSettings *clip,
                         std::string *reason);
-
-/** A property and what to set it to. */
-struct Assignment {
-  GParamSpec *pspec;
-  GValue value = G_VALUE_INIT;
-  Assignment(GParamSpec *pspec) : pspec(pspec) {}
-  Assignment(const Assignment &) = delete;
-  ~Assignment() { g_value_unset(&value); }
-};
-
-/** Reads a URI, wan://prompt?property=value&..., percent-encoded: the prompt and the properties that it
- * names. False and the reason if it is none, or a property cannot have the value or is not for strangers:
- * engine, which would open any library. */
-bool read_uri(GObjectClass *klass, const char *uri, std::list<Assignment> *assignments, std::string *reason);
 
 }  // namespace wan

@@ -54,8 +54,8 @@
  * - element messages "wan-progress" while a clip is made (and, live, while the model is loaded): clip (int),
  * seed (guint64), stage (string: load, text, denoise or decode), step and steps (int: done and in all),
  * seconds (double, since the stage began), cached-forwards (int: see #GstWanSrc:cache);
- * - element messages "wan-clip" when the first frame of a clip is sent: id (guint, what #GstWanSrc::enqueue has
- * returned), clip, seed, prompt (string), pts (guint64);
+ * - element messages "wan-clip" when the first frame of a clip is sent: id (guint, what #GstWanSrc::enqueue
+ * has returned), clip, seed, prompt (string), pts (guint64);
  * - element messages "wan-clip-failed" when a clip could not be made and the stream goes on: id, clip, seed,
  * prompt, error (string), domain (string), code (int), and a warning message that says the same;
  * - live: element messages "wan-underrun" when frames begin to be missing and when they are there again:
@@ -66,14 +66,15 @@
  * Every buffer is one frame with exact timestamps and duration, its number as the offset, and a custom meta
  * "GstWanMeta" (see gst_buffer_get_custom_meta()): clip (int), chunk (int, the latent frame in the clip),
  * frame (int, in the clip), seed (guint64) and repeated (boolean; a filler before the first frame has clip
- * -1). Each clip starts with tags: title (the prompt), encoder, and comment (a launch line that makes it again).
+ * -1). Each clip starts with tags: title (the prompt), encoder, and comment (a launch line that makes it
+ * again).
  *
  * ## Errors
  *
  * A model or file that is missing is RESOURCE/NOT_FOUND; a wrong checkpoint, value or size is
  * RESOURCE/SETTINGS; too little memory is RESOURCE/NO_SPACE_LEFT; a device that is absent or fails is
- * RESOURCE/OPEN_READ_WRITE; an engine library that is missing or of another version is LIBRARY/INIT; all else is
- * STREAM/FAILED.
+ * RESOURCE/OPEN_READ_WRITE; an engine library that is missing or of another version is LIBRARY/INIT; all else
+ * is STREAM/FAILED.
  */
 #include "wansrc.h"
 
@@ -82,17 +83,18 @@
 #include <list>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "downstream_pool.h"
 #include "engine_loader.h"
+#include "log.h"
 #include "prompt_pad.h"
+#include "uri.h"
+#include "values.h"
 #include "video_caps.h"
 #include "wansrc_private.h"
-
-GST_DEBUG_CATEGORY_STATIC(wansrc_debug);
-#define GST_CAT_DEFAULT wansrc_debug
 
 using namespace wan;
 
@@ -104,87 +106,14 @@ constexpr std::chrono::seconds kStopPatience(1);
 }  // namespace
 
 static void gst_wan_src_uri_handler_init(gpointer iface, gpointer);
+static void gst_wan_src_preset_init(gpointer iface, gpointer);
 
 G_DEFINE_FINAL_TYPE_WITH_CODE(GstWanSrc, gst_wan_src, GST_TYPE_PUSH_SRC,
-                              G_IMPLEMENT_INTERFACE(GST_TYPE_URI_HANDLER, gst_wan_src_uri_handler_init))
+                              G_IMPLEMENT_INTERFACE(GST_TYPE_URI_HANDLER, gst_wan_src_uri_handler_init)
+                                  G_IMPLEMENT_INTERFACE(GST_TYPE_PRESET, gst_wan_src_preset_init))
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(wansrc, "wansrc", GST_RANK_NONE, GST_TYPE_WAN_SRC,
-                                      GST_DEBUG_CATEGORY_INIT(wansrc_debug, "wansrc", 0, "Wan video source"))
-
-// The error of GStreamer's that stands for a status.
-static void error_kind(WanStatus status, GQuark *domain, int *code) {
-  *domain = GST_RESOURCE_ERROR;
-  *code = GST_RESOURCE_ERROR_SETTINGS;
-  switch (status) {
-    case WAN_NOT_FOUND:
-      *code = GST_RESOURCE_ERROR_NOT_FOUND;
-      break;
-    case WAN_INVALID:
-      break;
-    case WAN_OUT_OF_MEMORY:
-      *code = GST_RESOURCE_ERROR_NO_SPACE_LEFT;
-      break;
-    case WAN_DEVICE:
-      *code = GST_RESOURCE_ERROR_OPEN_READ_WRITE;
-      break;
-    default:
-      *domain = GST_STREAM_ERROR;
-      *code = GST_STREAM_ERROR_FAILED;
-  }
-}
-
-// Names of files may be any bytes, but texts of messages are UTF-8.
-static std::string utf8(const std::string &text) {
-  gchar *valid = g_utf8_make_valid(text.data(), gssize(text.size()));
-  std::string result = valid;
-  g_free(valid);
-  return result;
-}
-
-static void post(GstWanSrc *self, GstMessageType type, WanStatus status, const std::string &message) {
-  GQuark domain;
-  int code;
-  error_kind(status, &domain, &code);
-  const ModelChoice &choice = self->run.choice;
-  gchar *debug = g_strdup_printf("engine %s, status %d, model \"%s\", device \"%s\", size %dx%d",
-                                 self->engine->version, status, choice.directory.c_str(),
-                                 choice.device.c_str(), self->run.info.width, self->run.info.height);
-  gst_element_message_full(GST_ELEMENT(self), type, domain, code, g_strdup(utf8(message).c_str()),
-                           g_strdup(utf8(debug).c_str()), __FILE__, GST_FUNCTION, __LINE__);
-  g_free(debug);
-}
-
-void wan::post_error(GstWanSrc *self, WanStatus status, const std::string &message) {
-  post(self, GST_MESSAGE_ERROR, status, message);
-}
-
-void wan::post_failure(GstWanSrc *self, const ClipFailed &failed) {
-  const Clip &clip = *failed.clip;
-  GQuark domain;
-  int code;
-  error_kind(failed.status, &domain, &code);
-  const std::string text = utf8(failed.message);
-  GstStructure *structure = failure_structure(clip, text.c_str(), domain, code);
-  gst_element_post_message(GST_ELEMENT(self), gst_message_new_element(GST_OBJECT(self), structure));
-  std::string message = "Clip " + std::to_string(clip.index) + " could not be made: " + text;
-  if (failed.pause.count() > 0)
-    message += " It is tried again in " + std::to_string(failed.pause.count()) + " s.";
-  post(self, GST_MESSAGE_WARNING, failed.status, message);
-  if (clip.origin == ClipOrigin::Queued) g_object_notify(G_OBJECT(self), "prompts");
-}
-
-void wan::post_log(GstWanSrc *self, const Log &log) {
-  if (log.level == WAN_LOG_WARNING)
-    post(self, GST_MESSAGE_WARNING, WAN_INVALID, log.message);
-  else
-    GST_CAT_LEVEL_LOG(wansrc_debug, log.level == WAN_LOG_INFO ? GST_LEVEL_INFO : GST_LEVEL_DEBUG, self, "%s",
-                      log.message.c_str());
-}
-
-void wan::post_load_progress(GstWanSrc *self, GstProgressType type, const std::string &text) {
-  self->run.loading = type == GST_PROGRESS_TYPE_START || type == GST_PROGRESS_TYPE_CONTINUE;
-  gst_element_post_message(GST_ELEMENT(self),
-                           gst_message_new_progress(GST_OBJECT(self), type, "load", utf8(text).c_str()));
-}
+                                      GST_DEBUG_CATEGORY_INIT(wan::wansrc_debug, "wansrc", 0,
+                                                              "Wan video source"))
 
 // The base class queues the event behind the segment. Its method is called directly, since
 // gst_element_send_event() takes the state lock, which stop() holds while it waits for the streaming thread.
@@ -199,24 +128,23 @@ static GstFlowReturn gst_wan_src_create(GstPushSrc *src, GstBuffer **buffer) {
 // ---- starting and stopping
 
 static void warn_of_rounding(GstWanSrc *self, int wanted) {
-  const WanDefaults &defaults = self->run.settings.defaults;
+  const WanDefaults &defaults = self->priv->run.settings.defaults;
   const int rounded = round_frames(wanted, defaults);
   if (wanted == 0 || wanted == rounded) return;
-  GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS,
-                      ("num-frames=%d becomes %d: it must be 1 more than a multiple of %d.", wanted, rounded,
-                       defaults.frames_multiple),
-                      (nullptr));
+  post_warning(self, "num-frames=" + std::to_string(wanted) + " becomes " + std::to_string(rounded) +
+                         ": it must be a multiple of " + std::to_string(defaults.frames_multiple) +
+                         " plus 1.");
 }
 
 static RunSettings run_settings(GstWanSrc *self, const WanDefaults &defaults, bool live) {
-  const Settings &settings = self->settings;
+  const Settings &settings = self->priv->settings;
   RunSettings run;
   run.num_clips = settings.num_clips;
   run.queue_size = settings.queue_size;
   run.fade_frames = settings.transition == Transition::Crossfade ? settings.transition_frames : 0;
   run.live = live;
   run.defaults = defaults;
-  run.track = self->track;
+  run.track = self->priv->track;
   return run;
 }
 
@@ -225,41 +153,43 @@ static bool is_enqueued(const QueuedClip &clip) {
 }
 
 static void begin_run(GstWanSrc *self, const ModelChoice &choice, const WanDefaults &defaults) {
-  auto pump = std::make_shared<FramePump>();
   const bool live = gst_base_src_is_live(GST_BASE_SRC(self));
   auto cuda = std::make_shared<CudaMemory>(cuda_ordinal(choice.device));
   const ObjectLock lock(self);
-  pump->configure(self->settings.clip);
-  pump->set_seed(self->settings.clip.seed);
-  pump->set_queue(self->settings.queue);
+  const RunSettings run = run_settings(self, defaults, live);
+  auto pump = std::make_shared<FramePump>(run);
+  pump->configure(self->priv->settings.clip);
+  pump->set_seed(self->priv->settings.clip.seed);
+  pump->set_queue(self->priv->settings.queue);
   // What was enqueued is played once, what is in the property counts for every run.
-  std::erase_if(self->settings.queue, is_enqueued);
-  self->run = {};
-  self->run.num_frames = self->settings.clip.num_frames;
-  self->run.pump = std::move(pump);
-  self->run.cuda = std::move(cuda);
-  self->run.choice = choice;
-  self->run.settings = run_settings(self, defaults, live);
-  self->told_frames = kUntold;
-  self->live.filler = self->settings.filler;
-  self->run.started = true;
+  std::erase_if(self->priv->settings.queue, is_enqueued);
+  self->priv->run = {};
+  self->priv->run.num_frames = self->priv->settings.clip.num_frames;
+  self->priv->run.pump = std::move(pump);
+  self->priv->run.cuda = std::move(cuda);
+  self->priv->run.choice = choice;
+  self->priv->run.settings = run;
+  self->priv->told_frames = kUntold;
+  self->priv->live.filler = self->priv->settings.filler;
+  self->priv->run.started = true;
 }
 
 static void reset_air(GstWanSrc *self) {
-  std::destroy_at(&self->live);
-  new (&self->live) Live;
-  for (std::atomic<guint64> *counter : {&self->air.frames_pushed, &self->air.repeated, &self->air.gaps,
-                                        &self->air.dropped, &self->air.underruns})
+  std::destroy_at(&self->priv->live);
+  new (&self->priv->live) Live;
+  for (std::atomic<guint64> *counter :
+       {&self->priv->air.frames_pushed, &self->priv->air.repeated, &self->priv->air.gaps,
+        &self->priv->air.dropped, &self->priv->air.underruns})
     *counter = 0;
-  self->air.first_frame_seconds = 0;
+  self->priv->air.first_frame_seconds = 0;
 }
 
 // The settings as they are, and the model that they choose; false and the reason if they cannot be.
 static bool read_settings(GstWanSrc *self, Settings *settings, std::string *reason) {
   const ObjectLock lock(self);
-  *settings = self->settings;
-  ModelChoice &choice = self->run.choice;
-  choice = {self->engine,
+  *settings = self->priv->settings;
+  ModelChoice &choice = self->priv->run.choice;
+  choice = {self->priv->engine,
             model_directory(settings->model),
             settings->device,
             settings->dtype,
@@ -285,13 +215,13 @@ static gboolean gst_wan_src_start(GstBaseSrc *src) {
     post_error(self, WAN_INVALID, reason);
     return FALSE;
   }
-  const ModelChoice choice = self->run.choice;
+  const ModelChoice choice = self->priv->run.choice;
   WanError error = {};
   WanDefaults defaults = {};
-  WanStatus status = self->engine->describe(choice.directory.c_str(), &defaults, &error);
-  if (status == WAN_OK) status = check(self->engine, choice.directory, settings.clip, defaults, &error);
+  WanStatus status = self->priv->engine->describe(choice.directory.c_str(), &defaults, &error);
+  if (status == WAN_OK) status = check(self->priv->engine, choice.directory, settings.clip, defaults, &error);
   if (status != WAN_OK) {
-    post_error(self, status, error.message);
+    post_error(self, failure_of(status, error));
     return FALSE;
   }
   gst_element_foreach_sink_pad(
@@ -303,60 +233,65 @@ static gboolean gst_wan_src_start(GstBaseSrc *src) {
       nullptr);
   reset_air(self);
   begin_run(self, choice, defaults);
+  GST_INFO_OBJECT(self, "model %s, device %s, dtype %s, quantization %s, memory %s, %zu LoRAs, engine %s%s",
+                  choice.directory.c_str(), choice.device.c_str(), dtype_nick(choice.dtype),
+                  quantization_nick(choice.quantization), memory_mode_nick(choice.memory),
+                  choice.loras.size(), self->priv->engine->version, is_live(self) ? ", live" : "");
   warn_of_rounding(self, settings.clip.num_frames);
   return TRUE;
 }
 
 // Clips that were enqueued and not begun wait for the next run, behind the property's and before newer ones.
 static void keep_enqueued(GstWanSrc *self) {
-  std::vector<QueuedClip> left = self->run.pump->queue();
+  std::vector<QueuedClip> left = self->priv->run.pump->queue();
   std::erase_if(left, std::not_fn(is_enqueued));
   const ObjectLock lock(self);
-  std::vector<QueuedClip> &queue = self->settings.queue;
+  std::vector<QueuedClip> &queue = self->priv->settings.queue;
   queue.insert(std::find_if(queue.begin(), queue.end(), is_enqueued), left.begin(), left.end());
 }
 
 static gboolean gst_wan_src_stop(GstBaseSrc *src) {
   GstWanSrc *self = GST_WAN_SRC(src);
-  Run &run = self->run;
+  Run &run = self->priv->run;
   {
     const ObjectLock lock(self);
     run.started = false;
   }
   run.chunk = {};
-  self->live.last = {};
+  self->priv->live.last = {};
   run.pump->stop(kStopPatience);
   keep_enqueued(self);
-  if (run.loading) post_load_progress(self, GST_PROGRESS_TYPE_CANCELED, "Loading was cancelled");
+  end_preroll(self, GST_PROGRESS_TYPE_CANCELED, "stopped before the first frame");
   return TRUE;
 }
 
 // The model of the run before is kept until here, whatever became of runs between.
 static void start_worker(GstWanSrc *self) {
-  Run &run = self->run;
-  if (self->kept_model && self->kept_model->choice() != run.choice) self->kept_model.reset();
-  if (!self->kept_model) self->kept_model = SharedModel::of(run.choice);
-  // A live source plays while it loads, and applications wait in PAUSED for progress to be complete.
-  if (!self->kept_model->is_loaded() && !is_live(self))
-    post_load_progress(self, GST_PROGRESS_TYPE_START, "Loading the model " + run.choice.directory);
-  run.pump->start(run.settings, self->kept_model, self->workers);
+  Run &run = self->priv->run;
+  if (self->priv->kept_model && self->priv->kept_model->choice() != run.choice)
+    self->priv->kept_model.reset();
+  if (!self->priv->kept_model) self->priv->kept_model = SharedModel::of(run.choice);
+  const bool loaded = self->priv->kept_model->is_loaded();
+  GST_INFO_OBJECT(self, "the model is %s", loaded ? "in memory already" : "not in memory yet");
+  begin_preroll(self, (loaded ? "using the model " : "loading the model ") + run.choice.directory);
+  run.pump->start(run.format, self->priv->kept_model, self->priv->workers);
 }
 
 // Events may interrupt an element that was never started.
 static gboolean gst_wan_src_unlock(GstBaseSrc *src) {
   GstWanSrc *self = GST_WAN_SRC(src);
   const ObjectLock lock(self);
-  if (self->run.pump) self->run.pump->set_flushing(true);
-  self->pacer.interrupt();
+  if (self->priv->run.pump) self->priv->run.pump->set_flushing(true);
+  self->priv->pacer.interrupt();
   return TRUE;
 }
 
 static gboolean gst_wan_src_unlock_stop(GstBaseSrc *src) {
   GstWanSrc *self = GST_WAN_SRC(src);
   const ObjectLock lock(self);
-  if (self->run.pump) self->run.pump->set_flushing(false);
-  self->pacer.resume();
-  self->live.segment_sent = false;
+  if (self->priv->run.pump) self->priv->run.pump->set_flushing(false);
+  self->priv->pacer.resume();
+  self->priv->live.segment_sent = false;
   return TRUE;
 }
 
@@ -364,12 +299,12 @@ static gboolean open_engine(GstWanSrc *self) {
   std::string file, reason;
   {
     const ObjectLock lock(self);
-    file = engine_file(self->settings.engine);
+    file = engine_file(self->priv->settings.engine);
   }
   const WanEngineApi *engine = open_engine(file, &reason);
   {
     const ObjectLock lock(self);
-    self->engine = engine;
+    self->priv->engine = engine;
   }
   if (engine) return TRUE;
   GST_ELEMENT_ERROR(self, LIBRARY, INIT, ("%s", utf8(reason).c_str()),
@@ -394,9 +329,9 @@ static bool is_in_timeline(GstWanSrc *self) {
 
 static bool can_play_here(GstWanSrc *self) {
   if (!is_in_timeline(self)) return true;
-  post_error(
-      self, WAN_INVALID,
-      "wansrc cannot seek, as a timeline needs its sources to: save the video to a file, and use that.");
+  post_error(self, WAN_INVALID,
+             "wansrc cannot be used in a timeline, since it cannot seek: save the video to a file and use "
+             "the file.");
   return false;
 }
 
@@ -405,7 +340,7 @@ static void take_is_live(GstWanSrc *self) {
   bool live = false;
   {
     const ObjectLock lock(self);
-    live = self->is_live;
+    live = self->priv->is_live;
   }
   gst_base_src_set_live(GST_BASE_SRC(self), live);
 }
@@ -418,8 +353,8 @@ static GstStateChangeReturn gst_wan_src_change_state(GstElement *element, GstSta
   const GstStateChangeReturn result =
       GST_ELEMENT_CLASS(gst_wan_src_parent_class)->change_state(element, transition);
   // Before 1.24 the base class interrupts no wait for a pause, which may bring another clock.
-  if (transition == GST_STATE_CHANGE_PLAYING_TO_PAUSED) self->pacer.look_again();
-  if (transition == GST_STATE_CHANGE_READY_TO_NULL) self->kept_model.reset();
+  if (transition == GST_STATE_CHANGE_PLAYING_TO_PAUSED) self->priv->pacer.look_again();
+  if (transition == GST_STATE_CHANGE_READY_TO_NULL) self->priv->kept_model.reset();
   return result;
 }
 
@@ -430,7 +365,8 @@ static gboolean gst_wan_src_event(GstBaseSrc *src, GstEvent *event) {
   if (GST_EVENT_TYPE(event) == GST_EVENT_LATENCY) {
     GstClockTime latency = 0;
     gst_event_parse_latency(event, &latency);
-    self->pacer.set_latency(latency);
+    GST_DEBUG_OBJECT(self, "the pipeline's latency is %" GST_TIME_FORMAT, GST_TIME_ARGS(latency));
+    self->priv->pacer.set_latency(latency);
   }
   return GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->event(src, event);
 }
@@ -452,8 +388,8 @@ static bool is_vain_seek(GstPad *pad, GstEvent *event) {
   return GST_EVENT_TYPE(event) == GST_EVENT_SEEK && (GST_PAD_IS_ACTIVE(pad) || !is_from_the_start(event));
 }
 
-// The base class would wait for the streaming thread, which only the flush's start sets free: for ever, if that
-// thread waits in a paused sink.
+// The base class would wait for the streaming thread, which only the flush's start sets free: for ever, if
+// that thread waits in a paused sink.
 static bool is_lone_flush_stop(GstPad *pad, GstEvent *event) {
   return GST_EVENT_TYPE(event) == GST_EVENT_FLUSH_STOP && !GST_PAD_IS_FLUSHING(pad);
 }
@@ -470,13 +406,14 @@ static gboolean gst_wan_src_send_event(GstElement *element, GstEvent *event) {
 
 static void post_change_refused(GstWanSrc *self) {
   GstCaps *caps = gst_pad_get_current_caps(GST_BASE_SRC_PAD(self));
-  if (!caps) caps = gst_video_info_to_caps(&self->run.info);  // a flush has interrupted the negotiation
+  if (!caps) caps = gst_video_info_to_caps(&self->priv->run.info);  // a flush has interrupted the negotiation
   GstCaps *frames = frame_caps(caps);
   gchar *text = gst_caps_to_string(frames);
-  const std::string converter = self->run.settings.on_device ? "cudadownload and a converter" : "a converter";
+  const std::string converter =
+      self->priv->run.format.on_device ? "cudadownload and a converter" : "a converter";
   post_error(self, WAN_INVALID,
-             "Downstream asks for other caps while wansrc plays, and they can only change in READY: put " +
-                 converter + " behind it, since its frames stay " + text + ".");
+             "Downstream asks for other caps while wansrc plays, but they can only change in READY: put " +
+                 converter + " after it, since its frames stay " + text + ".");
   g_free(text);
   gst_caps_unref(frames);
   gst_caps_unref(caps);
@@ -498,8 +435,8 @@ static GstCaps *possible_caps(GstWanSrc *self) {
   const WanEngineApi *engine = nullptr;
   {
     const ObjectLock lock(self);
-    device = self->settings.device;
-    engine = self->engine;
+    device = self->priv->settings.device;
+    engine = self->priv->engine;
   }
   const bool cuda = cuda_memory_available(cuda_ordinal(device)) && (device != "auto" || chooses_gpu(engine));
   return video_caps(cuda);
@@ -528,7 +465,8 @@ static GstCaps *gst_wan_src_fixate(GstBaseSrc *src, GstCaps *caps) {
   GstCaps *possible = gst_wan_src_get_caps(src, caps);
   gst_caps_unref(caps);
   if (gst_caps_is_empty(possible)) return possible;
-  return fixate_caps(choose_memory(GST_BASE_SRC_PAD(src), possible), GST_WAN_SRC(src)->run.settings.defaults);
+  return fixate_caps(choose_memory(GST_BASE_SRC_PAD(src), possible),
+                     GST_WAN_SRC(src)->priv->run.settings.defaults);
 }
 
 // Without this, all that is told of a change downstream that cannot be followed is "not negotiated".
@@ -548,20 +486,17 @@ static gboolean gst_wan_src_negotiate(GstBaseSrc *src) {
 }
 
 static GstClockTime frame_duration(GstWanSrc *self) {
-  const GstVideoInfo &info = self->run.info;
-  const WanDefaults &defaults = self->run.settings.defaults;
-  if (info.fps_n) return frame_time(info, 1);
+  const FrameClock &clock = self->priv->run.format.clock;
+  const WanDefaults &defaults = self->priv->run.settings.defaults;
+  if (clock.fps_n) return clock.duration_of(0);
   return defaults.fps_n ? gst_util_uint64_scale(GST_SECOND, defaults.fps_d, defaults.fps_n) : 0;
 }
 
 static void set_frames(GstWanSrc *self, const GstCaps *caps, const GstVideoInfo &info,
                        const WanPixelLayout &layout) {
   const ObjectLock lock(self);
-  self->run.settings.layout = layout;
-  self->run.settings.on_device = is_cuda_memory(caps);
-  self->run.info = info;
-  self->run.settings.fps_n = info.fps_n;
-  self->run.settings.fps_d = info.fps_d;
+  self->priv->run.format = {layout, is_cuda_memory(caps), {info.fps_n, info.fps_d}};
+  self->priv->run.info = info;
 }
 
 // What the caps ask for, or why that cannot be made.
@@ -569,7 +504,7 @@ static std::string read_caps(GstWanSrc *self, const GstCaps *caps, GstVideoInfo 
                              WanPixelLayout *layout) {
   std::string reason;
   if (gst_video_info_from_caps(info, caps)) {
-    pixel_layout(*info, self->run.settings.defaults, layout, &reason);
+    pixel_layout(*info, self->priv->run.settings.defaults, layout, &reason);
   } else {
     gchar *text = gst_caps_to_string(caps);
     reason = std::string("Frames of these caps cannot be made: ") + text + ".";
@@ -580,8 +515,8 @@ static std::string read_caps(GstWanSrc *self, const GstCaps *caps, GstVideoInfo 
 
 static bool same_frames(const Run &run, const GstCaps *caps, const GstVideoInfo &info,
                         const WanPixelLayout &layout) {
-  return same_layout(layout, run.settings.layout) && info.fps_n == run.info.fps_n &&
-         info.fps_d == run.info.fps_d && is_cuda_memory(caps) == run.settings.on_device;
+  return same_layout(layout, run.format.layout) && FrameClock{info.fps_n, info.fps_d} == run.format.clock &&
+         is_cuda_memory(caps) == run.format.on_device;
 }
 
 // Once a run.
@@ -589,7 +524,8 @@ static void begin_frames(GstWanSrc *self, const GstCaps *caps, const GstVideoInf
                          const WanPixelLayout &layout) {
   const GstClockTime answered = frame_duration(self);
   set_frames(self, caps, info, layout);
-  self->pacer.reset(info.fps_n, info.fps_d);
+  GST_INFO_OBJECT(self, "frames of %" GST_PTR_FORMAT, caps);
+  self->priv->pacer.reset(self->priv->run.format.clock);
   // A latency that was answered before the caps were known may have become another.
   if (is_live(self) && frame_duration(self) != answered)
     gst_element_post_message(GST_ELEMENT(self), gst_message_new_latency(GST_OBJECT(self)));
@@ -606,11 +542,11 @@ static gboolean gst_wan_src_set_caps(GstBaseSrc *src, GstCaps *caps) {
     post_error(self, WAN_INVALID, reason);
     return FALSE;
   }
-  if (!self->run.pump->started()) {
+  if (!self->priv->run.pump->started()) {
     begin_frames(self, caps, info, layout);
     return TRUE;
   }
-  if (!same_frames(self->run, caps, info, layout)) {
+  if (!same_frames(self->priv->run, caps, info, layout)) {
     post_change_refused(self);
     return FALSE;
   }
@@ -620,9 +556,11 @@ static gboolean gst_wan_src_set_caps(GstBaseSrc *src, GstCaps *caps) {
 
 static gboolean gst_wan_src_decide_allocation(GstBaseSrc *src, GstQuery *query) {
   GstWanSrc *self = GST_WAN_SRC(src);
-  if (!self->run.settings.on_device) {
+  if (!self->priv->run.format.on_device) {
     choose_pool(query);
-  } else if (!self->run.cuda->choose_pool(GST_ELEMENT(src), query)) {
+    const bool copies = gst_query_get_n_allocation_pools(query) > 0;
+    GST_INFO_OBJECT(self, "frames are %s", copies ? "copied into downstream's pool" : "not copied");
+  } else if (!self->priv->run.cuda->choose_pool(GST_ELEMENT(src), query)) {
     post_error(self, WAN_OUT_OF_MEMORY, "The GPU has no memory for frames.");
     return FALSE;
   }
@@ -633,11 +571,10 @@ static gboolean gst_wan_src_decide_allocation(GstBaseSrc *src, GstQuery *query) 
 
 // Frames of the whole stream, as far as is known now, -1 where that is open.
 static gint64 all_frames(GstWanSrc *self) {
-  const Run &run = self->run;
-  const bool open = run.settings.num_clips < 0 || is_live(self) || self->track->is_attached();
+  const Run &run = self->priv->run;
+  const bool open = run.settings.num_clips < 0 || is_live(self) || self->priv->track->is_attached();
   if (open) return -1;
-  return gint64(
-      run.pump->expected_frames(run.settings.num_clips, run.settings.fade_frames, run.settings.defaults));
+  return gint64(run.pump->expected_frames());
 }
 
 static gboolean query_duration(GstWanSrc *self, GstQuery *query) {
@@ -646,20 +583,20 @@ static gboolean query_duration(GstWanSrc *self, GstQuery *query) {
   if (format != GST_FORMAT_TIME && format != GST_FORMAT_DEFAULT)
     return GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->query(GST_BASE_SRC(self), query);
   const ObjectLock lock(self);
-  const Run &run = self->run;
+  const Run &run = self->priv->run;
   if (run.info.fps_n == 0) return FALSE;
-  const gint64 frames = self->told_frames = all_frames(self);
-  const gint64 time = frames < 0 ? -1 : gint64(frame_time(run.info, guint64(frames)));
+  const gint64 frames = self->priv->told_frames = all_frames(self);
+  const gint64 time = frames < 0 ? -1 : gint64(run.format.clock.time_of(guint64(frames)));
   gst_query_set_duration(query, format, format == GST_FORMAT_TIME ? time : frames);
   return TRUE;
 }
 
 static bool duration_changed(GstWanSrc *self) {
   const ObjectLock lock(self);
-  if (!self->run.started || self->told_frames == kUntold) return false;
-  const gint64 told = self->told_frames;
-  self->told_frames = all_frames(self);
-  return self->told_frames != told;
+  if (!self->priv->run.started || self->priv->told_frames == kUntold) return false;
+  const gint64 told = self->priv->told_frames;
+  self->priv->told_frames = all_frames(self);
+  return self->priv->told_frames != told;
 }
 
 void wan::announce_duration(GstWanSrc *self) {
@@ -673,10 +610,11 @@ static gboolean query_convert(GstWanSrc *self, GstQuery *query) {
   gint64 value = 0, result = 0;
   gst_query_parse_convert(query, &from, &value, &to, nullptr);
   const ObjectLock lock(self);
-  if (self->run.info.fps_n == 0) return FALSE;
+  if (self->priv->run.info.fps_n == 0) return FALSE;
   // Times of frames are rounded down.
   const bool rounded = from == GST_FORMAT_TIME && to != GST_FORMAT_TIME && value >= 0 && value < G_MAXINT64;
-  if (!gst_video_info_convert(&self->run.info, from, rounded ? value + 1 : value, to, &result)) return FALSE;
+  if (!gst_video_info_convert(&self->priv->run.info, from, rounded ? value + 1 : value, to, &result))
+    return FALSE;
   gst_query_set_convert(query, from, value, to, result);
   return TRUE;
 }
@@ -685,7 +623,7 @@ static gboolean query_convert(GstWanSrc *self, GstQuery *query) {
 static gboolean query_uri(GstWanSrc *self, GstQuery *query) {
   if (GST_BASE_SRC_CLASS(gst_wan_src_parent_class)->query(GST_BASE_SRC(self), query)) return TRUE;
   const ObjectLock lock(self);
-  gchar *prompt = g_uri_escape_string(self->settings.clip.prompt.c_str(), nullptr, TRUE);
+  gchar *prompt = g_uri_escape_string(self->priv->settings.clip.prompt.c_str(), nullptr, TRUE);
   gst_query_set_uri(query, (std::string("wan://") + prompt).c_str());
   g_free(prompt);
   return TRUE;
@@ -701,8 +639,8 @@ static gboolean query_latency(GstWanSrc *self, GstQuery *query) {
 // In NULL, too: elements that open before a source ask its neighbours for a context.
 static std::shared_ptr<CudaMemory> cuda_memory(GstWanSrc *self) {
   const ObjectLock lock(self);
-  Run &run = self->run;
-  if (!run.started) run.cuda = std::make_shared<CudaMemory>(cuda_ordinal(self->settings.device));
+  Run &run = self->priv->run;
+  if (!run.started) run.cuda = std::make_shared<CudaMemory>(cuda_ordinal(self->priv->settings.device));
   return run.cuda;
 }
 
@@ -736,8 +674,8 @@ static gboolean gst_wan_src_query(GstBaseSrc *src, GstQuery *query) {
 static GstPad *gst_wan_src_request_new_pad(GstElement *element, GstPadTemplate *pad_template, const gchar *,
                                            const GstCaps *) {
   GstWanSrc *self = GST_WAN_SRC(element);
-  if (!self->track->attach()) return nullptr;  // there is one already
-  GstPad *pad = prompt_pad_new(pad_template, self->track);
+  if (!self->priv->track->attach()) return nullptr;  // there is one already
+  GstPad *pad = prompt_pad_new(pad_template, self->priv->track);
   gst_pad_set_active(pad, TRUE);
   gst_element_add_pad(element, pad);
   return pad;
@@ -746,13 +684,13 @@ static GstPad *gst_wan_src_request_new_pad(GstElement *element, GstPadTemplate *
 static void gst_wan_src_release_pad(GstElement *element, GstPad *pad) {
   gst_pad_set_active(pad, FALSE);
   gst_element_remove_pad(element, pad);
-  GST_WAN_SRC(element)->track->detach();  // last: from here on there may be another pad
+  GST_WAN_SRC(element)->priv->track->detach();  // last: from here on there may be another pad
 }
 
 // ---- the queue of clips
 
 static FramePump *running_pump(GstWanSrc *self) {
-  return self->run.started ? self->run.pump.get() : nullptr;
+  return self->priv->run.started ? self->priv->run.pump.get() : nullptr;
 }
 
 // Why no clip of these settings can be made, as far as that can be told without weights; empty if it can.
@@ -764,10 +702,10 @@ static std::string fault_of_clip(GstWanSrc *self, const ClipSettings &clip) {
   bool started;
   {
     const ObjectLock lock(self);
-    engine = self->engine;
-    started = self->run.started;
-    directory = started ? self->run.choice.directory : model_directory(self->settings.model);
-    defaults = self->run.settings.defaults;
+    engine = self->priv->engine;
+    started = self->priv->run.started;
+    directory = started ? self->priv->run.choice.directory : model_directory(self->priv->settings.model);
+    defaults = self->priv->run.settings.defaults;
   }
   WanError error = {};
   if (!engine || (!started && engine->describe(directory.c_str(), &defaults, &error) != WAN_OK)) return "";
@@ -776,19 +714,19 @@ static std::string fault_of_clip(GstWanSrc *self, const ClipSettings &clip) {
 
 static guint queue_clip(GstWanSrc *self, const ClipSettings &settings) {
   const ObjectLock lock(self);
-  if (++self->clips_enqueued == 0) ++self->clips_enqueued;
-  const QueuedClip clip = {self->clips_enqueued, settings};
+  if (++self->priv->clips_enqueued == 0) ++self->priv->clips_enqueued;
+  const QueuedClip clip = {self->priv->clips_enqueued, settings};
   if (FramePump *pump = running_pump(self))
     pump->enqueue(clip);
   else
-    self->settings.queue.push_back(clip);
+    self->priv->settings.queue.push_back(clip);
   return clip.id;
 }
 
 // What clips have where a queued one leaves it open; called with the object lock.
 static ClipSettings running_settings(GstWanSrc *self) {
-  ClipSettings clip = self->settings.clip;
-  if (self->run.started) clip.num_frames = self->run.num_frames;
+  ClipSettings clip = self->priv->settings.clip;
+  if (self->priv->run.started) clip.num_frames = self->priv->run.num_frames;
   return clip;
 }
 
@@ -805,11 +743,11 @@ static guint gst_wan_src_enqueue(GstWanSrc *self, const gchar *prompt, const Gst
   if (reason.empty()) reason = clip_fault(clip);
   if (reason.empty()) reason = fault_of_clip(self, over_settings(self, clip));
   if (!reason.empty()) {
-    GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS, ("A clip was not queued: %s", utf8(reason).c_str()),
-                        (nullptr));
+    post_warning(self, "A clip was not queued: " + reason);
     return 0;
   }
   const guint id = queue_clip(self, clip);
+  GST_DEBUG_OBJECT(self, "a clip was queued, id %u:%s", id, launch_line(clip).c_str());
   g_object_notify(G_OBJECT(self), "prompts");
   return id;
 }
@@ -819,72 +757,108 @@ static void gst_wan_src_skip(GstWanSrc *self) {
   if (FramePump *pump = running_pump(self)) pump->skip();
 }
 
-static void gst_wan_src_clear(GstWanSrc *self) {
+// Puts other clips in the queue, and tells of those that are dropped for them.
+static void replace_queue(GstWanSrc *self, const std::vector<QueuedClip> &queue) {
+  std::vector<uint32_t> dropped;
   {
     const ObjectLock lock(self);
-    self->settings.queue.clear();
-    if (FramePump *pump = running_pump(self)) pump->set_queue({});
+    for (const QueuedClip &clip : self->priv->settings.queue) dropped.push_back(clip.id);
+    self->priv->settings.queue = queue;
+    if (FramePump *pump = running_pump(self)) dropped = pump->set_queue(queue);
   }
+  for (const uint32_t id : dropped)
+    if (id != 0) post_clip_dropped(self, id);
+}
+
+static void gst_wan_src_clear(GstWanSrc *self) {
+  replace_queue(self, {});
   g_object_notify(G_OBJECT(self), "prompts");
+}
+
+static bool take_from_queue(GstWanSrc *self, guint id) {
+  const ObjectLock lock(self);
+  if (FramePump *pump = running_pump(self)) return pump->remove(id);
+  return std::erase_if(self->priv->settings.queue, [id](const QueuedClip &clip) { return clip.id == id; }) >
+         0;
+}
+
+static gboolean gst_wan_src_remove(GstWanSrc *self, guint id) {
+  if (id == 0 || !take_from_queue(self, id)) return FALSE;
+  post_clip_dropped(self, id);
+  g_object_notify(G_OBJECT(self), "prompts");
+  return TRUE;
 }
 
 // ---- properties
 
+static bool is_seed(const GParamSpec *pspec) {
+  return std::string_view(pspec->name) == "seed";
+}
+
+static bool is_prompts(const GParamSpec *pspec) {
+  return std::string_view(pspec->name) == "prompts";
+}
+
 // Why a property cannot have a value while clips are made; before that, start() says it as an error.
-static std::string fault_while_running(GstWanSrc *self, guint id, const GValue *value) {
+static std::string fault_while_running(GstWanSrc *self, const GParamSpec *pspec, const GValue *value) {
   Settings changed;
   {
     const ObjectLock lock(self);
-    if (!running_pump(self) || !(is_clip_property(id) || id == PROP_PROMPTS)) return "";
-    changed = self->settings;
+    if (!running_pump(self) || !(is_clip_property(pspec) || is_prompts(pspec))) return "";
+    changed = self->priv->settings;
   }
-  set_property(&changed, id, value);
+  set_property(&changed, pspec->param_id, value);
   const std::string fault = settings_fault(changed);
-  return fault.empty() && is_clip_property(id) && id != PROP_SEED ? fault_of_clip(self, changed.clip) : fault;
+  const bool matters_to_model = is_clip_property(pspec) && !is_seed(pspec);
+  return fault.empty() && matters_to_model ? fault_of_clip(self, changed.clip) : fault;
 }
 
 static void gst_wan_src_set_property(GObject *object, guint id, const GValue *value, GParamSpec *pspec) {
   GstWanSrc *self = GST_WAN_SRC(object);
   if (id == PROP_IS_LIVE) {
     const ObjectLock lock(self);
-    self->is_live = g_value_get_boolean(value);
+    self->priv->is_live = g_value_get_boolean(value);
     return;
   }
-  if (const std::string fault = fault_while_running(self, id, value); !fault.empty()) {
-    GST_ELEMENT_WARNING(self, RESOURCE, SETTINGS,
-                        ("%s stays as it was: %s", pspec->name, utf8(fault).c_str()), (nullptr));
+  if (const std::string fault = fault_while_running(self, pspec, value); !fault.empty()) {
+    post_warning(self, std::string(pspec->name) + " stays as it was: " + fault);
+    return;
+  }
+  if (is_prompts(pspec)) {
+    Settings settings;
+    set_property(&settings, id, value);
+    replace_queue(self, settings.queue);
     return;
   }
   const ObjectLock lock(self);
-  if (!set_property(&self->settings, id, value)) G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+  if (!set_property(&self->priv->settings, id, value)) G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
   FramePump *pump = running_pump(self);
   if (!pump) return;
-  if (is_clip_property(id)) pump->configure(running_settings(self));
-  if (id == PROP_SEED) pump->set_seed(self->settings.clip.seed);
-  if (id == PROP_PROMPTS) pump->set_queue(self->settings.queue);
+  if (is_clip_property(pspec)) pump->configure(running_settings(self));
+  if (is_seed(pspec)) pump->set_seed(self->priv->settings.clip.seed);
 }
 
 static void gst_wan_src_get_property(GObject *object, guint id, GValue *value, GParamSpec *pspec) {
   GstWanSrc *self = GST_WAN_SRC(object);
   const ObjectLock lock(self);
   if (id == PROP_IS_LIVE) {
-    g_value_set_boolean(value, self->is_live);
+    g_value_set_boolean(value, self->priv->is_live);
     return;
   }
   const FramePump *pump = running_pump(self);
   if (id == PROP_STATS) {
-    const PumpStats stats = self->run.pump ? self->run.pump->stats() : PumpStats();
-    g_value_take_boxed(value, stats_structure(stats, self->air));
+    const PumpStats stats = self->priv->run.pump ? self->priv->run.pump->stats() : PumpStats();
+    g_value_take_boxed(value, stats_structure(stats, self->priv->air, self->priv->run.info));
     return;
   }
-  Settings settings = self->settings;
+  Settings settings = self->priv->settings;
   if (pump) settings.queue = pump->queue();
   if (!get_property(settings, id, value)) G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
 }
 
 // More clips in the queue, or fewer, make another duration.
 static void gst_wan_src_notify(GObject *object, GParamSpec *pspec) {
-  if (pspec->param_id == PROP_PROMPTS) announce_duration(GST_WAN_SRC(object));
+  if (is_prompts(pspec)) announce_duration(GST_WAN_SRC(object));
 }
 
 // ---- wan://
@@ -897,7 +871,7 @@ static const gchar *const *gst_wan_src_get_protocols(GType) {
 static gchar *gst_wan_src_get_uri(GstURIHandler *handler) {
   GstWanSrc *self = GST_WAN_SRC(handler);
   const ObjectLock lock(self);
-  return self->uri.empty() ? nullptr : g_strdup(self->uri.c_str());
+  return self->priv->uri.empty() ? nullptr : g_strdup(self->priv->uri.c_str());
 }
 
 // What the URI before has set, and this one does not, is as by default again.
@@ -906,8 +880,8 @@ static void take_uri(GstWanSrc *self, const char *uri, const std::list<Assignmen
   for (const Assignment &assignment : assignments) settings.push_back(assignment.pspec);
   {
     const ObjectLock lock(self);
-    self->uri = uri;
-    settings.swap(self->uri_settings);
+    self->priv->uri = uri;
+    settings.swap(self->priv->uri_settings);
   }
   GObject *object = G_OBJECT(self);
   g_object_freeze_notify(object);
@@ -942,19 +916,28 @@ static void gst_wan_src_uri_handler_init(gpointer iface, gpointer) {
   handler->set_uri = gst_wan_src_set_uri;
 }
 
+// ---- presets
+
+// How clips are made, but not what they show.
+static gchar **gst_wan_src_get_preset_properties(GstPreset *) {
+  GStrvBuilder *names = g_strv_builder_new();
+  for (const ClipSetting &setting : clip_settings()) {
+    const std::string_view name = setting.name();
+    if (name != "prompt" && name != "seed") g_strv_builder_add(names, setting.name());
+  }
+  gchar **result = g_strv_builder_end(names);
+  g_strv_builder_unref(names);
+  return result;
+}
+
+static void gst_wan_src_preset_init(gpointer iface, gpointer) {
+  static_cast<GstPresetInterface *>(iface)->get_property_names = gst_wan_src_get_preset_properties;
+}
+
 // ---- the class
 
 static void gst_wan_src_init(GstWanSrc *self) {
-  new (&self->settings) Settings;
-  new (&self->uri) std::string;
-  new (&self->uri_settings) std::vector<GParamSpec *>;
-  new (&self->run) Run;
-  new (&self->live) Live;
-  new (&self->pacer) Pacer;
-  new (&self->air) AirStats;
-  new (&self->track) auto(std::make_shared<PromptTrack>());
-  new (&self->workers) auto(std::make_shared<Turns>());
-  new (&self->kept_model) std::shared_ptr<SharedModel>;
+  self->priv = new Private;
   gst_base_src_set_format(GST_BASE_SRC(self), GST_FORMAT_TIME);
   const auto leaves = [](GstPad *, GstPadProbeInfo *info, gpointer self) {
     frame_leaves(GST_WAN_SRC(self), gst_pad_probe_info_get_buffer(info));
@@ -965,16 +948,7 @@ static void gst_wan_src_init(GstWanSrc *self) {
 
 static void gst_wan_src_finalize(GObject *object) {
   GstWanSrc *self = GST_WAN_SRC(object);
-  std::destroy_at(&self->settings);
-  std::destroy_at(&self->uri);
-  std::destroy_at(&self->uri_settings);
-  std::destroy_at(&self->run);
-  std::destroy_at(&self->live);
-  std::destroy_at(&self->pacer);
-  std::destroy_at(&self->air);
-  std::destroy_at(&self->track);
-  std::destroy_at(&self->workers);
-  std::destroy_at(&self->kept_model);
+  delete self->priv;
   G_OBJECT_CLASS(gst_wan_src_parent_class)->finalize(object);
 }
 
@@ -1017,6 +991,17 @@ static void install_signals(GType type) {
    */
   g_signal_new_class_handler("clear", type, flags, G_CALLBACK(gst_wan_src_clear), nullptr, nullptr, nullptr,
                              G_TYPE_NONE, 0);
+  /**
+   * GstWanSrc::remove:
+   * @self: the source
+   * @id: what #GstWanSrc::enqueue has returned
+   *
+   * Takes a clip out of the queue.
+   *
+   * Returns: %FALSE if it is not in the queue, or not any more
+   */
+  g_signal_new_class_handler("remove", type, flags, G_CALLBACK(gst_wan_src_remove), nullptr, nullptr, nullptr,
+                             G_TYPE_BOOLEAN, 1, G_TYPE_UINT);
 }
 
 static void gst_wan_src_class_init(GstWanSrcClass *klass) {

@@ -20,7 +20,7 @@
 
 namespace wan {
 
-// What start() sets up and stop() ends. Pump, settings and info are written under the object lock.
+// What start() sets up and stop() ends. Pump, settings, format and info are written under the object lock.
 struct Run {
   std::shared_ptr<FramePump> pump;
   std::shared_ptr<CudaMemory> cuda;  // of the model's GPU
@@ -28,11 +28,15 @@ struct Run {
   int num_frames = 0;  // the property, as it counts for this run
   ModelChoice choice;
   RunSettings settings;
+  FrameFormat format;
   GstVideoInfo info = {};
-  bool loading = false;
-  Chunk chunk;         // being pushed; empty between chunks
-  int chunk_next = 0;  // its next frame
-  bool handed = false;  // that frame was given to the base class, which may drop it before it leaves
+  bool prerolling = false;  // progress messages are posted
+  Chunk chunk;              // being pushed; empty between chunks
+  int chunk_next = 0;       // its next frame
+  bool handed = false;      // that frame was given to the base class, which may drop it before it leaves
+  int heralded_clip = -1;   // whose events were sent
+  int on_air_clip = -1;     // whose frames are sent
+  int clip_frames = 0;      // sent of that clip
 };
 
 // Of a live source; for the streaming thread.
@@ -47,7 +51,7 @@ struct Live {
   std::atomic<bool> segment_sent = false;
 };
 
-inline constexpr gint64 kUntold = -2;
+inline constexpr gint64 kUntold = -2;  // before a DURATION query
 
 struct ObjectLock {
   explicit ObjectLock(gpointer object) : object(object) { GST_OBJECT_LOCK(object); }
@@ -55,47 +59,38 @@ struct ObjectLock {
   gpointer object;
 };
 
+// All that an element holds.
+struct Private {
+  Settings settings;                       // object lock
+  guint32 clips_enqueued = 0;              // object lock; the last one's id
+  std::string uri;                         // object lock; as it was set
+  std::vector<GParamSpec *> uri_settings;  // object lock; the properties that it set
+  const WanEngineApi *engine = nullptr;    // object lock
+  Run run;
+  Live live;
+  Pacer pacer;
+  AirStats air;
+  bool is_live = false;          // object lock; the property, for the next run
+  gint64 told_frames = kUntold;  // object lock; the last answer to a DURATION query of this run
+  const std::shared_ptr<PromptTrack> track = std::make_shared<PromptTrack>();
+  const std::shared_ptr<Turns> workers = std::make_shared<Turns>();
+  std::shared_ptr<SharedModel> kept_model;  // from run to run until NULL
+};
+
 }  // namespace wan
 
 struct _GstWanSrc {
   GstPushSrc parent;
-
-  wan::Settings settings;                  // object lock
-  guint32 clips_enqueued;                  // object lock; the last one's id
-  std::string uri;                         // object lock; as it was set
-  std::vector<GParamSpec *> uri_settings;  // object lock; the properties that it set
-  const WanEngineApi *engine;              // object lock
-  wan::Run run;
-  wan::Live live;
-  wan::Pacer pacer;
-  wan::AirStats air;
-  bool is_live;        // object lock; the property, for the next run
-  gint64 told_frames;  // object lock; the last answer to a DURATION query of this run, kUntold before one
-  std::shared_ptr<wan::PromptTrack> track;
-  std::shared_ptr<wan::Turns> workers;
-  std::shared_ptr<wan::SharedModel> kept_model;  // from run to run until NULL
+  wan::Private *priv;
 };
 
 namespace wan {
 
 /** Whether it is live in this run. */
 inline bool is_live(GstWanSrc *self) {
-  return self->run.settings.live;
+  return self->priv->run.settings.live;
 }
 
-/** Exact. */
-inline GstClockTime frame_time(const GstVideoInfo &info, guint64 frame) {
-  return gst_util_uint64_scale(frame, GST_SECOND * info.fps_d, info.fps_n);
-}
-
-/** Posts an error message of the domain and code that stand for the status. */
-void post_error(GstWanSrc *self, WanStatus status, const std::string &message);
-/** Tells the application that a clip could not be made while the stream goes on. */
-void post_failure(GstWanSrc *self, const ClipFailed &failed);
-/** Passes on what the engine says: to the application if it is a warning, else to the log. */
-void post_log(GstWanSrc *self, const Log &log);
-/** Posts a progress message of the model's loading. */
-void post_load_progress(GstWanSrc *self, GstProgressType type, const std::string &text);
 /** Posts a message if the duration is another than was answered last. */
 void announce_duration(GstWanSrc *self);
 /** Sends an event downstream before the next buffer. */

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Devices: names, the CUDA module, and memory figures. Everything here works without a CUDA header.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The C interface of wan/engine.h: exceptions become a status and a sentence here, and nowhere else.
 #include <ATen/Context.h>
 #include <c10/core/InferenceMode.h>
@@ -34,9 +36,12 @@ void write_text(char (&out)[size], std::string_view text) {
 }
 
 /// Makes a sentence of the message, which may be of LibTorch or the system.
-WanStatus report(WanError *error, WanStatus status, std::string message) {
+WanStatus report(WanError *error, WanStatus status, std::string message, const char *file = __builtin_FILE(),
+                 int line = __builtin_LINE()) {
   if (!message.ends_with('.')) message += '.';
   write_text(error->message, printable(message, message.npos));
+  error->file = file;
+  error->line = line;
   return status;
 }
 
@@ -59,7 +64,7 @@ WanStatus report_exception(WanError *error, Advice advice) {
   try {
     throw;
   } catch (const Error &failure) {
-    return report(error, failure.kind(), failure.what());
+    return report(error, failure.kind(), failure.what(), failure.file(), failure.line());
   } catch (const c10::Error &failure) {
     if (is_gpu_out_of_memory(failure))
       return report(error, WAN_OUT_OF_MEMORY,
@@ -92,6 +97,7 @@ WanStatus guarded(WanError *error, Advice advice, Function function) {
     }
   } catch (const std::bad_alloc &) {  // also where there is no memory to report another with
     write_text(error->message, "This machine has too little memory.");
+    error->file = nullptr;
     return WAN_OUT_OF_MEMORY;
   }
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // What the host tells of itself: free memory, and whether it has an NVIDIA GPU.
 #pragma once
 

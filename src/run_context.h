@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // What a running load or generation asks and tells the outside: cancellation, progress, log.
 #pragma once
 

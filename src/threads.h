@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Threads where the system may refuse one: an error as any other.
 #pragma once
 

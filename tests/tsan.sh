@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
 # Runs the element's threads under ThreadSanitizer: bash tests/tsan.sh [ROUNDS [SEED]]
 #
 # GLib's and GStreamer's locks are futexes, which ThreadSanitizer does not see, so the whole element would give false
 # alarms without end. What has threads of its own (plugin/frame_pump, plugin/model_pool, plugin/prompt_track) uses std::mutex only and
-# knows nothing of GLib: that is built here with the stub engine, everything instrumented and nothing suppressed.
+# takes no locks of GLib: that is built here with the stub engine, everything instrumented and nothing suppressed.
 # The engine's own threads have tests/tsan/engine_test.cpp, which Meson builds.
 set -euo pipefail
 
@@ -12,15 +14,17 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 sources=("$root"/tests/tsan/pump_test.cpp "$root"/tests/element/stub_engine.cpp
-  "$root"/plugin/{clip_settings,frame_pump,model_pool,prompt_track}.cpp)
+  "$root"/plugin/{clip_planner,clip_settings,enums,frame_pump,model_pool,prompt_track,values}.cpp)
 objects=()
+read -ra cflags < <(pkg-config --cflags gstreamer-1.0)
+read -ra libs < <(pkg-config --libs gstreamer-1.0)
 for source in "${sources[@]}"; do
   object=$work/$(basename "$source").o
-  ${CXX:-c++} -std=c++20 -O1 -g -fsanitize=thread -DSTUB_ABI=WAN_ENGINE_ABI -I"$root/src" -I"$root/plugin" \
+  ${CXX:-c++} -std=c++20 -O1 -g -fsanitize=thread -DSTUB_ABI=WAN_ENGINE_ABI -I"$root/src" -I"$root/plugin" -I"$root/tests" "${cflags[@]}" \
     -c "$source" -o "$object"
   objects+=("$object")
 done
-${CXX:-c++} -fsanitize=thread "${objects[@]}" -o "$work/pump_test"
+${CXX:-c++} -fsanitize=thread "${objects[@]}" "${libs[@]}" -o "$work/pump_test"
 
 # A fixed layout of the memory: kernels that spread it wide leave no room for the shadow of older ThreadSanitizers.
 run=()

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
 # Makes a picture of videos by wansrc, a row of five frames for each prompt, from the build in build/.
 # usage: tools/contact-sheet.sh OUT.png PROMPT...       (needs ffmpeg; SEED is the first row's seed, 1 if not set)
 set -euo pipefail

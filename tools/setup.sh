@@ -1,4 +1,6 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # variables of those who source it
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
 # Set-up for examples/quickstart.sh and tests/run.sh, which source it: Debian packages, LibTorch, build.
 # What is there already is left alone, so that a second run does nothing.
 #
@@ -126,5 +128,8 @@ configure() {
   fi
 }
 
-# build DIR: only what has changed.
-build() { ninja -C "$root/$1" || fail "the build failed"; }
+# ccache takes sources with a precompiled header only when it need not look for macros in the header.
+export CCACHE_SLOPPINESS=pch_defines,time_macros
+
+# build DIR [TARGET...]: only what has changed.
+build() { ninja -C "$root/$1" "${@:2}" || fail "the build failed"; }

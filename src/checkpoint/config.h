@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The JSON files of a Diffusers checkpoint of Wan 2.2, with Diffusers' names and defaults.
 #pragma once
 

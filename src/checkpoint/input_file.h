@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Files whose paths and bytes come from strangers: opened so that nothing can block, and read without being
 // mapped, so that one that becomes shorter is an error and not a signal.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A JSON file of a checkpoint, read with errors that name the file and the key.
 #pragma once
 

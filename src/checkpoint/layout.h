@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Checkpoints that are not in Diffusers' format: the original Wan release, and the single files that ComfyUI
 // and LightX2V use. They say little of themselves; what a file is and how large the model, its header tells.
 #pragma once

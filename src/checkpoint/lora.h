@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // LoRAs: low-rank additions to an expert's weights, merged when these are loaded.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The keys of a LoRA file in every published spelling: which module of an expert each is for, and what it is
 // to it.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // How the tensors of a component are called in its files: as Diffusers calls them, which are the names that
 // the engine uses, or as the original Wan release does, ComfyUI and the makers of LoRAs too.
 #pragma once

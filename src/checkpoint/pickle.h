@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Files of Python's pickle format, which may run code when they are opened: never read, but known by name.
 #pragma once
 

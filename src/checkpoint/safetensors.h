@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The safetensors file format (https://github.com/huggingface/safetensors): an untrusted file.
 #pragma once
 

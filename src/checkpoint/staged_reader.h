@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The way of weights from files to a GPU: several threads read ahead into page-locked memory, and a stream of
 // its own copies from there. Either the disk or the bus is busy throughout.
 #pragma once

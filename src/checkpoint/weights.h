@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Weights of one component, looked up by their checkpoint names.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Attention: the transformer's, with many heads, and the Wan VAE's, with one wide one.
 #pragma once
 

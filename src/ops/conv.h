@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The convolutions of the Wan VAE's decoder, each together with what follows it: the bias, a residual, and
 // the RMS norm and SiLU that make the next convolution's input. Here is where a device gets its own
 // implementation. Activations are channels-last, [T, H, W, C] and contiguous, in float32 or bfloat16.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The way from ops/conv.h to the kernel for Hopper GPUs, ops/cuda/conv_sm90.h, through LibTorch's dispatcher.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Operations with kernels of their own for a device, which LibTorch's dispatcher finds by the tensors'.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // From the decoder's frames to pixels: an operation with a CPU and a CUDA kernel.
 #pragma once
 

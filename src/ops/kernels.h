@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // All operations with kernels of their own for a device. Nobody but the functions of ops/ calls them: these
 // see to it that a kernel takes what it is given, and do the rest with plain ATen.
 #pragma once

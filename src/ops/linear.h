@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Products of activations and weights, in the model's dtype or in e4m3 (FP8).
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // What lies between the matrix products of a transformer block: norms and residuals that the timestep
 // modulates. Everything is computed in float32 and rounded once, to x's dtype; with `quantizes` then to e4m3,
 // as by quantize_rows(). x: [B, L, D]; shift, scale and gate: [1 or B, S, D], float32, a row for each of the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // WanPixelLayout as the list of numbers that an operator of LibTorch can take.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The arithmetic of frames_to_pixels, for one pixel, shared by its CPU and CUDA kernels.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The norm of the Wan VAE (diffusers WanRMS_norm).
 #pragma once
 

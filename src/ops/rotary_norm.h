@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // How queries and keys of attention are made from their projections.
 #pragma once
 

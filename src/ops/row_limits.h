@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // What the kernels for rows of a transformer's activations take: what ops/rows.h and the kernels agree on.
 #pragma once
 

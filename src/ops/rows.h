@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Whether the CUDA kernels for rows of a transformer's activations take a tensor. Where they do not, the
 // operation is done by its reference.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // What ops/conv_sm90.cpp and the kernel behind it agree on.
 #pragma once
 

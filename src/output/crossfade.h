@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Clips that fade into each other: on their way out of the decoder, before they become pixels.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // From denoised latents to frames in the receiver's format.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Memory of decoded chunks, from the decoder to whoever receives the frames and back.
 #pragma once
 

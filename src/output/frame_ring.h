@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The way of decoded chunks out of the engine, beside the decoder: while one chunk is converted, copied and
 // handed over, the next is being decoded.
 #pragma once

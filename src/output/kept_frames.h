@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // What clips leave in the model for the next one of their stream.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // What can be said of a clip's options before any weights are loaded.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // From a clip's options to its frames: diffusers.pipelines.wan.pipeline_wan.WanPipeline, with the decoder as
 // a stream.
 #pragma once

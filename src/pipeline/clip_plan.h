@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // What is settled of a clip before its text is encoded.
 #pragma once
 

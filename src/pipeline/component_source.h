@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Where the weights of a model's components come from.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // One velocity at a time: which expert, and guidance.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // One expert at work for one prompt.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Which of the memory modes a model runs in, and what a video needs beside the weights.
 #pragma once
 

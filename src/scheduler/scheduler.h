@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Schedulers: the noise levels of a run and the step between two of them, as in diffusers.schedulers.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A text that a tokenizer's normalizers write, which may not grow as they like.
 #pragma once
 

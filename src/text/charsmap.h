@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // SentencePiece's precompiled normalization, applied as Hugging Face's tokenizers library does it.
 #pragma once
 

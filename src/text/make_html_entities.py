@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Writes the character tables of prompt_clean.cpp, as a C++ header, to the file that is named on the command line.
 
 The entities come from Python's copy of the HTML5 standard's table, the one that html.unescape searches: without the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Texts with ids, searched by what a longer text starts with.
 #pragma once
 

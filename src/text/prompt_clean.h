@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Prompt cleaning, as Diffusers does it before it tokenizes.
 #pragma once
 

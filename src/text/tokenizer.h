@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The tokenizer of the UMT5 text encoder.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // UMT5 encoder, as transformers.models.umt5.modeling_umt5.UMT5EncoderModel computes it.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The unigram language model of SentencePiece.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The attentions of a block: of all tokens with each other, and with the prompt and the pictures
 // (diffusers WanAttention and WanAttnProcessor).
 #pragma once

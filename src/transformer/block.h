@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A block of the transformer: diffusers.models.transformers.transformer_wan.WanTransformerBlock.
 #pragma once
 

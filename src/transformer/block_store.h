@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Where an expert's blocks are: all of them on the GPU, or in page-locked host memory and on the GPU by
 // turns.
 #pragma once

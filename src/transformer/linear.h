@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A layer of the transformer: the matrix product with its bias, quantized or not.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // What one forward of the denoiser is given beside the latents.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Rotary position embedding over time, rows and columns:
 // diffusers.models.transformers.transformer_wan.WanRotaryPosEmbed.
 #pragma once

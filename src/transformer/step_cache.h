@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // First-block cache: diffusers.hooks.first_block_cache, after ParaAttention's.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
 #include "transformer/wan_transformer_3d.h"
 
 #include <ATen/ATen.h>

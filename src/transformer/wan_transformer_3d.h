@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The denoiser: diffusers.models.transformers.transformer_wan.WanTransformer3DModel.
 #pragma once
 

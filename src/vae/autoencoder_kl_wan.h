@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The decoder of the Wan VAE with 16 latent channels, as a stream: one latent frame in, 1 (the first) or 4
 // frames out. diffusers.models.autoencoders.autoencoder_kl_wan.AutoencoderKLWan.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Convolutions of the Wan VAE, causal in time, and what a stream carries from one call to the next:
 // diffusers.models.autoencoders.autoencoder_kl_wan.WanCausalConv3d.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The decoder in little memory: tile by tile in space, with the seams blended
 // (diffusers AutoencoderKLWan.tiled_decode).
 #pragma once

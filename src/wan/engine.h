@@ -17,7 +17,7 @@ extern "C" {
 #endif
 
 /** Raised by every change of this header. */
-#define WAN_ENGINE_ABI 5
+#define WAN_ENGINE_ABI 6
 /** Name of the library's entry, a WanEngineEntry. */
 #define WAN_ENGINE_ENTRY "wan_engine"
 
@@ -33,6 +33,8 @@ typedef enum WanStatus {
 
 typedef struct WanError {
   char message[1024]; /* UTF-8, one sentence */
+  const char *file;   /* static: where in the engine's sources it arose; NULL where that is not known */
+  int32_t line;
 } WanError;
 
 typedef enum WanDtype { WAN_DTYPE_AUTO, WAN_DTYPE_FLOAT32, WAN_DTYPE_BFLOAT16 } WanDtype;

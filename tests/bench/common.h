@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // What the subcommands of wan-bench share: options, layouts and the printing of a report.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The GPU's timeline from CUPTI's activity records.
 #pragma once
 

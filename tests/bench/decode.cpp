@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // wan-bench decode: videos through the VAE decoder to the host; time, work of the GPU, memory.
 #include <ATen/ATen.h>
 #include <c10/core/CachingDeviceAllocator.h>

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The table of decoding in docs/performance.md, and its timeline: ours and Diffusers', one after the other on one GPU.
 
 Writes OUT/decode.md, OUT/decode.json and OUT/decode-timeline.svg. Needs what peer_diffusers.py decode needs.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The operations of the VAE decoder's architecture as published, whatever an implementation saves.
 #pragma once
 

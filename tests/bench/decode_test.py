@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """wan-bench decode on the CPU, with a tiny decoder: what it prints and writes. decode_test.py WAN_BENCH"""
 import json
 import os

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Videos through the engine's decoder, in the engine's asynchronous way or one thing after the other.
 #pragma once
 

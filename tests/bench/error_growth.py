@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """How the error of bfloat16 grows from step to step of the embedded model: ours, and beside it Diffusers' own.
 
   python3 tests/bench/error_growth.py build/tests/bench/wan-bench [--device cuda] [--variant "--quantization fp8"]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // wan-bench generate: one clip from prompt to frames, the seconds of each stage.
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """wan-bench generate on the CPU, with the embedded model: what it prints and writes. generate_test.py WAN_BENCH MODEL"""
 import json
 import os

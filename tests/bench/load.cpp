@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // wan-bench load: an expert's weights from files to the GPU, beside what the bus and the files give at best.
 #include <ATen/ATen.h>
 #include <c10/core/impl/VirtualGuardImpl.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The ceiling that a decoder's speed is held against.
 #pragma once
 

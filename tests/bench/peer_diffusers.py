@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Diffusers' figures beside wan-bench's: run both in one go on one machine.
 
   transformer  one forward of A14B's denoiser (bfloat16), random weights, on CUDA

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Draws two steady chunks of two decodes as an SVG, one above the other.
 
   wan-bench decode --mode sync --trace sync.json

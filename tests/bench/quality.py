@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What an option costs in quality: the videos that `wan-bench generate` makes with it against those made without.
 
   python3 tests/bench/quality.py build/tests/bench/wan-bench --dtype fp32 --steps 16 40 \\

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Random weights of a model's true shapes, made on the device: speed and memory do not need a checkpoint.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // wan-bench text: UMT5-XXL with random weights encodes 512 tokens.
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>

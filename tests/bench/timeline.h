@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Intervals of work on the GPU and on the host's threads, and what they say together.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Records a timeline: spans of the host's threads and, on CUDA, everything that runs on the GPU.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // wan-bench transformer: one forward of A14B's denoiser with random weights, and where its time goes.
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>

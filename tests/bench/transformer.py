@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The table of A14B's forward in docs/performance.md: ours and Diffusers', one after the other on one GPU.
 
 Writes OUT/transformer.md and OUT/transformer.json. Needs what peer_diffusers.py transformer needs.

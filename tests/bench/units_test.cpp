@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // What wan-bench computes from what it measures.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // wan-bench: speed and memory of the engine, without a checkpoint. `wan-bench SUBCOMMAND --help` lists the
 // options.
 #include <functional>

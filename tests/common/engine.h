@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The engine through its C interface, for tests: errors become exceptions, frames become tensors.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Reference tensors, and how far a tensor is from one.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The embedded model's components, loaded on the tests' device.
 #pragma once
 

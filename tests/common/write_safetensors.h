@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Safetensors files, made by the tests.
 #pragma once
 

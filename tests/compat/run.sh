@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
 # Newer Debians, each in a chroot of its own packages. The plugin that was built here (Debian 12, GStreamer 1.22) runs
 # there, and then tests/run.sh builds and tests a copy of the sources with that Debian's compiler and GStreamer.
 # As root, with the tests built: bash tests/compat/run.sh [BUILD [SUITE...]]
@@ -13,6 +15,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # Inside of a chroot, where the build has the path that it has outside.
 if [ "${WAN_COMPAT_INSIDE:-}" ]; then
   build=$1
+  export GST_PRESET_PATH=$root/plugin/presets
   export GST_PLUGIN_PATH=$build/plugin GST_REGISTRY=/tmp/wan.registry GST_WAN_ENGINE=$build/src/libwan-engine.so
   export GST_WAN_MODEL=$root/models/wan-tiny LD_LIBRARY_PATH=/tmp/wan-lib OMP_WAIT_POLICY=passive
   export WAN_TEST_STUB_ENGINE=$build/tests/element/libstub-engine.so
@@ -42,7 +45,7 @@ if [ "${WAN_COMPAT_INSIDE:-}" ]; then
   try soak "$build/tests/soak/soak" --seconds=15
   tail -n +2 $log
   try storm "$build/tests/storm/storm" --seconds=60
-  live=(wansrc is-live=true num-clips=-1 num-frames=9 steps=1 ! video/x-raw,width=64,height=48 ! videoconvert !
+  live=(wansrc is-live=true num-clips=-1 num-frames=9 steps=1 ! "video/x-raw,width=64,height=48" ! videoconvert !
     x264enc tune=zerolatency ! h264parse ! matroskamux ! filesink location=/tmp/wan.mkv)
   try "live pipeline" timeout --foreground --preserve-status -s INT 5 gst-launch-1.0 -e "${live[@]}"
   try "its file" gst-launch-1.0 filesrc location=/tmp/wan.mkv ! matroskademux ! h264parse ! fakesink
@@ -89,12 +92,17 @@ enter() {
     exec chroot "$chroot" "$@"' bash "$chroot" "$root" "$libtorch_home" "${@:2}"
 }
 
-# copy_sources SUITE: what is built there already stays.
+# copy_sources SUITE: what is built there already stays. What has changed gets the time of the copy, since it may be
+# older than what was built there from the version before.
 copy_sources() {
-  local copy=$chroots/$1/root/gst-wan
+  local copy=$chroots/$1/root/gst-wan file
   mkdir -p "$copy"
-  find "$copy" -mindepth 1 -maxdepth 1 ! -name 'build*' -exec rm -r {} +
-  git -C "$root" ls-files -z --cached --others --exclude-standard | tar -C "$root" --null -T - -c | tar -C "$copy" -x
+  find "$copy" -path "$copy/build*" -prune -o -type f -print | while read -r file; do
+    [ -e "$root/${file#"$copy"/}" ] || rm "$file"
+  done
+  git -C "$root" ls-files -z --cached --others --exclude-standard | while read -rd '' file; do
+    [ ! -e "$root/$file" ] || cmp -s "$root/$file" "$copy/$file" || install -D "$root/$file" "$copy/$file"
+  done
 }
 
 status=0

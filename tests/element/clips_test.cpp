@@ -5,6 +5,7 @@
 #include <gst/app/gstappsink.h>
 #include <gst/app/gstappsrc.h>
 #include <gst/base/gstbasesrc.h>
+#include <gst/video/video.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -297,6 +298,188 @@ TEST(Settings, StayAsTheyWereWhereTheyCannotBeWhilePlaying) {
   EXPECT_EQ(shift, 3);
   EXPECT_STREQ(prompt, "own");
   g_free(prompt);
+}
+
+// ---- what becomes of a clip
+
+// "done 1", "skipped 2": how clips have ended, and their ids.
+std::vector<std::string> ends(const Pipeline &pipeline) {
+  std::vector<std::string> result;
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_ELEMENT)) {
+    const GstStructure *structure = gst_message_get_structure(const_cast<GstMessage *>(message));
+    const std::string name = gst_structure_get_name(structure);
+    if (name != "wan-clip-done" && name != "wan-clip-skipped" && name != "wan-clip-failed") continue;
+    guint id = 0;
+    EXPECT_TRUE(gst_structure_get_uint(structure, "id", &id));
+    result.push_back(name.substr(9) + " " + std::to_string(id));
+  }
+  return result;
+}
+
+gboolean remove_clip(const Pipeline &pipeline, guint id) {
+  gboolean removed = FALSE;
+  g_signal_emit_by_name(pipeline.find("src").get(), "remove", id, &removed);
+  return removed;
+}
+
+TEST(Ends, OfEveryClipAreToldInOrder) {
+  Pipeline pipeline(kClip + "num-clips=3 ! fakesink");
+  enqueue(pipeline, "a");
+  enqueue(pipeline, "invalid");
+  pipeline.run();
+  EXPECT_THAT(ends(pipeline), testing::UnorderedElementsAre("done 1", "failed 2", "done 0"));
+  int frames = 0;
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_ELEMENT)) {
+    const GstStructure *structure = gst_message_get_structure(const_cast<GstMessage *>(message));
+    int number = 0;
+    if (gst_structure_has_name(structure, "wan-clip-done") &&
+        gst_structure_get_int(structure, "frames", &number))
+      frames += number;
+  }
+  EXPECT_EQ(frames, 10);
+}
+
+TEST(Ends, AreAfterTheLastFrame) {
+  Pipeline pipeline(kClip + "! fakesink name=sink signal-handoffs=true");
+  g_signal_connect(pipeline.find("sink").get(), "handoff",
+                   G_CALLBACK(+[](GstElement *sink, GstBuffer *, GstPad *, gpointer) {
+                     gst_element_post_message(
+                         sink, gst_message_new_element(GST_OBJECT(sink), gst_structure_new_empty("frame")));
+                   }),
+                   nullptr);
+  pipeline.run();
+  int frames = 0;
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_ELEMENT)) {
+    if (gst_message_has_name(const_cast<GstMessage *>(message), "frame")) ++frames;
+    // The probe is before the sink.
+    if (gst_message_has_name(const_cast<GstMessage *>(message), "wan-clip-done")) {
+      EXPECT_GE(frames, 4);
+    }
+  }
+  EXPECT_EQ(ends(pipeline).size(), 1u);
+}
+
+TEST(Ends, OfASkippedClipIsToldOnce) {
+  Pipeline pipeline(kClip + "num-clips=0 ! fakesink");
+  enqueue(pipeline, "clip=60000");
+  enqueue(pipeline, "next");
+  pipeline.set_state(GST_STATE_PLAYING);
+  ASSERT_NE(pipeline.wait_progress("denoise"), nullptr);
+  g_signal_emit_by_name(pipeline.find("src").get(), "skip");
+  ASSERT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr);
+  EXPECT_THAT(ends(pipeline), ElementsAre("skipped 1", "done 2"));
+}
+
+TEST(Remove, TakesAClipOutOfTheQueueOnce) {
+  Pipeline pipeline(kClip + "num-clips=0 ! fakesink");
+  const guint first = enqueue(pipeline, "a"), second = enqueue(pipeline, "b"), third = enqueue(pipeline, "c");
+  EXPECT_TRUE(remove_clip(pipeline, second));
+  EXPECT_FALSE(remove_clip(pipeline, second));
+  EXPECT_FALSE(remove_clip(pipeline, 0));
+  EXPECT_FALSE(remove_clip(pipeline, 77));
+  EXPECT_THAT(prompts(pipeline), ElementsAre("a", "c"));
+  pipeline.run();
+  EXPECT_FALSE(remove_clip(pipeline, first));
+  EXPECT_THAT(ends(pipeline), ElementsAre("skipped 2", "done 1", "done " + std::to_string(third)));
+}
+
+TEST(Remove, CanBeWhileAnotherClipIsMade) {
+  Pipeline pipeline(stub_source("clip=60000") + "! fakesink");
+  pipeline.set_state(GST_STATE_PLAYING);
+  ASSERT_NE(pipeline.wait_progress("denoise"), nullptr);
+  const guint id = enqueue(pipeline, "a");
+  EXPECT_TRUE(remove_clip(pipeline, id));
+  EXPECT_THAT(prompts(pipeline), ElementsAre());
+}
+
+TEST(Clear, TellsOfEveryClipThatIsDropped) {
+  Pipeline pipeline(kClip + "! fakesink");
+  enqueue(pipeline, "a");
+  enqueue(pipeline, "b");
+  g_signal_emit_by_name(pipeline.find("src").get(), "clear");
+  const Ptr<GstElement> source = pipeline.find("src");
+  enqueue(pipeline, "c");
+  gst_util_set_object_arg(G_OBJECT(source.get()), "prompts", "<d>");
+  pipeline.run();
+  EXPECT_THAT(ends(pipeline), ElementsAre("skipped 1", "skipped 2", "skipped 3", "done 0"));
+}
+
+// ---- the settings in effect
+
+TEST(ClipMessage, HasTheSettingsInEffect) {
+  Pipeline pipeline(kClip + "guidance-scale=2 ! fakesink");
+  enqueue(pipeline, "a", "settings, steps=3, sigmas=(double)<>, negative-prompt=ugly");
+  pipeline.run();
+  const GstStructure *clip = nullptr;
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_ELEMENT))
+    if (gst_message_has_name(const_cast<GstMessage *>(message), "wan-clip"))
+      clip = gst_message_get_structure(const_cast<GstMessage *>(message));
+  ASSERT_NE(clip, nullptr);
+  int steps = 0, num_frames = 0, width = 0, height = 0;
+  double guidance = 0, guidance_2 = 0, shift = 0;
+  guint64 seed = 0;
+  EXPECT_TRUE(gst_structure_get(clip, "steps", G_TYPE_INT, &steps, "num-frames", G_TYPE_INT, &num_frames,
+                                "width", G_TYPE_INT, &width, "height", G_TYPE_INT, &height, "guidance-scale",
+                                G_TYPE_DOUBLE, &guidance, "guidance-scale-2", G_TYPE_DOUBLE, &guidance_2,
+                                "flow-shift", G_TYPE_DOUBLE, &shift, "seed", G_TYPE_UINT64, &seed, nullptr));
+  EXPECT_EQ(std::make_tuple(steps, num_frames, width, height), std::make_tuple(3, 5, 64, 48));
+  EXPECT_EQ(std::make_tuple(guidance, guidance_2, shift), std::make_tuple(2., 2., 2.));
+  EXPECT_EQ(seed, 7u);
+  EXPECT_STREQ(gst_structure_get_string(clip, "scheduler"), "euler");
+  EXPECT_STREQ(gst_structure_get_string(clip, "cache"), "none");
+  EXPECT_STREQ(gst_structure_get_string(clip, "negative-prompt"), "ugly");
+}
+
+TEST(Statistics, HaveTheSettingsOfTheNewestClip) {
+  Pipeline pipeline(kClip + "steps=3" + kSink);
+  EXPECT_FALSE(gst_structure_has_field(pipeline.stats().get(), "settings"));
+  pipeline.reach(GST_STATE_PAUSED);
+  const Ptr<GstStructure> stats = pipeline.stats();
+  const GValue *value = gst_structure_get_value(stats.get(), "settings");
+  ASSERT_TRUE(value && GST_VALUE_HOLDS_STRUCTURE(value));
+  int steps = 0;
+  EXPECT_TRUE(gst_structure_get_int(gst_value_get_structure(value), "steps", &steps));
+  EXPECT_EQ(steps, 3);
+}
+
+// ---- the beginning of a clip downstream
+
+struct Heralds {
+  std::vector<GstClockTime> clips, key_units, frames;  // running times; of frames, those behind the events
+  bool heralded = false;
+};
+
+TEST(ClipEvent, GoesBeforeTheFirstFrameWithAKeyUnit) {
+  Pipeline pipeline(kClip + "num-clips=3 ! fakesink");
+  Heralds seen;
+  const auto see = [](GstPad *, GstPadProbeInfo *info, gpointer user) {
+    auto &seen = *static_cast<Heralds *>(user);
+    if (info->type & GST_PAD_PROBE_TYPE_BUFFER) {
+      if (std::exchange(seen.heralded, false))
+        seen.frames.push_back(GST_BUFFER_PTS(gst_pad_probe_info_get_buffer(info)));
+      return GST_PAD_PROBE_OK;
+    }
+    GstEvent *event = gst_pad_probe_info_get_event(info);
+    if (GST_EVENT_TYPE(event) != GST_EVENT_CUSTOM_DOWNSTREAM) return GST_PAD_PROBE_OK;
+    seen.heralded = true;
+    GstClockTime time = GST_CLOCK_TIME_NONE;
+    if (gst_event_has_name(event, "wan-clip")) {
+      EXPECT_TRUE(gst_structure_get_clock_time(gst_event_get_structure(event), "pts", &time));
+      seen.clips.push_back(time);
+    } else if (gst_video_event_is_force_key_unit(event)) {
+      gst_video_event_parse_downstream_force_key_unit(event, nullptr, nullptr, &time, nullptr, nullptr);
+      seen.key_units.push_back(time);
+    }
+    return GST_PAD_PROBE_OK;
+  };
+  const Ptr<GstPad> pad(gst_element_get_static_pad(pipeline.find("src").get(), "src"));
+  gst_pad_add_probe(pad.get(),
+                    GstPadProbeType(GST_PAD_PROBE_TYPE_BUFFER | GST_PAD_PROBE_TYPE_EVENT_DOWNSTREAM), see,
+                    &seen, nullptr);
+  pipeline.run();
+  EXPECT_THAT(seen.clips, ElementsAre(0, 5 * kFrame, 10 * kFrame));
+  EXPECT_EQ(seen.key_units, seen.clips);
+  EXPECT_EQ(seen.frames, seen.clips);
 }
 
 TEST(Failure, OfAQueuedClipIsThatClipsOnly) {

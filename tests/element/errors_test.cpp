@@ -247,6 +247,7 @@ TEST_P(EngineFailure, HasItsKind) {
   EXPECT_EQ(error.code, GetParam().code);
   EXPECT_EQ(error.message, "The stub failed.");
   EXPECT_NE(error.debug.find("engine stub"), std::string::npos) << error.debug;
+  EXPECT_NE(error.debug.find("stub_engine.cpp(7): "), std::string::npos) << "where it arose: " << error.debug;
 }
 
 INSTANTIATE_TEST_SUITE_P(

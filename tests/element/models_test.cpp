@@ -106,7 +106,12 @@ TEST(Models, AreKeptWhateverBecomesOfRunsBetween) {
   pipeline.set_state(GST_STATE_READY);
   const size_t before = pipeline.messages(GST_MESSAGE_PROGRESS).size();
   play("video/x-raw,width=64", GST_MESSAGE_EOS);
-  EXPECT_EQ(pipeline.messages(GST_MESSAGE_PROGRESS).size(), before) << "loaded again";
+  const auto progress = pipeline.messages(GST_MESSAGE_PROGRESS);
+  ASSERT_GT(progress.size(), before);
+  gchar *text = nullptr;
+  gst_message_parse_progress(const_cast<GstMessage *>(progress[before]), nullptr, nullptr, &text);
+  EXPECT_TRUE(g_str_has_prefix(text, "using the model ")) << "loaded again";
+  g_free(text);
 }
 
 TEST(Models, AreWaitedForNoLongerThanTheElementRuns) {

@@ -290,5 +290,36 @@ TEST(Stats, FollowARun) {
   EXPECT_STREQ(gst_structure_get_string(stats.get(), "device"), "stub");
 }
 
+// ---- presets
+
+TEST(Preset, OfFourStepsIsShipped) {
+  Pipeline pipeline(stub_source("kept") + "seed=9 ! fakesink");
+  const Ptr<GstElement> source = pipeline.find("src");
+  ASSERT_TRUE(gst_preset_load_preset(GST_PRESET(source.get()), "4-steps"));
+  gchar *prompt = nullptr;
+  gint64 seed = 0;
+  double guidance = 0, shift = 0;
+  int scheduler = 0;
+  g_object_get(source.get(), "prompt", &prompt, "seed", &seed, "guidance-scale", &guidance, "flow-shift",
+               &shift, "scheduler", &scheduler, nullptr);
+  EXPECT_STREQ(prompt, "kept");
+  EXPECT_EQ(std::make_tuple(seed, guidance, shift, scheduler), std::make_tuple(9, 1., 5., 2));
+  GValue sigmas = G_VALUE_INIT;
+  g_value_init(&sigmas, GST_TYPE_ARRAY);
+  g_object_get_property(G_OBJECT(source.get()), "sigmas", &sigmas);
+  EXPECT_EQ(gst_value_array_get_size(&sigmas), 4u);
+  g_value_unset(&sigmas);
+  g_free(prompt);
+}
+
+TEST(Preset, HoldsHowClipsAreMadeAndNotWhatTheyShow) {
+  Pipeline pipeline(stub_source("") + "! fakesink");
+  gchar **names = gst_preset_get_property_names(GST_PRESET(pipeline.find("src").get()));
+  const auto has = [names](const char *name) { return g_strv_contains(names, name); };
+  EXPECT_TRUE(has("steps") && has("negative-prompt") && has("cache-threshold"));
+  EXPECT_FALSE(has("prompt") || has("seed") || has("model") || has("is-live"));
+  g_strfreev(names);
+}
+
 }  // namespace
 }  // namespace wan::test

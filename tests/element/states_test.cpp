@@ -102,8 +102,10 @@ size_t loads(const Pipeline &pipeline) {
   size_t count = 0;
   for (const GstMessage *message : pipeline.messages(GST_MESSAGE_PROGRESS)) {
     GstProgressType type;
-    gst_message_parse_progress(const_cast<GstMessage *>(message), &type, nullptr, nullptr);
-    count += type == GST_PROGRESS_TYPE_START;
+    gchar *text = nullptr;
+    gst_message_parse_progress(const_cast<GstMessage *>(message), &type, nullptr, &text);
+    count += type == GST_PROGRESS_TYPE_START && g_str_has_prefix(text, "loading the model ");
+    g_free(text);
   }
   return count;
 }

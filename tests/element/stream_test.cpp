@@ -4,6 +4,8 @@
 #include <gst/app/gstappsink.h>
 
 #include <algorithm>
+#include <map>
+#include <mutex>
 #include <set>
 #include <thread>
 
@@ -406,6 +408,41 @@ GstPadProbeReturn see(GstPad *, GstPadProbeInfo *info, gpointer user) {
   return GST_PAD_PROBE_OK;
 }
 
+// Lines of the category wansrc, by level.
+struct Logged {
+  std::mutex mutex;
+  std::map<GstDebugLevel, std::vector<std::string>> lines;
+  bool has(GstDebugLevel level, const std::string &part) {
+    const std::lock_guard lock(mutex);
+    return std::any_of(lines[level].begin(), lines[level].end(),
+                       [&](const std::string &line) { return line.find(part) != std::string::npos; });
+  }
+};
+
+TEST(Log, TellsTheStoryOfARun) {
+  Logged logged;
+  const GstLogFunction log = [](GstDebugCategory *category, GstDebugLevel level, const gchar *, const gchar *,
+                                gint, GObject *object, GstDebugMessage *message, gpointer user) {
+    auto &logged = *static_cast<Logged *>(user);
+    const std::lock_guard lock(logged.mutex);
+    if (object) logged.lines[level].push_back(gst_debug_message_get(message));
+    EXPECT_STREQ(gst_debug_category_get_name(category), "wansrc");
+  };
+  Pipeline pipeline(stub_source("a red circle") + "seed=7 num-frames=5 num-clips=2 ! fakesink");
+  gst_debug_add_log_function(log, &logged, nullptr);
+  gst_debug_set_threshold_from_string("wansrc:LOG", TRUE);
+  pipeline.run();
+  gst_debug_set_threshold_from_string("", TRUE);
+  gst_debug_remove_log_function(log);
+  for (const char *part : {"device auto", "the model is not in memory yet", "frames of video/x-raw", "not copied"})
+    EXPECT_TRUE(logged.has(GST_LEVEL_INFO, part)) << part;
+  for (const char *part :
+       {"clip 0 (id 0) begins: seed=7 num-frames=5 steps=4", "clip 0: step 4 of 4",
+        "clip 1 (id 0) is on air at 0:00:00.200000000", "clip 1 (id 0) is done after 5 frames"})
+    EXPECT_TRUE(logged.has(GST_LEVEL_DEBUG, part)) << part;
+  EXPECT_EQ(logged.lines[GST_LEVEL_LOG].size(), 10u) << "a line a frame";
+}
+
 TEST(Tags, ComeBeforeEachClip) {
   Pipeline pipeline(stub_source("a red circle") + "seed=1 num-clips=2 num-frames=1 ! fakesink");
   const Ptr<GstPad> pad(gst_element_get_static_pad(pipeline.find("src").get(), "src"));
@@ -414,9 +451,13 @@ TEST(Tags, ComeBeforeEachClip) {
                     GstPadProbeType(GST_PAD_PROBE_TYPE_BUFFER | GST_PAD_PROBE_TYPE_EVENT_DOWNSTREAM), see,
                     &seen, nullptr);
   pipeline.run();
-  const std::vector<GstEventType> expected = {GST_EVENT_STREAM_START, GST_EVENT_CAPS,    GST_EVENT_SEGMENT,
-                                              GST_EVENT_TAG,          GST_EVENT_UNKNOWN, GST_EVENT_TAG,
-                                              GST_EVENT_UNKNOWN,      GST_EVENT_EOS};
+  // The custom events are wan-clip and the force-key-unit event.
+  const std::vector<GstEventType> expected = {GST_EVENT_STREAM_START,      GST_EVENT_CAPS,
+                                              GST_EVENT_SEGMENT,           GST_EVENT_TAG,
+                                              GST_EVENT_CUSTOM_DOWNSTREAM, GST_EVENT_CUSTOM_DOWNSTREAM,
+                                              GST_EVENT_UNKNOWN,           GST_EVENT_TAG,
+                                              GST_EVENT_CUSTOM_DOWNSTREAM, GST_EVENT_CUSTOM_DOWNSTREAM,
+                                              GST_EVENT_UNKNOWN,           GST_EVENT_EOS};
   EXPECT_EQ(seen.order, expected);
   EXPECT_EQ(seen.titles, std::vector<std::string>(2, "a red circle"));
   ASSERT_EQ(seen.encoders.size(), 2u);
@@ -453,6 +494,38 @@ TEST(Messages, LoadingIsCompleteBeforeTheFirstBuffer) {
     }
   }
   EXPECT_EQ(order, (std::vector<std::string>{"start", "continue", "complete", "buffer"}));
+}
+
+TEST(Messages, StepsAndTheTimeLeftAreToldBeforeTheFirstFrame) {
+  Pipeline pipeline(stub_source("") + "steps=300 ! fakesink");
+  pipeline.run();
+  std::vector<std::string> texts;
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_PROGRESS)) {
+    gchar *text = nullptr;
+    gst_message_parse_progress(const_cast<GstMessage *>(message), nullptr, nullptr, &text);
+    texts.push_back(text);
+    g_free(text);
+  }
+  ASSERT_EQ(texts.size(), 1u + 5 + 300 + 1);
+  EXPECT_EQ(texts[2], "loading the model, 25 %, 1 s left");
+  EXPECT_EQ(texts[6], "step 1 of 300, 2 min 30 s left");  // the stub's steps take half a second
+  EXPECT_EQ(texts[204], "step 199 of 300, 51 s left");
+  EXPECT_EQ(texts[305], "step 300 of 300");
+}
+
+TEST(Messages, AreNoProgressWhereTheSourceIsLive) {
+  Pipeline pipeline(stub_source("") + "is-live=true ! fakesink");
+  pipeline.run();
+  EXPECT_TRUE(pipeline.messages(GST_MESSAGE_PROGRESS).empty());
+}
+
+TEST(Messages, AFailureEndsTheProgress) {
+  Pipeline pipeline(stub_source("invalid") + "! fakesink");
+  pipeline.run();
+  GstProgressType type = GST_PROGRESS_TYPE_START;
+  gst_message_parse_progress(const_cast<GstMessage *>(pipeline.messages(GST_MESSAGE_PROGRESS).back()), &type,
+                             nullptr, nullptr);
+  EXPECT_EQ(type, GST_PROGRESS_TYPE_ERROR);
 }
 
 TEST(Messages, ProgressCoversEveryStage) {

@@ -29,6 +29,8 @@ using std::chrono::milliseconds;
 
 WanStatus fail(WanError *error, WanStatus status, const char *message) {
   std::snprintf(error->message, sizeof error->message, "%s", message);
+  error->file = __FILE__;
+  error->line = 7;
   return status;
 }
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The configuration of every component from the same JSON.
 #include "checkpoint/config.h"
 

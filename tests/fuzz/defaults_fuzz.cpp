@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A gst-wan.json. What it accepts must be a size, a length and a rate.
 #include "checkpoint/config.h"
 

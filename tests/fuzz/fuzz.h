@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // What every fuzz target does: only wan::Error may come out.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // An index of shards: the names it gives must stay in its directory.
 #include <cstdlib>
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A single file of another layout than Diffusers': what it is and its architecture, by its header.
 #include "checkpoint/layout.h"
 

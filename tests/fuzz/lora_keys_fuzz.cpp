@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The keys of a LoRA, one a line, against a small expert. Each that is taken is for one part of a weight of
 // it.
 #include "checkpoint/lora_keys.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A prompt: cleaned, and cut by the embedded model's tokenizer.
 #include <cstdlib>
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The header of a safetensors file. What it accepts must lie within the file.
 #include "checkpoint/safetensors.h"
 

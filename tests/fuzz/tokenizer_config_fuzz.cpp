@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A tokenizer_config.json beside a small tokenizer.json.
 #include <filesystem>
 #include <fstream>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A tokenizer.json, and a prompt with the tokenizer that it makes.
 #include "text/tokenizer.h"
 

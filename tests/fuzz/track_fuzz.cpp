@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Timed prompts: any of them, at any times, in any order, while clips are chosen.
 #include <algorithm>
 #include <cstdlib>

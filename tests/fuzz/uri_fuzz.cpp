@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A URI of wansrc, read on an object that has the element's properties: what it assigns is text that can be
 // shown, and settings that clips can have.
 #include <gst/gst.h>
@@ -7,6 +9,7 @@
 
 #include "fuzz.h"
 #include "properties.h"
+#include "uri.h"
 
 namespace {
 

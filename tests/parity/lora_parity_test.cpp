@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // LoRAs of every style against Diffusers and PEFT, which fused them, in float32. lora.safetensors comes from
 // make_lora_reference.py.
 #include <ATen/ATen.h>

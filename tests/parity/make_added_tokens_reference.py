@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Makes added_tokens.json: ids by the tokenizers library where added tokens have flags that no released tokenizer has.
 
 Needs tokenizers. Run it from anywhere, without arguments. Each case adds tokens to tokenizer-2000/tokenizer.json.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Write lora.safetensors: what Diffusers makes of LoRAs of every style, fused, in float32 on the CPU.
 
   python3 tests/parity/make_lora_reference.py        (needs torch 2.11.0, diffusers 0.40.0, transformers 5.17.0, peft 0.21.2)

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Write names.json: Diffusers' names of the original Wan release's tensors, by Diffusers' own conversion.
 
   python3 tests/parity/make_names_reference.py        (needs diffusers 0.40.0)

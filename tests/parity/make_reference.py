@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Write reference.safetensors: what Diffusers and Transformers compute, in float32 on the CPU, part by part.
 
   python3 tests/parity/make_reference.py        (needs torch 2.11.0, diffusers 0.40.0, transformers 5.17.0)

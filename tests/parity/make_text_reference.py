@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Makes text.json, the reference for prompt cleaning and token ids, and tokenizer-2000/tokenizer.json.
 
 Needs diffusers, transformers, ftfy, tokenizers and sentencepiece. Run it from anywhere, without arguments. The cleaning

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Every component against Diffusers and Transformers, in float32 (bfloat16 where the name says so).
 // reference.safetensors and golden.safetensors come from make_reference.py and models/make_golden.py.
 #include <ATen/ATen.h>

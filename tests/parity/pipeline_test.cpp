@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A whole generation through the C interface against Diffusers' frames.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
 # Whole pipelines: seconds of each clip's decoding and of its first frame, as the element says, beside wan-bench's.
 #
 #   python3 tests/pipelines/make_bench_model.py DIR

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
 # Frames that stay on the GPU, in pipelines of GStreamer's CUDA elements: they are those that come to host memory, byte for
 # byte. Needs a GPU and GStreamer's nvcodec plugin, else it is skipped (exit status 77). GStreamer must find wansrc (meson
 # devenv -C build, or GST_PLUGIN_PATH, GST_WAN_ENGINE and GST_WAN_MODEL).

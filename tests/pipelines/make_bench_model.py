@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Makes a model whose clips take as long to decode as the released one's, without its 126 GB.
 
   python3 tests/pipelines/make_bench_model.py DIR

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# The examples embed.cpp and embed.py.
+# The examples embed.cpp, embed.py and clip_files.py.
 #
 # SPDX-License-Identifier: LGPL-2.1-or-later
 import os
@@ -7,9 +7,10 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import unittest
 
-from support import EXAMPLES, FPS, FRAMES, SmallModel
+from support import EXAMPLES, FPS, FRAMES, HEIGHT, WIDTH, SmallModel, size_and_frames
 
 PROGRAMS = {"C++": [os.environ["WAN_TEST_EMBED"]], "Python": [sys.executable, str(EXAMPLES / "embed.py")]}
 PROMPTS = ["a red circle on a red background", "a blue square on a blue background", "a green ring on a green background"]
@@ -101,6 +102,21 @@ class Embed(unittest.TestCase):
             self.assertLess(len(out.splitlines()), 100 * FRAMES)
 
         self.each(check)
+
+
+class ClipFiles(unittest.TestCase):
+    def test_each_clip_is_a_file(self):
+        model = SmallModel()
+        self.addCleanup(model.close)
+        with tempfile.TemporaryDirectory(prefix="wan-clips-") as directory:
+            command = [sys.executable, str(EXAMPLES / "clip_files.py"), *PROMPTS]
+            done = subprocess.run(command, cwd=directory, env={**os.environ, "GST_WAN_MODEL": str(model.path)},
+                                  capture_output=True, text=True, timeout=120, check=False)
+            self.assertEqual((done.returncode, done.stdout), (0, ""), done.stderr)
+            files = sorted(os.listdir(directory))
+            self.assertEqual(files, [f"clip-{number:05d}.mp4" for number in range(len(PROMPTS))])
+            for file in files:
+                self.assertEqual(size_and_frames(file, directory), (WIDTH, HEIGHT, FRAMES))
 
 
 if __name__ == "__main__":

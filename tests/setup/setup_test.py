@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """tools/setup.sh on machines with and without a GPU: what it fetches and how it configures. setup_test.py SETUP_SH
 
 The machine's nvidia-smi, nvcc, pip and meson are stand-ins; the wheels' nvcc finds its libraries where the real one looks."""

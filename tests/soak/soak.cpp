@@ -25,10 +25,13 @@
 #include <thread>
 #include <vector>
 
+#include "common/dice.h"
+
 namespace {
 
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
+using wan::test::Dice;
 
 // In wall time. The stub never takes longer than a second for a clip, so nothing that is well takes that
 // long.
@@ -49,20 +52,6 @@ std::atomic<const char *> launch_line = "", last_action = "";
 std::string to_string(GstClockTime time) {
   return std::to_string(double(time) / GST_SECOND) + " s";
 }
-
-class Dice {
- public:
-  explicit Dice(unsigned seed) : engine_(seed) {}
-  int roll(int sides) { return std::uniform_int_distribution(0, sides - 1)(engine_); }
-  bool one_in(int sides) { return roll(sides) == 0; }
-  template <size_t N>
-  const char *pick(const char *const (&choices)[N]) {
-    return choices[roll(N)];
-  }
-
- private:
-  std::minstd_rand engine_;
-};
 
 void rest(int wall_milliseconds) {
   std::this_thread::sleep_for(milliseconds(wall_milliseconds));

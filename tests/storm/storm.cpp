@@ -30,31 +30,18 @@
 #include <thread>
 #include <vector>
 
+#include "common/dice.h"
+
 namespace {
 
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
+using wan::test::Dice;
 
 // The stub is never busy for longer than a moment, so what is well never takes that long.
 constexpr std::chrono::seconds kPatience(60);
 constexpr int kRoundMilliseconds = 1500;
 constexpr double kMostGrowth = 24;  // MB of heap, from the first quarter of the rounds to the last
-
-class Dice {
- public:
-  explicit Dice(unsigned seed) : engine_(seed) {}
-  int roll(int sides) { return std::uniform_int_distribution(0, sides - 1)(engine_); }
-  bool one_in(int sides) { return roll(sides) == 0; }
-  guint64 bits() { return engine_(); }
-  template <typename T, size_t N>
-  T pick(const T (&choices)[N]) {
-    return choices[roll(N)];
-  }
-  void rest(int most_milliseconds) { std::this_thread::sleep_for(milliseconds(roll(most_milliseconds + 1))); }
-
- private:
-  std::mt19937_64 engine_;
-};
 
 // What each thread does now, for the report of a hang.
 class Watchdog {
@@ -352,11 +339,28 @@ void change_clock(Target &target, Dice &dice) {
   }
 }
 
+// An event that the source is sent is pushed with the source's state lock held. Where the sink answers with a
+// LATENCY message, the pipeline distributes its latency at once, for which it takes its own state lock; a
+// change of state takes these two in the other order. That is GStreamer's, whatever the source is, so a
+// thread that sends an event leaves the latency to others.
+thread_local bool sending = false;
+
+// What the pipeline would do by itself, if no one was asked.
+gboolean distribute_latency(GstBin *pipeline, gpointer) {
+  return sending || GST_BIN_GET_CLASS(pipeline)->do_latency(pipeline);
+}
+
+void send_to_source(Target &target, GstEvent *event) {
+  sending = true;
+  gst_element_send_event(target.source, event);
+  sending = false;
+}
+
 void flush(Target &target, Dice &dice) {
   const std::lock_guard lock(target.flushing);
-  gst_element_send_event(target.source, gst_event_new_flush_start());
+  send_to_source(target, gst_event_new_flush_start());
   dice.rest(10);
-  gst_element_send_event(target.source, gst_event_new_flush_stop(dice.one_in(2)));
+  send_to_source(target, gst_event_new_flush_stop(dice.one_in(2)));
 }
 
 GstEvent *random_event(Dice &dice) {
@@ -390,7 +394,7 @@ GstEvent *random_event(Dice &dice) {
 void send_event(Target &target, Dice &dice) {
   GstEvent *event = random_event(dice);
   if (dice.one_in(2)) {
-    gst_element_send_event(target.source, event);
+    send_to_source(target, event);
     return;
   }
   GstPad *pad = gst_element_get_static_pad(target.source, "src");
@@ -563,6 +567,7 @@ void run_round(const std::string &source, bool live, unsigned seed, Watchdog &wa
   target.filter = gst_bin_get_by_name(GST_BIN(target.pipeline), "filter");
   GstElement *sink = gst_bin_get_by_name(GST_BIN(target.pipeline), "sink");
   g_signal_connect(sink, "handoff", G_CALLBACK(count_frame), &target);
+  g_signal_connect(target.pipeline, "do-latency", G_CALLBACK(distribute_latency), nullptr);
 
   std::vector<std::thread> threads;
   for (size_t i = 0; i < std::size(kActors); ++i)

@@ -10,12 +10,9 @@
 #include <c10/core/InferenceMode.h>
 
 #include <atomic>
-#include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <mutex>
-#include <random>
 #include <string>
 #include <thread>
 #include <vector>
@@ -24,30 +21,12 @@
 #include "common/engine.h"
 #include "common/reference.h"
 #include "output/frame_ring.h"
+#include "tsan/support.h"
 
 using namespace wan;
+using test::Dice;
 
 namespace {
-
-#define CHECK(condition)                                                   \
-  do {                                                                     \
-    if (!(condition)) {                                                    \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      std::abort();                                                        \
-    }                                                                      \
-  } while (false)
-
-class Dice {
- public:
-  explicit Dice(unsigned seed) : engine_(seed) {}
-  int roll(int sides) { return std::uniform_int_distribution(0, sides - 1)(engine_); }
-  void rest(int most_milliseconds) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(roll(most_milliseconds + 1)));
-  }
-
- private:
-  std::minstd_rand engine_;
-};
 
 /// Takes chunks, keeps some of them for a while, and gives them back from a thread of its own, as downstream
 /// does. Refuses the chunk `refused`.
@@ -93,7 +72,7 @@ class Receiver {
 
 /// One clip: whole, refused on the way, or given up.
 int decode(Dice &dice, const std::shared_ptr<FramePool> &pool) {
-  Receiver receiver(dice.roll(20), dice.roll(1 << 30));
+  Receiver receiver(dice.roll(20), dice.seed());
   WanCallbacks callbacks{};
   callbacks.user = &receiver;
   callbacks.frames = [](void *user, WanFrames *frames) {
@@ -134,10 +113,7 @@ int read(Dice &dice, const SafetensorsFile &file) {
 }  // namespace
 
 int main(int argc, char **argv) {
-  const int rounds = argc > 1 ? std::atoi(argv[1]) : 20;
-  const unsigned seed = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : std::random_device()();
-  std::printf("seed %u\n", seed);
-  std::fflush(stdout);
+  const auto [rounds, seed] = test::parse_rounds(argc, argv);
   at::set_num_threads(1);  // OpenMP's are not the engine's, and not instrumented
   const c10::InferenceMode inference;
   Dice dice(seed);

@@ -7,37 +7,19 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
-#include <random>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "frame_pump.h"
+#include "tsan/support.h"
 
 using namespace wan;
-using std::chrono::milliseconds;
+using test::Dice;
 
 namespace {
-
-#define CHECK(condition)                                                   \
-  do {                                                                     \
-    if (!(condition)) {                                                    \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      std::abort();                                                        \
-    }                                                                      \
-  } while (false)
-
-class Dice {
- public:
-  explicit Dice(unsigned seed) : engine_(seed) {}
-  int roll(int sides) { return std::uniform_int_distribution(0, sides - 1)(engine_); }
-  void rest(int most_milliseconds) { std::this_thread::sleep_for(milliseconds(roll(most_milliseconds + 1))); }
-
- private:
-  std::minstd_rand engine_;
-};
 
 // The stub, but that it asks what follows, as an engine that crossfades does.
 const WanEngineApi *engine() {
@@ -67,20 +49,25 @@ RunSettings random_run(Dice &dice, std::shared_ptr<PromptTrack> track) {
   run.num_clips = dice.roll(3) ? -1 : 20;
   run.queue_size = 1 + dice.roll(4);
   run.fade_frames = dice.roll(2) * 2;
-  run.fps_n = 25;
   run.live = dice.roll(2);
-  run.layout.size = 64;
   WanError error;
   CHECK(engine()->describe("", &run.defaults, &error) == WAN_OK);
   run.track = std::move(track);
   return run;
 }
 
+FrameFormat frame_format() {
+  FrameFormat format;
+  format.layout.size = 64;
+  format.clock = {25, 1};
+  return format;
+}
+
 // What the streaming thread does, and what it may rely on: whole clips in order, or the beginning of one that
 // was skipped, with the frames of the clip that they say they are of.
 class Consumer {
  public:
-  Consumer(FramePump &pump, const RunSettings &run, unsigned seed) : pump_(pump), run_(run), dice_(seed) {}
+  Consumer(FramePump &pump, unsigned seed) : pump_(pump), dice_(seed) {}
 
   void operator()() {
     for (bool more = true; more;) {
@@ -106,7 +93,18 @@ class Consumer {
     return true;
   }
   bool take(const ClipFailed &failed) {
-    CHECK(failed.clip && failed.status == WAN_INVALID);
+    CHECK(failed.clip && failed.failure.status == WAN_INVALID);
+    return true;
+  }
+  // Each clip that was begun ends once, by itself or since it was skipped or failed.
+  bool take(const ClipBegun &begun) {
+    CHECK(begun.clip->index > begun_);
+    begun_ = begun.clip->index;
+    return true;
+  }
+  bool take(const ClipEnded &ended) {
+    CHECK(ended.clip && (ended.skipped || ended_.count(ended.clip->index) == 0));
+    ended_.insert(ended.clip->index);
     return true;
   }
   bool take(const Progress &progress) {
@@ -121,16 +119,18 @@ class Consumer {
     clip_ = chunk.clip->index;
     next_frame_ = frames.first_frame + frames.num_frames;
     CHECK(next_frame_ <= chunk.clip->settings.num_frames);
-    for (size_t i = 0; i < frames.num_frames * run_.layout.size; ++i)
+    for (size_t i = 0; i < frames.num_frames * frame_format().layout.size; ++i)
       CHECK(frames.data[i] == (chunk.clip->seed & 255));
     frames_ += frames.num_frames;
     held_.push_back(chunk.frames);
+    if (chunk.ends_clip) take(ClipEnded{chunk.clip, false});
     dice_.rest(1);
     return true;
   }
   bool take(const Finished &finished) {
     // Where all clips fail, so does the stream.
-    CHECK(finished.status == WAN_OK || finished.status == WAN_CANCELLED || finished.status == WAN_INVALID);
+    const WanStatus status = finished.failure.status;
+    CHECK(status == WAN_OK || status == WAN_CANCELLED || status == WAN_INVALID);
     return false;
   }
   bool take(const Flushing &) {
@@ -139,9 +139,10 @@ class Consumer {
   }
 
   FramePump &pump_;
-  const RunSettings &run_;
   Dice dice_;
   std::vector<std::shared_ptr<WanFrames>> held_;  // by downstream
+  std::set<int> ended_;
+  int begun_ = -1;
   int clip_ = -1, next_frame_ = 0, frames_ = 0;
   uint64_t frame_times_ = 0;
 };
@@ -236,21 +237,18 @@ ModelChoice random_choice(Dice &dice) {
 void play(Source &source, unsigned seed) {
   Dice dice(seed);
   const auto track = std::make_shared<PromptTrack>();
-  const auto pump = std::make_shared<FramePump>();
-  const RunSettings run = random_run(dice, track);
+  const auto pump = std::make_shared<FramePump>(random_run(dice, track));
   std::atomic<bool> stopping = false;
   std::vector<std::thread> threads;
   // The application may use the pump before it starts.
-  for (int i = 0; i < 2; ++i)
-    threads.emplace_back(control, std::ref(*pump), std::ref(stopping), dice.roll(1 << 30));
-  if (dice.roll(2))
-    threads.emplace_back(write_prompts, std::ref(*track), std::ref(stopping), dice.roll(1 << 30));
+  for (int i = 0; i < 2; ++i) threads.emplace_back(control, std::ref(*pump), std::ref(stopping), dice.seed());
+  if (dice.roll(2)) threads.emplace_back(write_prompts, std::ref(*track), std::ref(stopping), dice.seed());
   dice.rest(5);
   const ModelChoice choice = random_choice(dice);
   if (source.kept && source.kept->choice() != choice) source.kept.reset();
   if (!source.kept || dice.roll(4) == 0) source.kept = SharedModel::of(choice);
-  pump->start(run, source.kept, source.workers);
-  Consumer consumer(*pump, run, dice.roll(1 << 30));
+  pump->start(frame_format(), source.kept, source.workers);
+  Consumer consumer(*pump, dice.seed());
   std::thread streaming(std::ref(consumer));
   dice.rest(400);
 
@@ -267,16 +265,14 @@ void play(Source &source, unsigned seed) {
 }  // namespace
 
 int main(int argc, char **argv) {
-  const int rounds = argc > 1 ? std::atoi(argv[1]) : 20;
-  const unsigned seed = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : std::random_device()();
-  std::printf("seed %u\n", seed);
-  std::fflush(stdout);
+  const auto [rounds, seed] = test::parse_rounds(argc, argv);
+  clip_settings();                 // by GObject, whose locks ThreadSanitizer does not see
   std::vector<Source> sources(3);  // side by side
   std::vector<std::thread> threads;
   for (size_t i = 0; i < sources.size(); ++i)
     threads.emplace_back([&, i] {
       Dice dice(seed + unsigned(i));
-      for (int round = 0; round < rounds; ++round) play(sources[i], dice.roll(1 << 30));
+      for (int round = 0; round < rounds; ++round) play(sources[i], dice.seed());
     });
   for (std::thread &thread : threads) thread.join();
   int frames = 0;

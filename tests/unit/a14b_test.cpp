@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A checkpoint of the released A14B's true widths, sharded as it is released, with few layers and random
 // weights: it loads from files and runs to pixels.
 #include <ATen/ATen.h>

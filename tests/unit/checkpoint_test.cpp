@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Loading through the C interface: damaged copies of the embedded model are refused with the right kind and
 // sentence.
 #include <ATen/ATen.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Crossfades beside a reference made by hand, in chunks of every length. On the CPU, and on CUDA where
 // WAN_TEST_DEVICE says so.
 #include <ATen/ATen.h>

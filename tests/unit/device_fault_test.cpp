@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A fault in a kernel takes the GPU from the whole process, and nothing else: the host application goes on.
 // It has a program of its own, since the GPU is gone afterwards.
 #include <ATen/ATen.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Devices: which one is used and what is said of it, how much memory is free, and what is reported.
 #include <ATen/ATen.h>
 #include <c10/util/Exception.h>
@@ -217,7 +219,9 @@ TEST(Devices, TheOneUsedIsLoggedAndToldByTheMemory) {
   api().memory(model.get(), &memory);
   const std::string device = memory.device;
   EXPECT_EQ(device, describe_device(test_device()));
-  if (test_device().is_cuda()) EXPECT_THAT(device, AllOf(StartsWith("cuda:0 ("), testing::EndsWith(")")));
+  if (test_device().is_cuda()) {
+    EXPECT_THAT(device, AllOf(StartsWith("cuda:0 ("), testing::EndsWith(")")));
+  }
   const std::string dtype = test_device().is_cuda() ? "bfloat16" : "float32";
   EXPECT_THAT(load.log,
               Contains(Pair(WAN_LOG_INFO, AllOf(HasSubstr(device), HasSubstr(dtype), HasSubstr("MiB")))));

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The way of the frames out of the engine: order, back-pressure, and memory that is used again. On the CPU,
 // and on CUDA where WAN_TEST_DEVICE says so, from where the frames go to host memory or stay.
 #include <ATen/ATen.h>

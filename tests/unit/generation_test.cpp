@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Generations through the C interface: seeds, formats, cancellation at every stage, errors, and what follows
 // them.
 #include <ATen/ATen.h>

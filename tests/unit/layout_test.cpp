@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Checkpoints in other layouts than Diffusers': the embedded model, written anew in each, makes the same
 // video bit for bit.
 #include "checkpoint/layout.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // LoRAs: what is added to which tensor, and which files are refused. Whether the sums are right, tests/parity
 // tells.
 #include "checkpoint/lora.h"

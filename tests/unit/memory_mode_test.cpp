@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The memory modes: blocks that come and go give the same results bit for bit, on the CPU, too, where copies
 // are made between host tensors; which mode is chosen; and what too little memory says.
 #include <ATen/ATen.h>

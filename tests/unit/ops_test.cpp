@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The operations of the decoder (ops/conv.h, rms_norm.h, attention.h) and of the transformer
 // (ops/modulation.h, rotary_norm.h) against plain ATen, over odd sizes, in float32 and bfloat16.
 #include "ops/conv.h"

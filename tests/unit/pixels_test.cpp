@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // frames_to_pixels against the same arithmetic in ATen, in every format, on sizes that are not powers of two,
 // with padded rows. On the CPU, and on CUDA where WAN_TEST_DEVICE says so.
 #include <ATen/ATen.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The safetensors reader against hostile files: each is refused with a sentence that names file and tensor.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The streaming decoder: it equals itself however it is called, and its memory does not grow.
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>

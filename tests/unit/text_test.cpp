@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Prompt cleaning and tokenizer against Diffusers and transformers (tests/parity/make_text_reference.py), and
 // bad input.
 #include <glib.h>

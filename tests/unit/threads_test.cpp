@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A system that starts no more threads (RLIMIT_NPROC, pids.max): an error wherever the engine starts some,
 // and what was started has ended when it is told.
 #include <ATen/ATen.h>

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
 # gst-validate on wansrc: bash tests/validate/run.sh [BUILD]
 #
 # Debian has no package of gst-validate. It is built here from the sources of gst-devtools of the GStreamer that is

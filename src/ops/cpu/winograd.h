@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // 3x3 convolutions on the CPU with 16 products where 36 would do: F(2x2, 3x3) of Lavin and Gray, "Fast
 // Algorithms for Convolutional Neural Networks" (2015).
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // FlashAttention-3 (Shah et al. 2024, https://arxiv.org/abs/2407.08608): a block of threads has 128 queries
 // of one head and goes over all keys. One warpgroup brings keys and values through the copy engine, two
 // compute 64 queries each; in each, the product with the values of one tile of keys runs beside the softmax

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Attention on Hopper's tensor cores (sm_90a), for heads of 128 channels.
 #pragma once
 

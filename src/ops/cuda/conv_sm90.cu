@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Implicit GEMM: rows are pixels, columns are output channels. What makes it fast where cuDNN is not: a block
 // brings a tile of pixels with its border into shared memory once for every frame and block of channels, and
 // all taps read it there, shifted. The tensor cores take any start row and any distance between groups of 8

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Convolutions of the Wan VAE on Hopper's tensor cores (sm_90a).
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // CUDA kernel of frames_to_pixels: one thread for 2x2 pixels, so that NV12 and I420 read every value once.
 #include "ops/cuda/frames_to_pixels.h"
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The instructions of sm_90a that the kernels here are made of: mbarriers, bulk copies, wgmma. PTX ISA 8.x.
 #pragma once
 

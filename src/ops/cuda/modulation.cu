@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A block of threads for each token: one pass over memory. Products and sums are rounded where the kernels of
 // LibTorch in the reference round them, so that results differ only by the order of the sums.
 #include "ops/cuda/modulation.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
 #include "ops/cuda/quantize_rows.h"
 
 #include "ops/cuda/row.cuh"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Two passes: the largest value of each channel, then scaling, rounding and transposition through shared
 // memory.
 #include "ops/cuda/quantize_values.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Values of attention in e4m3 as launch_attention_fp8() takes them.
 #pragma once
 

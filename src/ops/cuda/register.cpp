@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Registers the CUDA kernels with LibTorch's dispatcher: the code of libwan-engine-cuda.so that runs when it
 // is loaded.
 #include <ATen/ATen.h>

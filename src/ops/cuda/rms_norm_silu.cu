@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // RMS norm over the channels and SiLU in one pass over memory: a few lanes share a pixel and keep it in
 // registers.
 #include "ops/cuda/rms_norm_silu.h"

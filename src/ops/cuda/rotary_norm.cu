@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A block of threads for each token: one pass over memory. As in the reference, the norm is rounded before
 // the rotation, and there the products before the sum.
 #include "ops/cuda/rotary_norm.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // A row of activations in the registers of a block of threads.
 #pragma once
 

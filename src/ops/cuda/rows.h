@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Rows of a transformer's activations, as its kernels get them; see ops/rows.h.
 #pragma once
 

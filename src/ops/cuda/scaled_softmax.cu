@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Softmax of long rows: a block keeps its row in shared memory, so that the scores are read once.
 #include "ops/cuda/scaled_softmax.h"
 

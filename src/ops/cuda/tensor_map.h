@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // Descriptions of tensors for Hopper's copy engine.
 #pragma once
 

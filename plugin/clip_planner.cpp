@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "clip_planner.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+namespace wan {
+
+void ClipPlanner::set_seed(int64_t seed) {
+  next_seed_ = seed == kRandomSeed ? std::random_device()() : static_cast<uint64_t>(seed);
+}
+
+std::vector<uint32_t> ClipPlanner::set_queue(const std::vector<QueuedClip> &clips) {
+  std::vector<uint32_t> dropped;
+  for (const QueuedClip &clip : queue_) dropped.push_back(clip.id);
+  for (const QueuedClip &clip : clips) std::erase(dropped, clip.id);
+  queue_ = {clips.begin(), clips.end()};
+  chosen_.reset();
+  return dropped;
+}
+
+bool ClipPlanner::remove(uint32_t id) {
+  return std::erase_if(queue_, [id](const QueuedClip &clip) { return clip.id == id; }) > 0;
+}
+
+void ClipPlanner::put_back() {
+  if (chosen_) queue_.push_front(*std::exchange(chosen_, std::nullopt));
+}
+
+std::shared_ptr<Clip> ClipPlanner::choose(const ClipSettings &settings, ClipOrigin origin, uint32_t id) {
+  const ClipSettings clip = complete(overlay(settings, settings_), run_.defaults);
+  const bool own_seed = settings.seed != kRandomSeed;
+  const uint64_t seed = own_seed ? static_cast<uint64_t>(settings.seed) : next_seed_;
+  if (!own_seed && static_cast<int64_t>(++next_seed_) == kRandomSeed) next_seed_ = 0;
+  return std::make_shared<Clip>(Clip{clips_++, id, origin, seed, clip, clip.num_frames,
+                                     std::min(run_.fade_frames, clip.num_frames / 2)});
+}
+
+std::shared_ptr<Clip> ClipPlanner::queued_clip() {
+  chosen_ = std::move(queue_.front());
+  queue_.pop_front();
+  return choose(chosen_->settings, ClipOrigin::Queued, chosen_->id);
+}
+
+std::shared_ptr<Clip> ClipPlanner::configured_clip() {
+  return has_configured_clip() ? choose(ClipSettings(), ClipOrigin::Configured) : nullptr;
+}
+
+std::shared_ptr<Clip> ClipPlanner::timed_clip(const PromptTrack::Cue &cue, uint64_t first_frame,
+                                              uint64_t time) {
+  ClipSettings settings;
+  settings.prompt = cue.prompt;
+  std::shared_ptr<Clip> clip = choose(settings, ClipOrigin::Timed);
+  clip->time = time;
+  if (run_.live || cue.until == PromptTrack::kOpen) return clip;
+  const auto left = std::max<int64_t>(static_cast<int64_t>(clock_.frame_from(cue.until) - first_frame), 1);
+  clip->is_last = cue.last && left <= clip->used_frames;
+  clip->is_timed = !clip->is_last;
+  use_frames(clip.get(), clip->is_last ? static_cast<int>(left) : even_part(left, *clip, cue.last));
+  return clip;
+}
+
+// Used for a while, a clip has its fade_frames more than that, to fade into the next one.
+int ClipPlanner::even_part(int64_t left, const Clip &clip, bool last) const {
+  const int64_t longest = clip.used_frames - clip.fade_frames;
+  const int64_t time = last ? left - clip.fade_frames : left;  // the last clip of all has no next one
+  const int64_t clips = (time - 1) / longest + 1;
+  const auto part = static_cast<int>((time - 1) / clips + 1);
+  return part + std::min(part, clip.fade_frames);
+}
+
+void ClipPlanner::use_frames(Clip *clip, int frames) const {
+  const int step = run_.defaults.frames_multiple;
+  clip->used_frames = frames;
+  clip->settings.num_frames = (frames - 1 + step - 1) / step * step + 1;
+  clip->fade_frames = std::min(clip->fade_frames, frames / 2);
+}
+
+bool ClipPlanner::fade(const Clip &clip, Clip *next) const {
+  if (next->fade_frames < clip.fade_frames) return clip.is_timed;
+  if (next->is_timed) use_frames(next, next->used_frames - (next->fade_frames - clip.fade_frames));
+  next->fade_frames = clip.fade_frames;
+  return true;
+}
+
+uint64_t ClipPlanner::frames_to_come(int fade_frames, const Clip *chosen) const {
+  uint64_t frames = 0;
+  int fade = fade_frames;
+  const auto add = [&](uint64_t clips, int clip_frames, int clip_fade) {
+    if (clips == 0) return;
+    const int first_fade = clip_fade < fade ? 0 : fade;  // as fade() has it
+    if (fade == 0 || clip_fade < fade) fade = clip_fade;
+    frames += clips * clip_frames - first_fade - (clips - 1) * fade;
+  };
+  const auto add_clips = [&](uint64_t clips, const ClipSettings &settings) {
+    const int clip_frames = complete(overlay(settings, settings_), run_.defaults).num_frames;
+    add(clips, clip_frames, std::min(run_.fade_frames, clip_frames / 2));
+  };
+  if (chosen) add(1, chosen->used_frames, chosen->fade_frames);
+  for (const QueuedClip &clip : queue_) add_clips(1, clip.settings);
+  add_clips(std::max<int64_t>(0, int64_t{run_.num_clips} - clips_ - int64_t(queue_.size())), ClipSettings());
+  return frames;
+}
+
+}  // namespace wan

@@ -1,0 +1,100 @@
+// What is made next: the queue of clips, the seeds, and how long each clip is.
+//
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "clip_settings.h"
+#include "frame_clock.h"
+#include "prompt_track.h"
+#include "wan/engine.h"
+
+namespace wan {
+
+/** What is fixed for a whole run. */
+struct RunSettings {
+  int num_clips = 0;        // -1: endless
+  unsigned queue_size = 0;  // chunks
+  int fade_frames = 0;      // between clips; 0: cut
+  bool live = false;
+  WanDefaults defaults = {};
+  std::shared_ptr<PromptTrack> track;
+};
+
+/** Why a clip is made. */
+enum class ClipOrigin { Configured, Queued, Timed };
+
+struct Clip {
+  int index;
+  uint32_t id;  // QueuedClip's, 0 if it is none
+  ClipOrigin origin;
+  uint64_t seed;
+  ClipSettings settings;  // complete
+  int used_frames;        // of settings.num_frames
+  int fade_frames;        // of those, at both ends where another clip follows or went before; 0: cut
+  bool is_timed = false;  // its last fade_frames are beyond its time, there to fade into the next clip
+  bool is_last = false;   // of the timed prompts
+  uint64_t time = 0;      // of its beginning, as timed prompts count; only where it is one of theirs
+  std::chrono::steady_clock::time_point denoised = {};  // when the last step was done
+};
+
+/** Chooses each next clip when asked. It neither waits nor locks: FramePump does both for it. */
+class ClipPlanner {
+ public:
+  explicit ClipPlanner(const RunSettings &run) : run_(run) {}
+  /** Before timed clips. */
+  void set_clock(const FrameClock &clock) { clock_ = clock; }
+
+  /** What clips have where a queued one leaves it open. */
+  void configure(const ClipSettings &settings) { settings_ = settings; }
+  /** The next clip's seed; those after it count on from there. */
+  void set_seed(int64_t seed);
+  /** The settings of a clip that leaves all open, complete. */
+  ClipSettings configured() const { return complete(settings_, run_.defaults); }
+
+  void enqueue(const QueuedClip &clip) { queue_.push_back(clip); }
+  /** The ids of the clips that are not in it any more. */
+  std::vector<uint32_t> set_queue(const std::vector<QueuedClip> &clips);
+  /** False if no clip of this id waits. */
+  bool remove(uint32_t id);
+  const std::deque<QueuedClip> &queue() const { return queue_; }
+
+  /** The first clip of the queue, which must not be empty. It can be put back until it is begun. */
+  std::shared_ptr<Clip> queued_clip();
+  /** A clip that shows a cue, at most until the next one. A live clip is not cut: when it will be on air
+   * depends on how long it takes to make. */
+  std::shared_ptr<Clip> timed_clip(const PromptTrack::Cue &cue, uint64_t first_frame, uint64_t time);
+  /** A clip as the properties say; none if there are num_clips. */
+  std::shared_ptr<Clip> configured_clip();
+  bool has_configured_clip() const { return run_.num_clips < 0 || clips_ < run_.num_clips; }
+  void begin() { chosen_.reset(); }
+  void put_back();
+
+  /** Whether a clip that is being made keeps its last frames for the next one to fade in over: both sides of
+   * a seam must have as many. */
+  bool fade(const Clip &clip, Clip *next) const;
+  /** Frames of all clips that are still to be made: the one that was chosen already, the queue, and those of
+   * num_clips. `fade_frames`: of the clip before. */
+  uint64_t frames_to_come(int fade_frames, const Clip *chosen) const;
+
+ private:
+  std::shared_ptr<Clip> choose(const ClipSettings &settings, ClipOrigin origin, uint32_t id = 0);
+  int even_part(int64_t left, const Clip &clip, bool last) const;
+  void use_frames(Clip *clip, int frames) const;
+
+  const RunSettings run_;
+  FrameClock clock_;
+  ClipSettings settings_;
+  uint64_t next_seed_ = 0;
+  std::deque<QueuedClip> queue_;
+  std::optional<QueuedClip> chosen_;  // taken from it, and not begun
+  int clips_ = 0;                     // chosen so far
+};
+
+}  // namespace wan
