@@ -15,7 +15,9 @@ import gi
 gi.require_version("Gst", "1.0")
 from gi.repository import GLib, Gst  # noqa: E402
 
-LAUNCH = """wansrc name=wan num-clips=0 ! x264enc ! h264parse !
+# Without B-frames, since splitmuxsink looks for the end of a file by decoding times, and without lookahead, since an
+# encoder that still holds one forced key frame back takes no request for another.
+LAUNCH = """wansrc name=wan num-clips=0 ! x264enc tune=zerolatency ! h264parse !
             splitmuxsink name=files location=clip-%05d.mp4"""
 
 

@@ -27,6 +27,7 @@ GstFlowReturn take(GstWanSrc *self, const Flushing &) {
 
 GstFlowReturn take(GstWanSrc *self, const Loaded &) {
   GST_DEBUG_OBJECT(self, "the model is loaded");
+  continue_preroll(self, "The model is loaded");
   return GST_FLOW_OK;
 }
 
@@ -144,15 +145,17 @@ void announce_clip(GstWanSrc *self, const Clip &clip, GstClockTime pts) {
   if (clip.origin == ClipOrigin::Queued) g_object_notify(G_OBJECT(self), "prompts");
 }
 
-// Whoever is downstream can begin a file with the clip: it starts with a key frame.
+// Whoever is downstream can begin a file with the clip: it starts with a key frame. The request has no
+// running time, which stands for the next frame: of those that have one, encoders whose times are shifted
+// (x264enc) take the first only.
 void herald_clip(GstWanSrc *self, const Clip &clip, GstBuffer *first) {
   if (std::exchange(self->priv->run.heralded_clip, clip.index) == clip.index) return;
   const GstClockTime pts = GST_BUFFER_PTS(first);
   const GstSegment *segment = &GST_BASE_SRC(self)->segment;
   queue_event(self, clip_event(self, clip, pts));
   queue_event(self, gst_video_event_new_downstream_force_key_unit(
-                        pts, gst_segment_to_stream_time(segment, GST_FORMAT_TIME, pts),
-                        gst_segment_to_running_time(segment, GST_FORMAT_TIME, pts), TRUE, guint(clip.index)));
+                        pts, gst_segment_to_stream_time(segment, GST_FORMAT_TIME, pts), GST_CLOCK_TIME_NONE,
+                        TRUE, guint(clip.index)));
 }
 
 // How much of the next frame is seen while the first ones fade in, of all the frames of half a second. Frames

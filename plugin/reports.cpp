@@ -189,6 +189,10 @@ void begin_preroll(GstWanSrc *self, const std::string &text) {
   post_preroll(self, GST_PROGRESS_TYPE_START, text);
 }
 
+void continue_preroll(GstWanSrc *self, const std::string &text) {
+  if (self->priv->run.prerolling) post_preroll(self, GST_PROGRESS_TYPE_CONTINUE, text);
+}
+
 void end_preroll(GstWanSrc *self, GstProgressType type, const std::string &text) {
   if (std::exchange(self->priv->run.prerolling, false)) post_preroll(self, type, text);
 }
@@ -201,7 +205,7 @@ void post_progress(GstWanSrc *self, const Progress &progress) {
     GST_DEBUG_OBJECT(self, "clip %d: %s", clip->index, text.c_str());
   else
     GST_DEBUG_OBJECT(self, "%s", text.c_str());
-  if (self->priv->run.prerolling) post_preroll(self, GST_PROGRESS_TYPE_CONTINUE, text);
+  continue_preroll(self, text);
   if (!clip && !is_live(self)) return;
   post_element_message(
       self,

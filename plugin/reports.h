@@ -42,6 +42,8 @@ void post_log(GstWanSrc *self, const Log &log);
 
 /** START, unless the source is live: applications wait in PAUSED until progress is complete. */
 void begin_preroll(GstWanSrc *self, const std::string &text);
+/** CONTINUE; nothing after the end. */
+void continue_preroll(GstWanSrc *self, const std::string &text);
 /** COMPLETE, CANCELED or ERROR; nothing where it has ended already. */
 void end_preroll(GstWanSrc *self, GstProgressType type, const std::string &text);
 

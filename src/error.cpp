@@ -32,7 +32,8 @@ std::string printable(std::string_view text, size_t most) {
     out += text.substr(0, length);
     text.remove_prefix(length ? length : 1);
   }
-  return text.empty() ? out : out + "…";
+  if (!text.empty()) out += "…";
+  return out;
 }
 
 std::string_view whole_characters(std::string_view utf8, size_t most) {

@@ -445,7 +445,7 @@ TEST(Statistics, HaveTheSettingsOfTheNewestClip) {
 // ---- the beginning of a clip downstream
 
 struct Heralds {
-  std::vector<GstClockTime> clips, key_units, frames;  // running times; of frames, those behind the events
+  std::vector<GstClockTime> clips, key_units, frames;  // timestamps; of frames, those behind the events
   bool heralded = false;
 };
 
@@ -467,7 +467,7 @@ TEST(ClipEvent, GoesBeforeTheFirstFrameWithAKeyUnit) {
       EXPECT_TRUE(gst_structure_get_clock_time(gst_event_get_structure(event), "pts", &time));
       seen.clips.push_back(time);
     } else if (gst_video_event_is_force_key_unit(event)) {
-      gst_video_event_parse_downstream_force_key_unit(event, nullptr, nullptr, &time, nullptr, nullptr);
+      gst_video_event_parse_downstream_force_key_unit(event, &time, nullptr, nullptr, nullptr, nullptr);
       seen.key_units.push_back(time);
     }
     return GST_PAD_PROBE_OK;

@@ -506,11 +506,12 @@ TEST(Messages, StepsAndTheTimeLeftAreToldBeforeTheFirstFrame) {
     texts.push_back(text);
     g_free(text);
   }
-  ASSERT_EQ(texts.size(), 1u + 5 + 300 + 1);
+  ASSERT_EQ(texts.size(), 1u + 5 + 1 + 300 + 1);
   EXPECT_EQ(texts[2], "loading the model, 25 %, 1 s left");
-  EXPECT_EQ(texts[6], "step 1 of 300, 2 min 30 s left");  // the stub's steps take half a second
-  EXPECT_EQ(texts[204], "step 199 of 300, 51 s left");
-  EXPECT_EQ(texts[305], "step 300 of 300");
+  EXPECT_EQ(texts[6], "The model is loaded");
+  EXPECT_EQ(texts[7], "step 1 of 300, 2 min 30 s left");  // the stub's steps take half a second
+  EXPECT_EQ(texts[205], "step 199 of 300, 51 s left");
+  EXPECT_EQ(texts[306], "step 300 of 300");
 }
 
 TEST(Messages, AreNoProgressWhereTheSourceIsLive) {

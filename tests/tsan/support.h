@@ -9,6 +9,7 @@
 
 #include "common/dice.h"
 
+#undef CHECK  // LibTorch's
 #define CHECK(condition)                                                   \
   do {                                                                     \
     if (!(condition)) {                                                    \
