@@ -97,6 +97,19 @@ TEST_F(ImageParity, ClipVisionModelInBfloat16) {
   EXPECT_LE(relative_error(out, reference_["clip.hidden"]), 2e-2);
 }
 
+TEST(CLIPVisionModel, OfTheReleasedSizeLoadsAllButTheLastLayer) {
+  const std::string_view config = R"({"model_type": "clip_vision_model", "hidden_act": "gelu",
+      "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16,
+      "patch_size": 14})";
+  WeightInventory inventory;
+  const CLIPVisionModel model(CLIPVisionConfig::parse(JsonFile(config, "config.json")),
+                              Weights(inventory, at::kFloat));
+  int64_t count = 0;
+  for (const WeightRequest &request : inventory.requests()) count += c10::multiply_integers(request.shape);
+  EXPECT_EQ(inventory.requests().size(), 519 - 16 - 2);
+  EXPECT_EQ(count, 630'766'080 - 19'677'440 - 2'560);
+}
+
 TEST(CLIPVisionConfig, OfAnotherKindIsRefused) {
   for (const char *text :
        {R"({"model_type": "clip"})", R"({"model_type": "clip_vision_model"})",

@@ -132,6 +132,33 @@ TEST_P(VaeParity, EncodesInBfloat16BesideADecoderInFloat32) {
   EXPECT_LE(relative_error(latents, reference("latents.9")), 5e-2);
 }
 
+TEST(Vae, OfTheReleasedSizesHaveThePublishedTensors) {
+  const auto statistics = [](int64_t z_dim) {
+    return Json{{"_class_name", "AutoencoderKLWan"},
+                {"z_dim", z_dim},
+                {"latents_mean", std::vector<double>(static_cast<size_t>(z_dim), 0)},
+                {"latents_std", std::vector<double>(static_cast<size_t>(z_dim), 1)}};
+  };
+  const auto expect_weights = [](const Json &json, size_t tensors, int64_t parameters) {
+    WeightInventory inventory;
+    const AutoencoderKLWan vae(VaeConfig::parse(JsonFile(std::string_view(json.dump()), "config.json")),
+                               Weights(inventory, at::kFloat), at::kFloat);
+    int64_t count = 0;
+    for (const WeightRequest &request : inventory.requests()) count += c10::multiply_integers(request.shape);
+    EXPECT_EQ(inventory.requests().size(), tensors);
+    EXPECT_EQ(count, parameters);
+  };
+  expect_weights(statistics(16), 194, 126'892'531);
+  Json patches = statistics(48);
+  patches.update({{"base_dim", 160},
+                  {"decoder_base_dim", 256},
+                  {"is_residual", true},
+                  {"patch_size", 2},
+                  {"in_channels", 12},
+                  {"out_channels", 12}});
+  expect_weights(patches, 196, 704'688'668);
+}
+
 INSTANTIATE_TEST_SUITE_P(Vae, VaeParity, testing::Values(kVae16, kVae48),
                          [](const auto &info) { return info.param.name; });
 

@@ -236,7 +236,7 @@ VaeConfig parse_vae(const Json &changes = Json::object()) {
   Json json = {
       {"_class_name", "AutoencoderKLWan"}, {"z_dim", 2}, {"latents_mean", {0, 0}}, {"latents_std", {1, 1}}};
   json.update(changes);
-  return VaeConfig::parse(JsonFile(json.dump(), "vae/config.json"));
+  return VaeConfig::parse(JsonFile(std::string_view(json.dump()), "vae/config.json"));
 }
 
 TEST(VaeConfig, OfTheSmallAndTheLargeVae) {
