@@ -37,8 +37,8 @@ void check_product(const JsonFile &file, const char *key, int64_t value, const s
     throw file.error(key, "times " + other + " must be at most " + std::to_string(kMaxDim));
 }
 
-double bounded_epsilon(const JsonFile &file, const char *key) {
-  return file.number(key, 1e-6, 1e-30, kMaxEpsilon);
+double bounded_epsilon(const JsonFile &file, const char *key, double fallback = 1e-6) {
+  return file.number(key, fallback, 1e-30, kMaxEpsilon);
 }
 
 double bounded_shift(const JsonFile &file, const char *key) {
@@ -71,6 +71,18 @@ bool has_component(const JsonFile &index, const char *name, const std::vector<st
 
 void require_component(const JsonFile &index, const char *name, const std::vector<std::string> &classes) {
   if (!has_component(index, name, classes)) throw index.error(name, "is missing");
+}
+
+/// A residual VAE's shortcuts exchange channels for pixels, of which a stage has 4 for each of the next, and
+/// the last stage 1.
+void check_shortcuts(const JsonFile &file, const std::vector<int64_t> &dim_mult) {
+  int64_t before = 1;
+  for (size_t i = 0; i < dim_mult.size(); before = dim_mult[i++]) {
+    const int64_t pixels = i + 1 < dim_mult.size() ? 4 : 1;
+    if (dim_mult[i] % before || pixels % (dim_mult[i] / before))
+      throw file.error("dim_mult",
+                       "must grow from 1 by factors of 1, 2 or 4, at last by 1, where is_residual is true");
+  }
 }
 
 /// A whole number that is all of the text, or 0.
@@ -176,31 +188,40 @@ TransformerConfig TransformerConfig::parse(const JsonFile &file) {
 
 VaeConfig VaeConfig::parse(const JsonFile &file) {
   require_class(file, "AutoencoderKLWan");
-  require(file, "is_residual", false, "false");
-  require_null(file, "patch_size", "a VAE that works on patches (Wan 2.2 TI2V-5B)");
-  require_null(file, "decoder_base_dim", "a decoder of another width than the encoder");
-  require(file, "in_channels", int64_t{3}, "3");
-  require(file, "out_channels", int64_t{3}, "3");
   if (!file.get<std::vector<double>>("attn_scales", {}).empty())
     throw file.error("attn_scales", "must be empty: nothing else is supported");
   VaeConfig config{};
   config.base_dim = dimension(file, "base_dim", 96);
   config.z_dim = dimension(file, "z_dim", 16);
   config.num_res_blocks = file.integer("num_res_blocks", 2, 1, 100);
+  if (file.has("decoder_base_dim")) config.decoder_base_dim = dimension(file, "decoder_base_dim", 0);
+  config.is_residual = file.get<bool>("is_residual", false);
+  config.patch_size = file.integer("patch_size", 1, 1, 8);
+  const std::string channels = std::to_string(config.picture_channels());
+  for (const char *key : {"in_channels", "out_channels"})
+    if (file.integer(key, 3, 1, kMaxDim) != config.picture_channels())
+      throw file.error(key, "must be 3 times the square of patch_size, " + channels);
   config.dim_mult = file.get<std::vector<int64_t>>("dim_mult", {1, 2, 4, 4});
   if (config.dim_mult.size() < 2 || config.dim_mult.size() > 8)
     throw file.error("dim_mult", "must have 2 to 8 entries");
   for (const int64_t factor : config.dim_mult) {
     if (factor < 1 || factor > 64) throw file.error("dim_mult", "must hold whole numbers from 1 to 64");
     check_product(file, "base_dim", config.base_dim, "each entry of dim_mult", factor);
+    if (config.decoder_base_dim)
+      check_product(file, "decoder_base_dim", *config.decoder_base_dim, "each entry of dim_mult", factor);
     // The doubling of height and width leaves half of the channels.
-    if (config.base_dim * factor < 2)
+    if (config.decoder_base_dim.value_or(config.base_dim) * factor < 2)
       throw file.error("base_dim", "times each entry of dim_mult must be at least 2");
   }
+  if (config.is_residual) check_shortcuts(file, config.dim_mult);
   const auto downsample = file.get<std::vector<bool>>("temperal_downsample", {false, true, true});
   if (downsample.size() != config.dim_mult.size() - 1)
     throw file.error("temperal_downsample", "must have one entry less than dim_mult");
   config.temporal_upsample.assign(downsample.rbegin(), downsample.rend());
+  for (const auto &[key, scale] : {std::pair{"scale_factor_temporal", config.temporal_scale()},
+                                   std::pair{"scale_factor_spatial", config.spatial_scale()}})
+    if (file.integer(key, scale, 1, kMaxDim) != scale)
+      throw file.error(key, "must be what the stages come to, " + std::to_string(scale));
   for (const auto &[key, values] :
        {std::pair{"latents_mean", &config.latents_mean}, std::pair{"latents_std", &config.latents_std}}) {
     if (!file.has(key)) throw file.error(key, "is missing");
@@ -219,7 +240,13 @@ VaeConfig VaeConfig::parse(const JsonFile &file) {
 std::vector<int64_t> VaeConfig::decoder_dims() const {
   std::vector<int64_t> dims;
   for (auto factor = dim_mult.rbegin(); factor != dim_mult.rend(); ++factor)
-    dims.push_back(base_dim * *factor);
+    dims.push_back(decoder_base_dim.value_or(base_dim) * *factor);
+  return dims;
+}
+
+std::vector<int64_t> VaeConfig::encoder_dims() const {
+  std::vector<int64_t> dims;
+  for (const int64_t factor : dim_mult) dims.push_back(base_dim * factor);
   return dims;
 }
 
@@ -250,6 +277,27 @@ TextEncoderConfig TextEncoderConfig::parse(const JsonFile &file) {
   if (config.relative_attention_max_distance <= config.relative_attention_num_buckets / 4)
     throw file.error("relative_attention_max_distance", "is too small for relative_attention_num_buckets");
   config.layer_norm_epsilon = bounded_epsilon(file, "layer_norm_epsilon");
+  return config;
+}
+
+CLIPVisionConfig CLIPVisionConfig::parse(const JsonFile &file) {
+  const std::string type = file.get<std::string>("model_type", "");
+  if (type != "clip_vision_model")
+    throw file.error("model_type", "is '" + printable(type) + "', but only clip_vision_model is supported");
+  const std::string activation = file.get<std::string>("hidden_act", "quick_gelu");
+  if (activation != "gelu")
+    throw file.error("hidden_act", "is '" + printable(activation) + "', but only gelu is supported");
+  require(file, "num_channels", int64_t{3}, "3");
+  CLIPVisionConfig config{};
+  config.hidden_size = dimension(file, "hidden_size", 768);
+  config.intermediate_size = dimension(file, "intermediate_size", 3072);
+  config.num_hidden_layers = file.integer("num_hidden_layers", 12, 1, 1000);
+  config.num_attention_heads = dimension(file, "num_attention_heads", 12);
+  if (config.hidden_size % config.num_attention_heads)
+    throw file.error("hidden_size", "must be a multiple of num_attention_heads");
+  config.image_size = file.integer("image_size", 224, 1, 4096);
+  config.patch_size = file.integer("patch_size", 32, 1, config.image_size);
+  config.layer_norm_eps = bounded_epsilon(file, "layer_norm_eps", 1e-5);
   return config;
 }
 
@@ -324,8 +372,8 @@ CheckpointConfig CheckpointConfig::read(const std::filesystem::path &directory) 
       is_there(directory / "model_index.json") ? read_diffusers(directory) : read_single_files(directory);
   check_fit(config);
   const std::filesystem::path path = directory / "gst-wan.json";
-  config.defaults = config.parse_defaults(
-      is_there(path) ? JsonFile(path) : JsonFile(std::string_view("{}"), path.string()));
+  config.defaults = config.parse_defaults(is_there(path) ? JsonFile(path)
+                                                         : JsonFile(std::string_view("{}"), path.string()));
   return config;
 }
 

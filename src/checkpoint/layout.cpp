@@ -37,6 +37,7 @@ struct Sign {
 constexpr Sign kSigns[] = {
     {"head.modulation", Kind::kTransformer, Naming::kOriginalTransformer},
     {"condition_embedder.time_proj.weight", Kind::kTransformer, Naming::kDiffusers},
+    {"decoder.upsamples.0.upsamples.0.residual.0.gamma", Kind::kVae, Naming::kOriginalResidualVae},
     {"decoder.middle.0.residual.0.gamma", Kind::kVae, Naming::kOriginalVae},
     {"decoder.mid_block.resnets.0.norm1.gamma", Kind::kVae, Naming::kDiffusers},
     // Of the second block: T5, which lies beside UMT5 where other models are used too, has it in the first

@@ -221,6 +221,35 @@ TEST_P(Ops, DoubleFramesConv) {
   }
 }
 
+TEST_P(Ops, DownsampleConv2d) {
+  for (const Size &size : kSizes) {
+    const at::Tensor weight = random_weight({size.out, size.in, 3, 3}), bias = random_weight({size.out});
+    const ConvWeight packed = ConvWeight::downsample(weight, bias, GetParam());
+    for (const int64_t count : {1, 2}) {
+      if (is_large(size) && count != 2) continue;
+      const at::Tensor x = random({count, 2 * size.height, 2 * size.width, size.in});
+      const at::Tensor padded = at::constant_pad_nd(exact(x).permute({0, 3, 1, 2}), {0, 1, 0, 1});
+      const at::Tensor reference = at::conv2d(padded, exact(weight), exact(bias), 2).permute({0, 2, 3, 1});
+      for (const Epilogue &epilogue : epilogues(reference.sizes()))
+        expect_result(downsample_conv2d(x, packed, fresh(epilogue)), reference, epilogue,
+                      describe(size, count, 0));
+    }
+  }
+}
+
+TEST_P(Ops, HalveFramesConv) {
+  for (const Size &size : kSizes) {
+    const at::Tensor weight = random_weight({size.out, size.in, 3, 1, 1}), bias = random_weight({size.out});
+    const ConvWeight packed = ConvWeight::halve_frames(weight, bias, GetParam());
+    Frames frames;
+    while (frames.size() < 3) frames.push_back(random({size.height, size.width, size.in}));
+    const at::Tensor reference = plain_conv3d(frames, 1, weight, bias);
+    for (const Epilogue &epilogue : epilogues(reference.sizes()))
+      expect_result(halve_frames_conv(frames, packed, fresh(epilogue)), reference, epilogue,
+                    describe(size, 1, 2));
+  }
+}
+
 TEST_P(Ops, RmsNorm) {
   for (const Size &size : kSizes)
     for (const bool silu : {false, true}) {
