@@ -121,6 +121,8 @@ WanGenerateOptions suggested_options(const WanDefaults &defaults) {
   options.guidance_scale_2 = defaults.guidance_scale_2;
   options.flow_shift = defaults.flow_shift;
   options.scheduler = defaults.scheduler;
+  for (int kind = 0; kind < WAN_PICTURE_KINDS; ++kind)
+    options.pictures[kind] = defaults.pictures[kind] == WAN_PICTURE_REQUIRED;
   return options;
 }
 

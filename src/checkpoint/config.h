@@ -12,6 +12,7 @@
 
 #include "checkpoint/json_file.h"
 #include "checkpoint/names.h"
+#include "checkpoint/variant.h"
 #include "wan/engine.h"
 
 namespace wan {
@@ -90,13 +91,17 @@ struct SchedulerConfig {
 struct CheckpointConfig {
   std::filesystem::path directory;
   std::filesystem::path tokenizer;              // the directory of tokenizer.json
-  std::map<std::string, ComponentFiles> files;  // of transformer, transformer_2, text_encoder and vae
+  std::map<std::string, ComponentFiles> files;  // of the components: transformer, transformer_2,
+                                                // text_encoder, image_encoder and vae
   std::optional<double> boundary_ratio;         // none: transformer alone denoises
   TransformerConfig transformer;
   std::optional<TransformerConfig> transformer_2;  // there exactly if boundary_ratio is
   VaeConfig vae;
   TextEncoderConfig text_encoder;
+  std::optional<CLIPVisionConfig> image_encoder;  // there exactly if transformer has an image_dim
   SchedulerConfig scheduler;
+  bool expand_timesteps = false;  // a picture comes as the first latent frame, at a timestep of its own
+  const Variant *variant = nullptr;
   WanDefaults defaults;
 
   /// Of a directory in Diffusers' format, which has a model_index.json, or in one of read_single_files.
@@ -106,6 +111,9 @@ struct CheckpointConfig {
   /// gst-wan.json beside model_index.json: what the checkpoint suggests where its authors' values for A14B
   /// are not right for it. All else of the configuration is known. Throws wan::Error (WAN_INVALID).
   WanDefaults parse_defaults(const JsonFile &file) const;
+  /// Throws wan::Error (WAN_INVALID) where the components do not fit each other, or where they are no known
+  /// model.
+  const Variant &find_variant() const;
 };
 
 }  // namespace wan

@@ -59,6 +59,29 @@ typedef enum WanCache {
 
 typedef enum WanScheduler { WAN_SCHEDULER_AUTO, WAN_SCHEDULER_UNIPC, WAN_SCHEDULER_EULER } WanScheduler;
 
+/** The pictures that a clip may be made from. */
+typedef enum WanPictureKind {
+  WAN_PICTURE_FIRST, /* what the clip begins with */
+  WAN_PICTURE_LAST   /* what it ends with */
+} WanPictureKind;
+#define WAN_PICTURE_KINDS 2
+
+typedef enum WanPictureUse { WAN_PICTURE_REFUSED, WAN_PICTURE_OPTIONAL, WAN_PICTURE_REQUIRED } WanPictureUse;
+
+/** RGB, 8 bits a channel, full range, square pixels, of any size. */
+typedef struct WanPicture {
+  const uint8_t *rgb;    /* the uppermost row first */
+  int32_t width, height; /* pixels, 1 to 65536 */
+  size_t stride;         /* bytes from one row to the next */
+} WanPicture;
+
+/** What a clip of a stream begins from. */
+typedef enum WanContinuity {
+  WAN_CONTINUITY_NONE,      /* its first picture, or nothing */
+  WAN_CONTINUITY_LAST_FRAME /* the last frame of the stream's clip before, in place of the first picture: only
+                               the frames behind it leave. The first clip of a stream begins as with NONE. */
+} WanContinuity;
+
 typedef enum WanPixelFormat {
   WAN_PIXEL_NV12,
   WAN_PIXEL_I420,
@@ -90,6 +113,9 @@ typedef struct WanDefaults {
   WanScheduler scheduler;  /* UNIPC or EULER */
   int32_t size_multiple;   /* width and height must be multiples of it, pixels */
   int32_t frames_multiple; /* num_frames must be 1 + a multiple of it */
+  char variant[32]; /* what the checkpoint is: "T2V-A14B", "I2V-A14B", "TI2V-5B", "Wan2.1-T2V", "Wan2.1-I2V"
+                       or "Wan2.1-FLF2V" */
+  WanPictureUse pictures[WAN_PICTURE_KINDS]; /* of each WanPictureKind */
 } WanDefaults;
 
 typedef enum WanStage { WAN_STAGE_LOAD, WAN_STAGE_TEXT, WAN_STAGE_DENOISE, WAN_STAGE_DECODE } WanStage;
@@ -134,6 +160,10 @@ typedef struct WanCallbacks {
    * fade_frames frames would leave: whether another clip follows. True keeps them in the model, for the next
    * clip to fade in over. NULL stands for false. */
   bool (*followed)(void *user);
+  /** Asked on the calling thread for each picture of WanGenerateOptions.pictures, before the text is encoded:
+   * fills `picture`, whose pixels must stay until the next call of it or the end of generate. May block, but
+   * not once cancelled() would say true. False stops the call with WAN_CANCELLED. */
+  bool (*picture)(void *user, WanPictureKind kind, WanPicture *picture);
 } WanCallbacks;
 
 /** A low-rank addition to the experts' weights, merged when they are loaded. */
@@ -171,8 +201,10 @@ typedef struct WanGenerateOptions {
   double cache_threshold; /* FIRST_BLOCK: relative change of what the first block adds up to which the rest is
                              taken over */
   WanPixelLayout layout; /* width and height say the video's size */
-  uint64_t stream; /* clips of the same number fade into each other, also where clips of others come between:
-                      for a model that is used by turns */
+  uint64_t stream; /* clips of the same number fade into each other or continue each other, also where clips
+                      of others come between: for a model that is used by turns */
+  bool pictures[WAN_PICTURE_KINDS]; /* of each WanPictureKind: whether WanCallbacks.picture has it */
+  WanContinuity continuity; /* LAST_FRAME: for models that take a first picture, without fade_frames */
 } WanGenerateOptions;
 
 typedef struct WanMemory {
