@@ -35,9 +35,10 @@ void FrameOutput::decode_in_tiles(const at::Tensor &latents, const Push &push,
     push(video.narrow(2, first, first ? scale : 1).to(latents.device()));
 }
 
-void FrameOutput::operator()(const at::Tensor &latents, int64_t frames, bool tiled, Crossfade &fade) {
+at::Tensor FrameOutput::operator()(const at::Tensor &latents, const FrameRange &range, bool tiled,
+                                   Crossfade &fade) {
   const int64_t scale = vae_.temporal_scale();
-  const int64_t chunks = 1 + (frames - 1 + scale - 1) / scale;  // the first gives one frame
+  const int64_t chunks = 1 + (range.end - 1 + scale - 1) / scale;  // the first gives one frame
   const at::Tensor normalized = vae_.denormalize(latents.narrow(2, 0, chunks));
   const int64_t passes = tiled ? Tiling(vae_).count(latents.size(3), latents.size(4)) : 1;
   const auto steps = static_cast<int32_t>(passes * chunks);
@@ -46,16 +47,20 @@ void FrameOutput::operator()(const at::Tensor &latents, int64_t frames, bool til
   const auto chunk_done = [&] {
     if (++done < steps) progress.report(done);
   };
-  int64_t left = frames;
+  int64_t decoded = 0;
+  at::Tensor last;
   const auto push = [&](const at::Tensor &chunk) {
-    const int64_t count = std::min(left, chunk.size(2));  // the last chunk may be used in part
-    left -= count;
-    const at::Tensor leaving = fade(chunk.narrow(2, 0, count));
+    const int64_t first = decoded;
+    decoded = std::min(range.end, first + chunk.size(2));  // the last chunk may be used in part
+    if (decoded == range.end) last = chunk.narrow(2, decoded - first - 1, 1).clone();
+    if (first == 0 && range.without_first && range.end > 1) return;
+    const at::Tensor leaving = fade(chunk.narrow(2, 0, decoded - first));
     if (leaving.defined()) ring_.push(leaving);
   };
   tiled ? decode_in_tiles(normalized, push, chunk_done) : decode(normalized, push, chunk_done);
   ring_.finish();
   progress.report(steps);  // not before: its seconds are those of the whole decode
+  return last;
 }
 
 }  // namespace wan

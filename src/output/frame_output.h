@@ -18,6 +18,12 @@
 
 namespace wan {
 
+/// Which frames of a clip leave.
+struct FrameRange {
+  bool without_first;  // unless it is the only one
+  int64_t end;
+};
+
 /// The decoder and the way out of the engine, of one clip. Allocates when it is made what the first chunk
 /// needs.
 class FrameOutput {
@@ -25,9 +31,10 @@ class FrameOutput {
   FrameOutput(const AutoencoderKLWan &vae, const WanGenerateOptions &options, std::shared_ptr<FramePool> pool,
               const RunContext &context);
 
-  /// The first so many frames of a clip, past `fade`. latents: [1, z_dim, T, H, W]. In tiles, the first frame
-  /// comes when all are decoded. Returns when all are handed over. Throws as FrameRing::push() does.
-  void operator()(const at::Tensor &latents, int64_t frames, bool tiled, Crossfade &fade);
+  /// The frames leave past `fade`. latents: [1, z_dim, T, H, W]. In tiles, the first frame comes when all are
+  /// decoded. Returns when all are handed over: the last of them, [1, 3, 1, s H, s W] float32 in [-1, 1].
+  /// Throws as FrameRing::push() does.
+  at::Tensor operator()(const at::Tensor &latents, const FrameRange &range, bool tiled, Crossfade &fade);
 
  private:
   /// Hears each chunk of frames, [1, 3, T, H, W].

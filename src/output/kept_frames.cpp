@@ -14,6 +14,11 @@ constexpr size_t kMaxStreams = 4;
 
 }  // namespace
 
+at::Tensor KeptFrames::find(uint64_t stream) const {
+  const auto found = std::ranges::find(kept_, stream, &Kept::stream);
+  return found == kept_.end() ? at::Tensor() : found->frames;
+}
+
 at::Tensor KeptFrames::take(uint64_t stream) {
   const auto found = std::ranges::find(kept_, stream, &Kept::stream);
   if (found == kept_.end()) return {};
@@ -24,6 +29,7 @@ at::Tensor KeptFrames::take(uint64_t stream) {
 
 void KeptFrames::keep(uint64_t stream, at::Tensor frames) {
   if (!frames.defined()) return;
+  take(stream);
   if (kept_.size() == kMaxStreams) kept_.pop_front();
   kept_.push_back({stream, std::move(frames)});
 }

@@ -12,9 +12,11 @@ namespace wan {
 
 class KeptFrames {
  public:
-  /// Undefined where the stream has none. They are gone then.
+  /// Undefined where the stream has none.
+  at::Tensor find(uint64_t stream) const;
+  /// The same, and they are gone then.
   at::Tensor take(uint64_t stream);
-  /// frames: [1, 3, T, H, W]; an undefined tensor is nothing to keep.
+  /// In place of what the stream had. frames: [1, 3, T, H, W]; an undefined tensor is nothing to keep.
   void keep(uint64_t stream, at::Tensor frames);
 
  private:

@@ -20,6 +20,7 @@ ClipPipeline::ClipPipeline(const CheckpointConfig &config, std::unique_ptr<Compo
                            Tokenizer tokenizer, const Placement &placement, WanMemoryMode memory)
     : components_(config, std::move(source), std::move(tokenizer), placement, memory),
       encode_prompts_(components_),
+      condition_(components_),
       frame_pool_(std::make_shared<FramePool>(placement.device)) {}
 
 at::Tensor ClipPipeline::denoise(const WanGenerateOptions &options, const ClipPlan &plan,
@@ -42,7 +43,7 @@ at::Tensor ClipPipeline::denoise(const WanGenerateOptions &options, const ClipPl
     if (step_done) step_done(latents);
   }
   require_usable(latents, options);
-  return latents;
+  return inputs.with_clean_frame(latents);
 }
 
 /// Once, after the last step: what is not finite stays so from step to step.
@@ -57,6 +58,16 @@ void ClipPipeline::require_usable(const at::Tensor &latents, const WanGenerateOp
                 " or flow-shift=" + number_text(options.flow_shift) + " is too large");
 }
 
+ClipEnds ClipPipeline::find_ends(const WanGenerateOptions &options, const RunContext &context) const {
+  ClipEnds ends;
+  if (options.continuity == WAN_CONTINUITY_LAST_FRAME) ends.kept_frame = last_frames_.find(options.stream);
+  ends.pictures = ask_for_pictures(options, /*wants_first=*/!ends.kept_frame.defined(), context);
+  const bool lacks_first = !ends.kept_frame.defined() && !ends.pictures.first.defined();
+  if (lacks_first && components_.config().variant->first_picture == WAN_PICTURE_REQUIRED)
+    throw invalid("No clip comes before this one that it could begin with the last frame of: set image");
+  return ends;
+}
+
 void ClipPipeline::generate(const WanGenerateOptions &options, const RunContext &context,
                             const StepListener &step_done) {
   const c10::DeviceGuard guard(components_.device());
@@ -64,12 +75,16 @@ void ClipPipeline::generate(const WanGenerateOptions &options, const RunContext 
   Crossfade fade(options.fade_frames, decoded_frames(options), tails_.take(options.stream),
                  [&context] { return context.is_followed(); });
   const ClipPlan plan = plan_clip(components_, options);
-  const ModelInputs inputs = {encode_prompts_(options, context)};
+  const ClipEnds ends = find_ends(options, context);
+  ModelInputs inputs = {encode_prompts_(options, context), {}, {}, {}};
+  condition_(ends, options, plan, context, inputs);
   // Made before denoising, so that the first chunk waits for no allocation.
   FrameOutput output(components_.vae(), options, frame_pool_, context);
   const at::Tensor latents = denoise(options, plan, inputs, context, step_done);
-  output(latents, decoded_frames(options), plan.tiled, fade);
+  const FrameRange range = {ends.kept_frame.defined(), decoded_frames(options)};
+  const at::Tensor last_frame = output(latents, range, plan.tiled, fade);
   tails_.keep(options.stream, fade.tail());
+  if (options.continuity == WAN_CONTINUITY_LAST_FRAME) last_frames_.keep(options.stream, last_frame);
 }
 
 }  // namespace wan

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// From a clip's options to its frames: diffusers.pipelines.wan.pipeline_wan.WanPipeline, with the decoder as
-// a stream.
+// From a clip's options to its frames: diffusers' WanPipeline and WanImageToVideoPipeline, with the decoder
+// as a stream.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,6 +13,7 @@
 #include "output/kept_frames.h"
 #include "pipeline/clip_plan.h"
 #include "pipeline/components.h"
+#include "pipeline/conditioning.h"
 #include "pipeline/model_inputs.h"
 #include "pipeline/prompt_encoder.h"
 #include "run_context.h"
@@ -40,11 +41,13 @@ class ClipPipeline {
  private:
   at::Tensor denoise(const WanGenerateOptions &options, const ClipPlan &plan, const ModelInputs &inputs,
                      const RunContext &context, const StepListener &step_done) const;
+  ClipEnds find_ends(const WanGenerateOptions &options, const RunContext &context) const;
   void require_usable(const at::Tensor &latents, const WanGenerateOptions &options) const;
 
   Components components_;
   PromptEncoder encode_prompts_;
-  KeptFrames tails_;
+  Conditioning condition_;
+  KeptFrames tails_, last_frames_;
   const std::shared_ptr<FramePool> frame_pool_;
 };
 

@@ -6,6 +6,7 @@
 #include "device.h"
 #include "pipeline/check_options.h"
 #include "vae/tiled_decode.h"
+#include "vae/tiled_encode.h"
 
 namespace wan {
 
@@ -47,15 +48,30 @@ void require_denoising_memory(const Components &components, const WanGenerateOpt
                  device);
 }
 
-/// Decoded in tiles, the whole clip waits in host memory, in float32.
-void require_tiled_memory(const Components &components, const WanGenerateOptions &options,
-                          const ClipPlan &plan) {
-  require_memory(components, options, tiled_decode_bytes(components.vae(), plan.height, plan.width),
-                 components.device());
+/// Of so many frames in float32, in host memory.
+void require_video_memory(const Components &components, const WanGenerateOptions &options, int64_t frames) {
   const auto pixels =
       static_cast<uint64_t>(options.layout.width) * static_cast<uint64_t>(options.layout.height);
-  const uint64_t values = pixels * 3 * static_cast<uint64_t>(decoded_frames(options));
-  require_memory(components, options, values * sizeof(float), at::kCPU);
+  require_memory(components, options, pixels * 3 * static_cast<uint64_t>(frames) * sizeof(float), at::kCPU);
+}
+
+/// Decoded in tiles, the whole clip waits in host memory.
+bool plan_decoding(const Components &components, const WanGenerateOptions &options, const ClipPlan &plan) {
+  const AutoencoderKLWan &vae = components.vae();
+  if (vae.decode_bytes(plan.height, plan.width) <= free_memory(components.device())) return false;
+  require_memory(components, options, tiled_decode_bytes(vae, plan.height, plan.width), components.device());
+  require_video_memory(components, options, decoded_frames(options));
+  return true;
+}
+
+/// The video that is encoded lies in host memory, too.
+bool plan_encoding(const Components &components, const WanGenerateOptions &options, const ClipPlan &plan) {
+  const AutoencoderKLWan &vae = components.vae();
+  if (components.config().variant->first_picture == WAN_PICTURE_REFUSED) return false;
+  require_video_memory(components, options, options.num_frames);
+  if (vae.encode_bytes(plan.height, plan.width) <= free_memory(components.device())) return false;
+  require_memory(components, options, tiled_encode_bytes(vae, plan.height, plan.width), components.device());
+  return true;
 }
 
 }  // namespace
@@ -65,10 +81,10 @@ ClipPlan plan_clip(const Components &components, const WanGenerateOptions &optio
   const VaeConfig &vae = components.config().vae;
   ClipPlan plan = {(options.num_frames - 1) / vae.temporal_scale() + 1,
                    options.layout.height / vae.spatial_scale(), options.layout.width / vae.spatial_scale(),
-                   false};
+                   /*tiled=*/false, /*encodes_in_tiles=*/false};
   require_denoising_memory(components, options, plan);
-  plan.tiled = components.vae().decode_bytes(plan.height, plan.width) > free_memory(components.device());
-  if (plan.tiled) require_tiled_memory(components, options, plan);
+  plan.tiled = plan_decoding(components, options, plan);
+  plan.encodes_in_tiles = plan_encoding(components, options, plan);
   return plan;
 }
 

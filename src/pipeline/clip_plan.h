@@ -15,6 +15,7 @@ struct ClipPlan {
   /// Whether it is decoded in tiles, since the whole picture does not fit the free memory: asked once, since
   /// free memory may change while the clip is made.
   bool tiled;
+  bool encodes_in_tiles;  // likewise, of the video that pictures are put into
 };
 
 /// Throws wan::Error where the clip cannot be made: WAN_INVALID for an option, WAN_OUT_OF_MEMORY with figures

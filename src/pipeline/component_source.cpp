@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include "image/clip_vision.h"
 #include "vae/autoencoder_kl_wan.h"
 
 namespace wan {
@@ -16,9 +17,14 @@ class CheckpointComponents : public ComponentSource {
  public:
   CheckpointComponents(const CheckpointConfig &config, std::vector<Lora> loras, at::Device device,
                        const RunContext &context, std::function<void(uint64_t, uint64_t)> progress)
-      : files_(config.files), loras_(std::move(loras)), device_(device), progress_(std::move(progress)) {
+      : files_(config.files),
+        ignored_(unused_tensors(config)),
+        loras_(std::move(loras)),
+        device_(device),
+        progress_(std::move(progress)) {
     std::vector<std::string> components = {"text_encoder", "transformer", "vae"};
     if (config.transformer_2) components.push_back("transformer_2");
+    if (config.image_encoder) components.push_back("image_encoder");
     for (const Lora &lora : loras_)
       if (!config.transformer_2 && lora.strength == 0 && lora.strength_2 != 0)
         throw invalid("The LoRA " + lora.file.path() + " is for transformer_2 alone, which " +
@@ -42,13 +48,8 @@ class CheckpointComponents : public ComponentSource {
   }
 
   void close(const std::string &component, const WeightSource &source) override {
-    // The text encoder's embedding may be stored under a second name as well, a file of the whole UMT5 has
-    // its decoder too, and ComfyUI's holds the tokenizer's model.
-    static const std::map<std::string, std::vector<std::string>> ignored = {
-        {"vae", AutoencoderKLWan::kEncoderTensors},
-        {"text_encoder", {kTiedEmbedding, "decoder.", "lm_head.", "spiece_model"}}};
-    const auto found = ignored.find(component);
-    source.check_all_loaded(found == ignored.end() ? std::vector<std::string>() : found->second);
+    const auto found = ignored_.find(component);
+    source.check_all_loaded(found == ignored_.end() ? std::vector<std::string>() : found->second);
   }
 
  private:
@@ -59,7 +60,20 @@ class CheckpointComponents : public ComponentSource {
     });
   }
 
+  /// Beginnings of tensors' names, by component. The text encoder's embedding may be stored under a second
+  /// name as well, a file of the whole UMT5 has its decoder too, and ComfyUI's holds the tokenizer's model.
+  static std::map<std::string, std::vector<std::string>> unused_tensors(const CheckpointConfig &config) {
+    std::map<std::string, std::vector<std::string>> unused = {
+        {"text_encoder", {kTiedEmbedding, "decoder.", "lm_head.", "spiece_model"}}};
+    if (config.variant->traits.picture_input == PictureInput::kNone)
+      unused["vae"] = AutoencoderKLWan::kEncoderTensors;
+    if (config.image_encoder)
+      unused["image_encoder"] = CLIPVisionModel::unused_tensors(*config.image_encoder);
+    return unused;
+  }
+
   const std::map<std::string, ComponentFiles> files_;
+  const std::map<std::string, std::vector<std::string>> ignored_;
   const std::vector<Lora> loras_;
   const at::Device device_;
   const std::function<void(uint64_t, uint64_t)> progress_;

@@ -88,8 +88,11 @@ Components::Components(const CheckpointConfig &config, std::unique_ptr<Component
     transformer_2_ =
         load<WanTransformer3DModel>("transformer_2", *config.transformer_2, dtype, unasked,
                                     WanTransformer3DModel::kKeepInFp32, placement.quantization, slots);
-  vae_ = load<AutoencoderKLWan>("vae", config.vae, vae_dtype(dtype, device), unasked);
-  if (device.is_cpu()) text_encoder(unasked);
+  vae_ = load<AutoencoderKLWan>("vae", config.vae, vae_dtype(dtype, device), unasked, {},
+                                encoder_dtype(config, vae_dtype(dtype, device)));
+  if (!device.is_cpu()) return;
+  text_encoder(unasked);
+  if (config.image_encoder) image_encoder(unasked);
 }
 
 template <typename Model, typename Config, typename... Arguments>
@@ -130,8 +133,17 @@ const UMT5EncoderModel &Components::text_encoder(const RunContext &context) {
   return *text_encoder_;
 }
 
-void Components::release_text_encoder() {
-  if (!placement_.device.is_cpu()) text_encoder_.reset();
+const CLIPVisionModel &Components::image_encoder(const RunContext &context) {
+  if (!image_encoder_)
+    image_encoder_ =
+        load<CLIPVisionModel>("image_encoder", *config_.image_encoder, placement_.dtype, context);
+  return *image_encoder_;
+}
+
+void Components::release_encoders() {
+  if (placement_.device.is_cpu()) return;
+  text_encoder_.reset();
+  image_encoder_.reset();
 }
 
 }  // namespace wan

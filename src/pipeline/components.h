@@ -11,6 +11,7 @@
 
 #include "checkpoint/config.h"
 #include "checkpoint/weights.h"
+#include "image/clip_vision.h"
 #include "pipeline/component_source.h"
 #include "pipeline/memory_mode.h"
 #include "run_context.h"
@@ -33,8 +34,8 @@ bool is_usable(const at::Tensor &values);
 
 class Components {
  public:
-  /// Loads all but, on a GPU, what works for a moment and would take the denoiser's memory: the text encoder.
-  /// Throws wan::Error.
+  /// Loads all but, on a GPU, what works for a moment and would take the denoiser's memory: the encoders of
+  /// text and of pictures. Throws wan::Error.
   Components(const CheckpointConfig &config, std::unique_ptr<ComponentSource> source, Tokenizer tokenizer,
              const Placement &placement, WanMemoryMode memory);
 
@@ -54,8 +55,10 @@ class Components {
   const AutoencoderKLWan &vae() const { return *vae_; }
   /// Loads it where it is not there.
   const UMT5EncoderModel &text_encoder(const RunContext &context);
-  /// Lets go of it where it would take the denoiser's memory.
-  void release_text_encoder();
+  /// The same of CLIP's half for pictures, in models that see them through it.
+  const CLIPVisionModel &image_encoder(const RunContext &context);
+  /// Lets go of them where they would take the denoiser's memory.
+  void release_encoders();
 
  private:
   template <typename Model, typename Config, typename... Arguments>
@@ -71,6 +74,7 @@ class Components {
   const Placement placement_;
   const WanMemoryMode memory_mode_;
   std::unique_ptr<const UMT5EncoderModel> text_encoder_;  // none while it is off the GPU
+  std::unique_ptr<const CLIPVisionModel> image_encoder_;  // likewise
   std::unique_ptr<const WanTransformer3DModel> transformer_, transformer_2_;
   std::unique_ptr<const AutoencoderKLWan> vae_;
 };

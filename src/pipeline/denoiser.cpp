@@ -31,13 +31,14 @@ void Denoiser::change_expert(const WanTransformer3DModel &expert, bool guided) {
   expert_ = &expert;
   prompt_.reset();  // both, so that the new ones find their memory
   negative_.reset();
-  prompt_.emplace(expert, inputs_.text.prompt, options_);
-  if (guided) negative_.emplace(expert, inputs_.text.negative, options_);
+  prompt_.emplace(expert, inputs_.text.prompt, inputs_.image, options_);
+  if (guided) negative_.emplace(expert, inputs_.text.negative, inputs_.image, options_);
 }
 
 at::Tensor Denoiser::predict(ExpertSession &session, size_t step, const at::Tensor &latents,
                              const WanTransformer3DModel &next, const RunContext &context) {
-  const at::Tensor velocity = session(latents, {{0, timesteps_[step]}}, rotary_, next, context);
+  const auto times = inputs_.times(timesteps_[step], rotary_.cos.size(0), latents.size(2));
+  const at::Tensor velocity = session(inputs_.of(latents), times, rotary_, next, context);
   cached_ += session.skipped();
   return velocity;
 }

@@ -4,8 +4,8 @@
 namespace wan {
 
 ExpertSession::ExpertSession(const WanTransformer3DModel &expert, const at::Tensor &text,
-                             const WanGenerateOptions &options)
-    : expert_(expert), context_(expert.encode(text)) {
+                             const at::Tensor &image, const WanGenerateOptions &options)
+    : expert_(expert), context_(expert.encode(text, image)) {
   if (options.cache == WAN_CACHE_FIRST_BLOCK) cache_.emplace(options.cache_threshold);
 }
 

@@ -16,8 +16,8 @@ namespace wan {
 /// An expert, and what it keeps of one prompt from step to step.
 class ExpertSession {
  public:
-  /// text: [1, 512, text_dim].
-  ExpertSession(const WanTransformer3DModel &expert, const at::Tensor &text,
+  /// See WanTransformer3DModel::encode().
+  ExpertSession(const WanTransformer3DModel &expert, const at::Tensor &text, const at::Tensor &image,
                 const WanGenerateOptions &options);
 
   /// One velocity. next: whose forward follows.

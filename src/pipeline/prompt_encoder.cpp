@@ -61,7 +61,7 @@ at::Tensor PromptEncoder::embed(const std::string &prompt, const RunContext &con
 
 PromptEmbeddings PromptEncoder::operator()(const WanGenerateOptions &options, const RunContext &context) {
   // However this ends: the text encoder would take the denoiser's memory.
-  const auto release = c10::make_scope_exit([this] { components_.release_text_encoder(); });
+  const auto release = c10::make_scope_exit([this] { components_.release_encoders(); });
   const StageProgress progress(context, WAN_STAGE_TEXT, is_guided(options) ? 2 : 1);
   PromptEmbeddings embeddings = {embed(options.prompt, context), {}};
   progress.report(1);
