@@ -4,7 +4,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/core/CachingHostAllocator.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/AllocatorConfig.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -20,6 +19,7 @@
 
 #include "error.h"
 #include "host.h"
+#include "ops/kernels.h"
 
 namespace wan {
 
@@ -223,16 +223,12 @@ std::optional<size_t> first_usable(const std::vector<Gpu> &gpus, std::vector<std
 
 std::string describe_device(at::Device device) {
   if (!device.is_cuda()) return device.str();
-  static const auto operation =
-      c10::Dispatcher::singleton().findSchemaOrThrow("wan::device_name", "").typed<std::string(int64_t)>();
-  return device.str() + " (" + operation.call(device.index()) + ")";
+  return device.str() + " (" + kernels::DeviceName::call(device.index()) + ")";
 }
 
 int compute_capability(at::Device device) {
   if (!device.is_cuda()) return 0;
-  static const auto operation =
-      c10::Dispatcher::singleton().findSchemaOrThrow("wan::compute_capability", "").typed<int64_t(int64_t)>();
-  return static_cast<int>(operation.call(device.index()));
+  return static_cast<int>(kernels::ComputeCapability::call(device.index()));
 }
 
 bool has_failed(at::Device device) {

@@ -15,14 +15,14 @@
 #include "checkpoint/config.h"
 #include "checkpoint/input_file.h"
 #include "device.h"
+#include "output/frame_ring.h"
 #include "pipeline/check_options.h"
-#include "pipeline/frame_ring.h"
-#include "pipeline/wan_pipeline.h"
+#include "pipeline/clip_pipeline.h"
 #include "threads.h"
 #include "wan/engine.h"
 
 struct WanModel {
-  wan::WanPipeline pipeline;
+  wan::ClipPipeline pipeline;
   std::string device;  // as describe_device() gives it
 };
 
@@ -121,6 +121,8 @@ WanGenerateOptions suggested_options(const WanDefaults &defaults) {
   options.guidance_scale_2 = defaults.guidance_scale_2;
   options.flow_shift = defaults.flow_shift;
   options.scheduler = defaults.scheduler;
+  for (int kind = 0; kind < WAN_PICTURE_KINDS; ++kind)
+    options.pictures[kind] = defaults.pictures[kind] == WAN_PICTURE_REQUIRED;
   return options;
 }
 
@@ -214,11 +216,14 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
     const auto turn = wait_for_turn(context);
     const at::ScalarType dtype = scalar_type(options->dtype, *device);
     log_choice(context, *device, dtype);
-    *model = new WanModel{{config, std::move(source), std::move(tokenizer), *device, dtype,
-                           options->quantization, options->memory},
+    *model = new WanModel{{config,
+                           std::move(source),
+                           std::move(tokenizer),
+                           {*device, dtype, options->quantization},
+                           options->memory},
                           describe_device(*device)};
-    context.log(WAN_LOG_INFO,
-                "The model is loaded with memory=" + memory_mode_name((*model)->pipeline.memory_mode()));
+    context.log(WAN_LOG_INFO, "The model is loaded with memory=" +
+                                  memory_mode_name((*model)->pipeline.components().memory_mode()));
     (*loading)->report(100);
     loading->reset();
   });
@@ -228,9 +233,10 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
 WanStatus generate(WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
                    WanError *error) {
   const auto advice = [model] {
-    return "choose " + model->pipeline.smaller_memory_modes() + "a smaller width, height or number of frames";
+    return "choose " + model->pipeline.components().smaller_memory_modes() +
+           "a smaller width, height or number of frames";
   };
-  const at::Device device = model->pipeline.device();
+  const at::Device device = model->pipeline.components().device();
   const WanStatus status = guarded(error, advice, [&] {
     require_working(device);
     require_compute_threads();
@@ -240,9 +246,9 @@ WanStatus generate(WanModel *model, const WanGenerateOptions *options, const Wan
 }
 
 void memory(const WanModel *model, WanMemory *memory) {
-  *memory = memory_in_use(model->pipeline.device());
+  *memory = memory_in_use(model->pipeline.components().device());
   memory->pool_bytes = model->pipeline.pool_bytes();
-  memory->mode = model->pipeline.memory_mode();
+  memory->mode = model->pipeline.components().memory_mode();
   write_text(memory->device, model->device);
 }
 

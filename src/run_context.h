@@ -19,6 +19,14 @@ class RunContext {
       throw Error(WAN_CANCELLED, "The generation was cancelled");
   }
   bool is_followed() const { return callbacks_.followed && callbacks_.followed(callbacks_.user); }
+  /// Throws wan::Error: WAN_CANCELLED, or WAN_INVALID where nobody has pictures.
+  WanPicture picture(WanPictureKind kind) const {
+    WanPicture picture{};
+    if (!callbacks_.picture) throw invalid("A picture is announced, and there is no callback for it");
+    if (!callbacks_.picture(callbacks_.user, kind, &picture))
+      throw Error(WAN_CANCELLED, "The sender of the picture asked to stop");
+    return picture;
+  }
   /// The message is made printable.
   void log(WanLogLevel level, const std::string &message) const {
     if (callbacks_.log) callbacks_.log(callbacks_.user, level, printable(message, message.npos).c_str());

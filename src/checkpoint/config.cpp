@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <functional>
 #include <string_view>
 #include <utility>
 
@@ -20,10 +21,11 @@ constexpr int64_t kMaxDim = 1 << 20;
 constexpr int64_t kMaxPositions = 1 << 14;  // the released models' is 1024
 constexpr double kMaxEpsilon = 1, kMinShift = 1e-3;
 
-void require_class(const JsonFile &file, const char *expected) {
+void require_class(const JsonFile &file, const std::vector<std::string> &expected) {
   const std::string found = file.get<std::string>("_class_name", "");
-  if (found != expected)
-    throw file.error("_class_name", "is '" + printable(found) + "', but only " + expected + " is supported");
+  if (std::ranges::find(expected, found) == expected.end())
+    throw file.error("_class_name",
+                     "is '" + printable(found) + "', but only " + expected.front() + " is supported");
 }
 
 int64_t dimension(const JsonFile &file, const char *key, int64_t fallback) {
@@ -37,8 +39,8 @@ void check_product(const JsonFile &file, const char *key, int64_t value, const s
     throw file.error(key, "times " + other + " must be at most " + std::to_string(kMaxDim));
 }
 
-double bounded_epsilon(const JsonFile &file, const char *key) {
-  return file.number(key, 1e-6, 1e-30, kMaxEpsilon);
+double bounded_epsilon(const JsonFile &file, const char *key, double fallback = 1e-6) {
+  return file.number(key, fallback, 1e-30, kMaxEpsilon);
 }
 
 double bounded_shift(const JsonFile &file, const char *key) {
@@ -73,6 +75,18 @@ void require_component(const JsonFile &index, const char *name, const std::vecto
   if (!has_component(index, name, classes)) throw index.error(name, "is missing");
 }
 
+/// A residual VAE's shortcuts exchange channels for pixels, of which a stage has 4 for each of the next, and
+/// the last stage 1.
+void check_shortcuts(const JsonFile &file, const std::vector<int64_t> &dim_mult) {
+  int64_t before = 1;
+  for (size_t i = 0; i < dim_mult.size(); before = dim_mult[i++]) {
+    const int64_t pixels = i + 1 < dim_mult.size() ? 4 : 1;
+    if (dim_mult[i] % before || pixels % (dim_mult[i] / before))
+      throw file.error("dim_mult",
+                       "must grow from 1 by factors of 1, 2 or 4, at last by 1, where is_residual is true");
+  }
+}
+
 /// A whole number that is all of the text, or 0.
 int32_t whole_number(std::string_view text) {
   int32_t value = 0;
@@ -80,8 +94,8 @@ int32_t whole_number(std::string_view text) {
   return status == std::errc() && end == text.data() + text.size() ? value : 0;
 }
 
-void parse_framerate(const JsonFile &file, WanDefaults &defaults) {
-  const std::string text = file.get<std::string>("framerate", "16/1");
+void parse_framerate(const JsonFile &file, const Variant &variant, WanDefaults &defaults) {
+  const std::string text = file.get<std::string>("framerate", std::to_string(variant.framerate) + "/1");
   const size_t slash = std::min(text.find('/'), text.size());
   defaults.fps_n = whole_number(std::string_view(text).substr(0, slash));
   defaults.fps_d = whole_number(std::string_view(text).substr(std::min(slash + 1, text.size())));
@@ -93,8 +107,7 @@ void parse_framerate(const JsonFile &file, WanDefaults &defaults) {
 
 CheckpointConfig read_diffusers(const std::filesystem::path &directory) {
   const JsonFile index(directory / "model_index.json");
-  require_class(index, "WanPipeline");
-  require(index, "expand_timesteps", false, "false");
+  require_class(index, {"WanPipeline", "WanImageToVideoPipeline"});
   require_component(index, "transformer", {"WanTransformer3DModel"});
   require_component(index, "vae", {"AutoencoderKLWan"});
   require_component(index, "text_encoder", {"UMT5EncoderModel"});
@@ -104,6 +117,7 @@ CheckpointConfig read_diffusers(const std::filesystem::path &directory) {
   CheckpointConfig config{};
   config.directory = directory;
   config.tokenizer = directory / "tokenizer";
+  config.expand_timesteps = index.get<bool>("expand_timesteps", false);
   if (index.has("boundary_ratio")) config.boundary_ratio = index.number("boundary_ratio", 0, 0, 1);
   const bool has_transformer_2 = has_component(index, "transformer_2", {"WanTransformer3DModel"});
   if (config.boundary_ratio.has_value() != has_transformer_2)
@@ -116,35 +130,87 @@ CheckpointConfig read_diffusers(const std::filesystem::path &directory) {
   config.vae = VaeConfig::parse(config_of("vae"));
   config.text_encoder = TextEncoderConfig::parse(config_of("text_encoder"));
   config.scheduler = SchedulerConfig::parse(JsonFile(directory / "scheduler" / "scheduler_config.json"));
+  // Some pipelines have one that their transformer does not take.
+  if (config.transformer.image_dim) {
+    require_component(index, "image_encoder", {"CLIPVisionModel", "CLIPVisionModelWithProjection"});
+    config.image_encoder = CLIPVisionConfig::parse(config_of("image_encoder"));
+    config.files["image_encoder"] = image_encoder_files(directory / "image_encoder");
+  }
   for (const char *component : {"transformer", "transformer_2", "vae"})
     config.files[component] = {directory / component, "diffusion_pytorch_model"};
   config.files["text_encoder"] = {directory / "text_encoder", "model"};
   return config;
 }
 
+using RequireFit = std::function<void(bool fits, const char *component, const std::string &what)>;
+
+void check_experts(const TransformerConfig &first, const TransformerConfig &second,
+                   const RequireFit &require_fit) {
+  require_fit(second.in_channels == first.in_channels && second.out_channels == first.out_channels &&
+                  second.text_dim == first.text_dim && second.patch_width == first.patch_width &&
+                  second.image_dim == first.image_dim && second.pos_embed_seq_len == first.pos_embed_seq_len,
+              "transformer_2",
+              "in_channels, out_channels, text_dim, patch_size, image_dim and pos_embed_seq_len must equal "
+              "transformer's");
+}
+
+void check_clip(const CheckpointConfig &config, const RequireFit &require_fit) {
+  if (!config.image_encoder) return;
+  require_fit(config.transformer.image_dim == config.image_encoder->hidden_size, "transformer",
+              "image_dim must equal the image encoder's hidden_size");
+  const int64_t tokens = 2 * (1 + config.image_encoder->num_patches());
+  require_fit(
+      config.transformer.pos_embed_seq_len.value_or(tokens) == tokens, "transformer",
+      "pos_embed_seq_len must be the image encoder's tokens of two pictures, " + std::to_string(tokens));
+}
+
 /// The parts of a checkpoint must fit each other.
 void check_fit(const CheckpointConfig &config) {
-  const auto require_fit = [&config](bool fits, const char *component, const char *what) {
+  const auto require_fit = [&config](bool fits, const char *component, const std::string &what) {
     if (!fits) throw invalid(config.files.at(component).directory.string() + ": " + what);
   };
   const TransformerConfig &first = config.transformer;
-  const TransformerConfig &second = config.transformer_2.value_or(first);
-  require_fit(second.in_channels == first.in_channels && second.out_channels == first.out_channels &&
-                  second.text_dim == first.text_dim && second.patch_width == first.patch_width,
-              "transformer_2", "in_channels, out_channels, text_dim and patch_size must equal transformer's");
-  require_fit(first.in_channels == config.vae.z_dim && first.out_channels == config.vae.z_dim, "transformer",
-              "in_channels and out_channels must equal the VAE's z_dim");
+  check_experts(first, config.transformer_2.value_or(first), require_fit);
+  const int64_t z_dim = config.vae.z_dim, with_picture = 2 * z_dim + config.vae.temporal_scale();
+  require_fit(
+      first.out_channels == z_dim && (first.in_channels == z_dim || first.in_channels == with_picture),
+      "transformer",
+      "in_channels and out_channels must equal the VAE's z_dim, or in_channels be " +
+          std::to_string(with_picture) + " for image to video");
   require_fit(first.text_dim == config.text_encoder.d_model, "transformer",
               "text_dim must equal the text encoder's d_model");
+  check_clip(config, require_fit);
+}
+
+ModelTraits traits_of(const CheckpointConfig &config) {
+  const bool has_channels = config.transformer.in_channels != config.vae.z_dim;
+  const PictureInput input = has_channels              ? PictureInput::kChannels
+                             : config.expand_timesteps ? PictureInput::kCleanFrame
+                                                       : PictureInput::kNone;
+  return {input, config.image_encoder.has_value(), config.transformer.pos_embed_seq_len.has_value(),
+          config.transformer_2.has_value()};
+}
+
+/// Where pictures come through CLIP, its tokens have the width of `image_dim`.
+void parse_image_branch(const JsonFile &file, TransformerConfig &config) {
+  const char *const clip = "without an image_dim (conditioning on a CLIP image)";
+  if (!file.has("image_dim")) {
+    require_null(file, "added_kv_proj_dim", clip);
+    return require_null(file, "pos_embed_seq_len", clip);
+  }
+  config.image_dim = dimension(file, "image_dim", 0);
+  if (file.integer("added_kv_proj_dim", 0, 0, kMaxDim) != config.inner_dim())
+    throw file.error("added_kv_proj_dim", "must be the transformer's width, " +
+                                              std::to_string(config.inner_dim()) +
+                                              ", where 'image_dim' is set");
+  if (file.has("pos_embed_seq_len"))
+    config.pos_embed_seq_len = file.integer("pos_embed_seq_len", 0, 1, kMaxPositions);
 }
 
 }  // namespace
 
 TransformerConfig TransformerConfig::parse(const JsonFile &file) {
-  require_class(file, "WanTransformer3DModel");
-  require_null(file, "image_dim", "conditioning on a CLIP image (Wan 2.1 image to video)");
-  require_null(file, "added_kv_proj_dim", "conditioning on a CLIP image (Wan 2.1 image to video)");
-  require_null(file, "pos_embed_seq_len", "conditioning on a CLIP image (Wan 2.1 image to video)");
+  require_class(file, {"WanTransformer3DModel"});
   require(file, "cross_attn_norm", true, "true");
   require(file, "qk_norm", std::string("rms_norm_across_heads"), "\"rms_norm_across_heads\"");
   const auto patch = file.get<std::vector<int64_t>>("patch_size", {1, 2, 2});
@@ -171,36 +237,46 @@ TransformerConfig TransformerConfig::parse(const JsonFile &file) {
   config.patch_width = patch[2];
   config.rope_max_seq_len = file.integer("rope_max_seq_len", 1024, 1, kMaxPositions);
   config.eps = bounded_epsilon(file, "eps");
+  parse_image_branch(file, config);
   return config;
 }
 
 VaeConfig VaeConfig::parse(const JsonFile &file) {
-  require_class(file, "AutoencoderKLWan");
-  require(file, "is_residual", false, "false");
-  require_null(file, "patch_size", "a VAE that works on patches (Wan 2.2 TI2V-5B)");
-  require_null(file, "decoder_base_dim", "a decoder of another width than the encoder");
-  require(file, "in_channels", int64_t{3}, "3");
-  require(file, "out_channels", int64_t{3}, "3");
+  require_class(file, {"AutoencoderKLWan"});
   if (!file.get<std::vector<double>>("attn_scales", {}).empty())
     throw file.error("attn_scales", "must be empty: nothing else is supported");
   VaeConfig config{};
   config.base_dim = dimension(file, "base_dim", 96);
   config.z_dim = dimension(file, "z_dim", 16);
   config.num_res_blocks = file.integer("num_res_blocks", 2, 1, 100);
+  if (file.has("decoder_base_dim")) config.decoder_base_dim = dimension(file, "decoder_base_dim", 0);
+  config.is_residual = file.get<bool>("is_residual", false);
+  config.patch_size = file.integer("patch_size", 1, 1, 8);
+  const std::string channels = std::to_string(config.picture_channels());
+  for (const char *key : {"in_channels", "out_channels"})
+    if (file.integer(key, 3, 1, kMaxDim) != config.picture_channels())
+      throw file.error(key, "must be 3 times the square of patch_size, " + channels);
   config.dim_mult = file.get<std::vector<int64_t>>("dim_mult", {1, 2, 4, 4});
   if (config.dim_mult.size() < 2 || config.dim_mult.size() > 8)
     throw file.error("dim_mult", "must have 2 to 8 entries");
   for (const int64_t factor : config.dim_mult) {
     if (factor < 1 || factor > 64) throw file.error("dim_mult", "must hold whole numbers from 1 to 64");
     check_product(file, "base_dim", config.base_dim, "each entry of dim_mult", factor);
+    if (config.decoder_base_dim)
+      check_product(file, "decoder_base_dim", *config.decoder_base_dim, "each entry of dim_mult", factor);
     // The doubling of height and width leaves half of the channels.
-    if (config.base_dim * factor < 2)
+    if (config.decoder_base_dim.value_or(config.base_dim) * factor < 2)
       throw file.error("base_dim", "times each entry of dim_mult must be at least 2");
   }
+  if (config.is_residual) check_shortcuts(file, config.dim_mult);
   const auto downsample = file.get<std::vector<bool>>("temperal_downsample", {false, true, true});
   if (downsample.size() != config.dim_mult.size() - 1)
     throw file.error("temperal_downsample", "must have one entry less than dim_mult");
   config.temporal_upsample.assign(downsample.rbegin(), downsample.rend());
+  for (const auto &[key, scale] : {std::pair{"scale_factor_temporal", config.temporal_scale()},
+                                   std::pair{"scale_factor_spatial", config.spatial_scale()}})
+    if (file.integer(key, scale, 1, kMaxDim) != scale)
+      throw file.error(key, "must be what the stages come to, " + std::to_string(scale));
   for (const auto &[key, values] :
        {std::pair{"latents_mean", &config.latents_mean}, std::pair{"latents_std", &config.latents_std}}) {
     if (!file.has(key)) throw file.error(key, "is missing");
@@ -219,7 +295,13 @@ VaeConfig VaeConfig::parse(const JsonFile &file) {
 std::vector<int64_t> VaeConfig::decoder_dims() const {
   std::vector<int64_t> dims;
   for (auto factor = dim_mult.rbegin(); factor != dim_mult.rend(); ++factor)
-    dims.push_back(base_dim * *factor);
+    dims.push_back(decoder_base_dim.value_or(base_dim) * *factor);
+  return dims;
+}
+
+std::vector<int64_t> VaeConfig::encoder_dims() const {
+  std::vector<int64_t> dims;
+  for (const int64_t factor : dim_mult) dims.push_back(base_dim * factor);
   return dims;
 }
 
@@ -250,6 +332,27 @@ TextEncoderConfig TextEncoderConfig::parse(const JsonFile &file) {
   if (config.relative_attention_max_distance <= config.relative_attention_num_buckets / 4)
     throw file.error("relative_attention_max_distance", "is too small for relative_attention_num_buckets");
   config.layer_norm_epsilon = bounded_epsilon(file, "layer_norm_epsilon");
+  return config;
+}
+
+CLIPVisionConfig CLIPVisionConfig::parse(const JsonFile &file) {
+  const std::string type = file.get<std::string>("model_type", "");
+  if (type != "clip_vision_model")
+    throw file.error("model_type", "is '" + printable(type) + "', but only clip_vision_model is supported");
+  const std::string activation = file.get<std::string>("hidden_act", "quick_gelu");
+  if (activation != "gelu")
+    throw file.error("hidden_act", "is '" + printable(activation) + "', but only gelu is supported");
+  require(file, "num_channels", int64_t{3}, "3");
+  CLIPVisionConfig config{};
+  config.hidden_size = dimension(file, "hidden_size", 768);
+  config.intermediate_size = dimension(file, "intermediate_size", 3072);
+  config.num_hidden_layers = file.integer("num_hidden_layers", 12, 1, 1000);
+  config.num_attention_heads = dimension(file, "num_attention_heads", 12);
+  if (config.hidden_size % config.num_attention_heads)
+    throw file.error("hidden_size", "must be a multiple of num_attention_heads");
+  config.image_size = file.integer("image_size", 224, 1, 4096);
+  config.patch_size = file.integer("patch_size", 32, 1, config.image_size);
+  config.layer_norm_eps = bounded_epsilon(file, "layer_norm_eps", 1e-5);
   return config;
 }
 
@@ -288,24 +391,37 @@ SchedulerConfig SchedulerConfig::parse(const JsonFile &file) {
   return config;
 }
 
+const Variant &CheckpointConfig::find_variant() const {
+  check_fit(*this);
+  const Variant *const found = wan::find_variant(traits_of(*this));
+  if (!found)
+    throw invalid("'" + directory.string() +
+                  "' is no model that is known: its transformer takes pictures in another way than Wan's do");
+  return *found;
+}
+
 WanDefaults CheckpointConfig::parse_defaults(const JsonFile &file) const {
   WanDefaults defaults{};
+  std::string_view(variant->name).copy(defaults.variant, sizeof defaults.variant - 1);
+  defaults.pictures[WAN_PICTURE_FIRST] = variant->first_picture;
+  defaults.pictures[WAN_PICTURE_LAST] = variant->last_picture;
   defaults.size_multiple = static_cast<int32_t>(vae.spatial_scale() * transformer.patch_width);
   defaults.frames_multiple = static_cast<int32_t>(vae.temporal_scale());
   file.allow_only(
       {"width", "height", "num_frames", "framerate", "steps", "guidance_scale", "guidance_scale_2"});
-  defaults.width = static_cast<int32_t>(file.integer("width", 832, 1, kMaxDim));
-  defaults.height = static_cast<int32_t>(file.integer("height", 480, 1, kMaxDim));
+  defaults.width = static_cast<int32_t>(file.integer("width", variant->width, 1, kMaxDim));
+  defaults.height = static_cast<int32_t>(file.integer("height", variant->height, 1, kMaxDim));
   if (defaults.width % defaults.size_multiple || defaults.height % defaults.size_multiple)
     throw file.error("width and height", "must be multiples of " + std::to_string(defaults.size_multiple));
-  defaults.num_frames = static_cast<int32_t>(file.integer("num_frames", 81, 1, kMaxDim));
-  parse_framerate(file, defaults);
-  defaults.steps = static_cast<int32_t>(file.integer("steps", 40, 1, 1000));
+  defaults.num_frames = static_cast<int32_t>(file.integer("num_frames", variant->num_frames, 1, kMaxDim));
+  parse_framerate(file, *variant, defaults);
+  defaults.steps = static_cast<int32_t>(file.integer("steps", variant->steps, 1, 1000));
   const bool own_guidance = file.has("guidance_scale");
-  defaults.guidance_scale = file.number("guidance_scale", 4.0, 0, kMaxGuidance);
+  defaults.guidance_scale = file.number("guidance_scale", variant->guidance_scale, 0, kMaxGuidance);
   // As in Diffusers, a guidance scale given alone serves both transformers.
   defaults.guidance_scale_2 = file.number(
-      "guidance_scale_2", own_guidance || !boundary_ratio ? defaults.guidance_scale : 3.0, 0, kMaxGuidance);
+      "guidance_scale_2",
+      own_guidance || !boundary_ratio ? defaults.guidance_scale : variant->guidance_scale_2, 0, kMaxGuidance);
   defaults.flow_shift = scheduler.flow_shift;
   defaults.scheduler = scheduler.scheduler;
   return defaults;
@@ -322,10 +438,10 @@ CheckpointConfig CheckpointConfig::read(const std::filesystem::path &directory) 
     throw not_found("There is no model directory '" + directory.string() + "'");
   CheckpointConfig config =
       is_there(directory / "model_index.json") ? read_diffusers(directory) : read_single_files(directory);
-  check_fit(config);
+  config.variant = &config.find_variant();
   const std::filesystem::path path = directory / "gst-wan.json";
-  config.defaults = config.parse_defaults(
-      is_there(path) ? JsonFile(path) : JsonFile(std::string_view("{}"), path.string()));
+  config.defaults = config.parse_defaults(is_there(path) ? JsonFile(path)
+                                                         : JsonFile(std::string_view("{}"), path.string()));
   return config;
 }
 

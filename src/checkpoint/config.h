@@ -12,6 +12,7 @@
 
 #include "checkpoint/json_file.h"
 #include "checkpoint/names.h"
+#include "checkpoint/variant.h"
 #include "wan/engine.h"
 
 namespace wan {
@@ -27,21 +28,33 @@ struct TransformerConfig {
   int64_t patch_height, patch_width;  // the temporal patch is 1
   int64_t rope_max_seq_len;
   double eps;
+  std::optional<int64_t> image_dim;          // of CLIP's tokens, where pictures are seen through it
+  std::optional<int64_t> pos_embed_seq_len;  // tokens of CLIP in all, where it sees two pictures
 
   int64_t inner_dim() const { return num_attention_heads * attention_head_dim; }
   static TransformerConfig parse(const JsonFile &file);
 };
 
-/// vae/config.json of an AutoencoderKLWan with 16 latent channels (the VAE of Wan 2.1 and of Wan 2.2 A14B).
+/// vae/config.json of an AutoencoderKLWan: with 16 latent channels (the VAE of Wan 2.1 and of Wan 2.2 A14B),
+/// or with 48 (of TI2V-5B), which is residual and works on patches.
 struct VaeConfig {
   int64_t base_dim, z_dim, num_res_blocks;
+  std::optional<int64_t> decoder_base_dim;  // none: base_dim
+  bool is_residual = false;                 // shortcuts lead around whole stages
+  int64_t patch_size = 1;                   // pixels that become channels, in height and in width; 1: none
   std::vector<int64_t> dim_mult;
   std::vector<bool> temporal_upsample;  // decoder order: the config's temperal_downsample, reversed
   std::vector<double> latents_mean, latents_std;
 
   /// Channels after the decoder's stage: index 0 is the first, at latent size.
   std::vector<int64_t> decoder_dims() const;
-  int64_t spatial_scale() const { return int64_t{1} << (dim_mult.size() - 1); }
+  /// Channels after the encoder's stage: index 0 is the first, at the size of the patches.
+  std::vector<int64_t> encoder_dims() const;
+  /// Of the picture that the convolutions work on: 3, or those of a patch.
+  int64_t picture_channels() const { return 3 * patch_size * patch_size; }
+  /// Patches, in height and in width, that become a latent.
+  int64_t patches_scale() const { return int64_t{1} << (dim_mult.size() - 1); }
+  int64_t spatial_scale() const { return patches_scale() * patch_size; }
   int64_t temporal_scale() const;
   static VaeConfig parse(const JsonFile &file);
 };
@@ -53,6 +66,16 @@ struct TextEncoderConfig {
   double layer_norm_epsilon;
 
   static TextEncoderConfig parse(const JsonFile &file);
+};
+
+/// image_encoder/config.json of a CLIPVisionModel, with or without projection.
+struct CLIPVisionConfig {
+  int64_t hidden_size, intermediate_size, num_hidden_layers, num_attention_heads;
+  int64_t image_size, patch_size;  // of the square picture, and of its patches
+  double layer_norm_eps;
+
+  int64_t num_patches() const { return (image_size / patch_size) * (image_size / patch_size); }
+  static CLIPVisionConfig parse(const JsonFile &file);
 };
 
 /// scheduler/scheduler_config.json: UniPCMultistepScheduler or FlowMatchEulerDiscreteScheduler.
@@ -68,13 +91,17 @@ struct SchedulerConfig {
 struct CheckpointConfig {
   std::filesystem::path directory;
   std::filesystem::path tokenizer;              // the directory of tokenizer.json
-  std::map<std::string, ComponentFiles> files;  // of transformer, transformer_2, text_encoder and vae
+  std::map<std::string, ComponentFiles> files;  // of the components: transformer, transformer_2,
+                                                // text_encoder, image_encoder and vae
   std::optional<double> boundary_ratio;         // none: transformer alone denoises
   TransformerConfig transformer;
   std::optional<TransformerConfig> transformer_2;  // there exactly if boundary_ratio is
   VaeConfig vae;
   TextEncoderConfig text_encoder;
+  std::optional<CLIPVisionConfig> image_encoder;  // there exactly if transformer has an image_dim
   SchedulerConfig scheduler;
+  bool expand_timesteps = false;  // a picture comes as the first latent frame, at a timestep of its own
+  const Variant *variant = nullptr;
   WanDefaults defaults;
 
   /// Of a directory in Diffusers' format, which has a model_index.json, or in one of read_single_files.
@@ -84,6 +111,9 @@ struct CheckpointConfig {
   /// gst-wan.json beside model_index.json: what the checkpoint suggests where its authors' values for A14B
   /// are not right for it. All else of the configuration is known. Throws wan::Error (WAN_INVALID).
   WanDefaults parse_defaults(const JsonFile &file) const;
+  /// Throws wan::Error (WAN_INVALID) where the components do not fit each other, or where they are no known
+  /// model.
+  const Variant &find_variant() const;
 };
 
 }  // namespace wan

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <cmath>
 #include <iterator>
 #include <map>
 #include <set>
@@ -20,13 +21,28 @@ namespace {
 namespace fs = std::filesystem;
 using Kind = FoundComponent::Kind;
 
-constexpr double kA14bBoundary = 0.875, kA14bFlowShift = 3.0;
-constexpr int64_t kHeadDim = 128, kTrainTimesteps = 1000;
+constexpr int64_t kHeadDim = 128, kClipHeadDim = 80, kTrainTimesteps = 1000;
+constexpr const char *kTextToVideo = "text to video";
 // latents_mean and latents_std of the released VAE of Wan 2.1 and of Wan 2.2 A14B.
 constexpr std::array kLatentsMean = {-0.7571, -0.7089, -0.9113, 0.1075,  -0.1745, 0.9653,  -0.1517, 1.5508,
                                      0.4134,  -0.0715, 0.5517,  -0.3632, -0.1922, -0.9497, 0.2503,  -0.2921};
 constexpr std::array kLatentsStd = {2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
                                     3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160};
+// The same of TI2V-5B's.
+constexpr std::array kSmallLatentsMean = {
+    -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174,  0.1838,  0.1557,  -0.1382, 0.0542,
+    0.2813,  0.0891,  0.1570,  -0.0098, 0.0375,  -0.1825, -0.2246, -0.1207, -0.0698, 0.5109,
+    0.2665,  -0.2108, -0.2158, 0.2502,  -0.2055, -0.0322, 0.1109,  0.1567,  -0.0729, 0.0899,
+    -0.2799, -0.1230, -0.0313, -0.1649, 0.0117,  0.0723,  -0.2839, -0.2083, -0.0520, 0.3748,
+    0.0152,  0.1957,  0.1433,  -0.2944, 0.3573,  -0.0548, -0.1681, -0.0667};
+constexpr std::array kSmallLatentsStd = {
+    0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901,
+    0.6885, 0.6165, 0.8454, 0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659,
+    0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944,
+    0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744};
+constexpr int64_t kLatents = kLatentsMean.size(), kSmallLatents = kSmallLatentsMean.size();
+/// Behind the noise's channels: a mask of four frames, and latents.
+constexpr int64_t kChannelsWithPicture = 2 * kLatents + 4;
 
 /// A tensor that only one kind of component has, and whose name tells the naming.
 struct Sign {
@@ -37,6 +53,7 @@ struct Sign {
 constexpr Sign kSigns[] = {
     {"head.modulation", Kind::kTransformer, Naming::kOriginalTransformer},
     {"condition_embedder.time_proj.weight", Kind::kTransformer, Naming::kDiffusers},
+    {"decoder.upsamples.0.upsamples.0.residual.0.gamma", Kind::kVae, Naming::kOriginalResidualVae},
     {"decoder.middle.0.residual.0.gamma", Kind::kVae, Naming::kOriginalVae},
     {"decoder.mid_block.resnets.0.norm1.gamma", Kind::kVae, Naming::kDiffusers},
     // Of the second block: T5, which lies beside UMT5 where other models are used too, has it in the first
@@ -44,11 +61,23 @@ constexpr Sign kSigns[] = {
     {"blocks.1.pos_embedding.embedding.weight", Kind::kTextEncoder, Naming::kOriginalTextEncoder},
     {"encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight", Kind::kTextEncoder,
      Naming::kDiffusers},
+    {"vision_model.embeddings.class_embedding", Kind::kImageEncoder, Naming::kDiffusers},
+    {"embeddings.class_embedding", Kind::kImageEncoder, Naming::kBareClipVision},
 };
 constexpr const char *kPrefixes[] = {"", "model.diffusion_model.", "diffusion_model."};
 
 std::string name_of(Kind kind) {
-  return kind == Kind::kTransformer ? "transformer" : kind == Kind::kVae ? "VAE" : "text encoder";
+  switch (kind) {
+    case Kind::kTransformer:
+      return "transformer";
+    case Kind::kVae:
+      return "VAE";
+    case Kind::kTextEncoder:
+      return "text encoder";
+    case Kind::kImageEncoder:
+      return "CLIP image encoder";
+  }
+  return {};
 }
 
 std::string lower_case(std::string text) {
@@ -92,24 +121,21 @@ Noise noise_of(const FoundComponent &found) {
 }
 
 std::string describe(const FoundComponent &found) {
-  const std::optional<std::string> task =
-      found.kind == Kind::kTransformer ? found.other_task() : std::nullopt;
-  return name_of(found.kind) + (task ? " for " + *task : "");
+  return name_of(found.kind) + (found.kind == Kind::kTransformer ? " for " + found.task() : "");
 }
 
 using Some = std::vector<const FoundComponent *>;
 
-/// Wan 2.2's small model has a VAE of its own, which may lie beside A14B's. Where no VAE is supported, the
-/// first is left, and says so when it is read.
-Some supported_vaes(const Some &vaes) {
-  Some supported;
-  std::ranges::copy_if(vaes, std::back_inserter(supported), [](const FoundComponent *vae) {
+/// Wan 2.2's small model has a VAE of its own, which may lie beside that of all others. Where none has as
+/// many latents as the transformer, the first is left, and says so when it is read.
+Some vaes_of(const Some &vaes, int64_t latents) {
+  Some fitting;
+  std::ranges::copy_if(vaes, std::back_inserter(fitting), [latents](const FoundComponent *vae) {
     const auto weight = vae->shapes.find("post_quant_conv.weight");
-    return weight != vae->shapes.end() && !weight->second.empty() &&
-           weight->second[0] == std::ssize(kLatentsMean);
+    return weight != vae->shapes.end() && !weight->second.empty() && weight->second[0] == latents;
   });
-  if (supported.empty() && !vaes.empty()) supported.push_back(vaes.front());
-  return supported;
+  if (fitting.empty() && !vaes.empty()) fitting.push_back(vaes.front());
+  return fitting;
 }
 
 std::string paths_of(const Some &some) {
@@ -122,7 +148,8 @@ std::string paths_of(const Some &some) {
 class Listing {
  public:
   explicit Listing(const fs::path &directory) : directory_(directory) {
-    for (const char *part : {"", "diffusion_models", "text_encoders", "text_encoder", "vae"})
+    for (const char *part :
+         {"", "diffusion_models", "text_encoders", "text_encoder", "vae", "clip_vision", "image_encoder"})
       scan(part[0] ? directory / part : directory);
   }
 
@@ -133,11 +160,9 @@ class Listing {
     return some;
   }
 
-  const FoundComponent &only(Kind kind) const {
-    const Some some = kind == Kind::kVae ? supported_vaes(all(kind)) : all(kind);
-    if (some.empty()) throw missing("a " + name_of(kind));
-    if (some.size() > 1) throw ambiguous("the " + name_of(kind), some);
-    return *some.front();
+  const FoundComponent &only(Kind kind) const { return only(kind, all(kind)); }
+  const FoundComponent &only_vae(int64_t latents) const {
+    return only(Kind::kVae, vaes_of(all(Kind::kVae), latents));
   }
 
   Error ambiguous(const std::string &what, const Some &some) const {
@@ -166,6 +191,12 @@ class Listing {
   }
 
  private:
+  const FoundComponent &only(Kind kind, const Some &some) const {
+    if (some.empty()) throw missing("a " + name_of(kind));
+    if (some.size() > 1) throw ambiguous("the " + name_of(kind), some);
+    return *some.front();
+  }
+
   void scan(const fs::path &directory) {
     std::error_code status;
     std::set<fs::path> files;  // in the same order on every machine
@@ -239,13 +270,22 @@ class Listing {
   std::vector<std::string> unreadable_;  // a sentence for each
 };
 
+/// What the original release calls models of so many input channels.
+constexpr std::pair<std::string_view, int64_t> kModelTypes[] = {
+    {"t2v", kLatents}, {"i2v", kChannelsWithPicture}, {"flf2v", kChannelsWithPicture}, {"ti2v", kSmallLatents}};
+
 /// The config.json of the original release, beside an expert; nothing in it but this is not in the shapes
 /// too.
 void apply_original_config(const fs::path &path, TransformerConfig &config) {
   const JsonFile file(path);
   const std::string type = file.get<std::string>("model_type", "t2v");
-  if (type != "t2v")
-    throw file.error("model_type", "is '" + printable(type) + "', but only t2v is supported");
+  const auto known = std::ranges::find(kModelTypes, type, &std::pair<std::string_view, int64_t>::first);
+  if (known == std::end(kModelTypes))
+    throw file.error("model_type",
+                     "is '" + printable(type) + "', but only t2v, i2v, flf2v and ti2v are supported");
+  if (file.has("model_type") && known->second != config.in_channels)
+    throw file.error("model_type", "is '" + type + "', which does not fit the " +
+                                       std::to_string(config.in_channels) + " input channels of the weights");
   const int64_t heads = file.integer("num_heads", config.num_attention_heads, 1, config.inner_dim());
   if (config.inner_dim() % heads || config.inner_dim() / heads % 2 || config.inner_dim() / heads < 6)
     throw file.error("num_heads", "does not fit the width " + std::to_string(config.inner_dim()));
@@ -259,8 +299,10 @@ struct Experts {
   bool have_config = false;  // a config.json of the original release
 };
 
-Error not_text_to_video(const FoundComponent &found) {
-  return invalid(found.files.path() + " is a " + describe(found) + ", and only text to video is supported");
+/// Of a transformer in the place of one for `task`.
+Error wrong_task(const FoundComponent &found, const std::string &task) {
+  return invalid(found.files.path() + " is a " + describe(found) +
+                 (found.other_task() ? ", which is not supported" : ", and the others are for " + task));
 }
 
 /// Experts of each kind of noise, and those whose names do not tell.
@@ -272,27 +314,50 @@ ByNoise by_noise(const Some &experts) {
   return sorted;
 }
 
-/// Of the two experts, the one for this noise. `others`: those that are no models of text to video.
-const FoundComponent &only_expert(const Listing &listing, ByNoise &experts, ByNoise &others, Noise noise) {
+/// Transformers that may be meant, all of one task, and others, which are named where one of these is
+/// missing.
+struct Candidates {
+  std::string task;
+  Some meant, others;
+};
+
+/// Those for text to video, or else the only others that are supported.
+Candidates candidates(const fs::path &directory, const Some &transformers) {
+  Candidates found;
+  std::map<std::string, Some> tasks;
+  for (const FoundComponent *transformer : transformers)
+    if (!transformer->other_task()) tasks[transformer->task()].push_back(transformer);
+  const auto meant = tasks.contains(kTextToVideo) ? tasks.find(kTextToVideo) : tasks.begin();
+  if (meant != tasks.end()) {
+    found.task = meant->first;
+    found.meant = meant->second;
+    if (found.task != kTextToVideo && tasks.size() > 1)
+      throw invalid("'" + directory.string() + "' has transformers of several models: " +
+                    paths_of(transformers) + "; leave those of one of them there");
+  }
+  std::ranges::copy_if(transformers, std::back_inserter(found.others), [&](const FoundComponent *other) {
+    return std::ranges::find(found.meant, other) == found.meant.end();
+  });
+  return found;
+}
+
+/// Of the two experts, the one for this noise.
+const FoundComponent &only_expert(const Listing &listing, const Candidates &candidates, Noise noise) {
   const std::string name = noise == Noise::kHigh ? "high" : "low";
-  const Some &some = experts[noise];
+  const Some some = by_noise(candidates.meant)[noise], others = by_noise(candidates.others)[noise];
   if (some.size() > 1) throw listing.ambiguous("the expert for " + name + " noise", some);
   if (!some.empty()) return *some.front();
-  if (!others[noise].empty()) throw not_text_to_video(*others[noise].front());
+  if (!others.empty()) throw wrong_task(*others.front(), candidates.task);
   throw listing.missing("a transformer with " + name + "_noise in its name");
 }
 
-/// Among single files: a pair by their names, or one without either name. Models for other tasks do not
-/// count, but are named where nothing else is there.
+/// Among single files: a pair by their names, or one without either name.
 Experts choose_experts(const fs::path &directory, const Listing &listing) {
-  Some supported, unsupported;
-  for (const FoundComponent *expert : listing.all(Kind::kTransformer))
-    (expert->other_task() ? unsupported : supported).push_back(expert);
-  ByNoise experts = by_noise(supported), others = by_noise(unsupported);
-  const Some &unknown = experts[Noise::kUnknown];
-  if (supported.size() > unknown.size()) {
-    const FoundComponent &high = only_expert(listing, experts, others, Noise::kHigh);
-    const FoundComponent &low = only_expert(listing, experts, others, Noise::kLow);
+  const Candidates found = candidates(directory, listing.all(Kind::kTransformer));
+  const Some unknown = by_noise(found.meant)[Noise::kUnknown];
+  if (found.meant.size() > unknown.size()) {
+    const FoundComponent &high = only_expert(listing, found, Noise::kHigh);
+    const FoundComponent &low = only_expert(listing, found, Noise::kLow);
     if (!unknown.empty())
       throw invalid(
           paths_of(unknown) +
@@ -305,7 +370,7 @@ Experts choose_experts(const fs::path &directory, const Listing &listing) {
         "'" + directory.string() + "' has more than one transformer: " + paths_of(unknown) +
         "; their names do not tell the experts apart: put high_noise into the name of one and low_noise "
         "into that of the other, or, if each is a whole model, leave one of them there");
-  if (unknown.empty() && !unsupported.empty()) throw not_text_to_video(*unsupported.front());
+  if (unknown.empty() && !found.others.empty()) throw wrong_task(*found.others.front(), found.task);
   return {unknown.empty() ? listing.only(Kind::kTransformer) : *unknown.front(), std::nullopt};
 }
 
@@ -332,10 +397,20 @@ fs::path find_tokenizer(const fs::path &directory) {
 }
 
 TransformerConfig transformer_config(const FoundComponent &found, bool has_config) {
-  if (found.other_task()) throw not_text_to_video(found);
+  if (found.other_task()) throw wrong_task(found, {});
   TransformerConfig config = found.transformer_config();
   if (has_config) apply_original_config(found.files.directory / "config.json", config);
   return config;
+}
+
+VaeConfig vae_config(const FoundComponent &vae, const TransformerConfig &transformer) {
+  const auto weight = vae.shapes.find("post_quant_conv.weight");
+  const int64_t latents = weight == vae.shapes.end() || weight->second.empty() ? 0 : weight->second[0];
+  if (latents && latents != transformer.out_channels)
+    throw invalid(vae.files.path() + ": a VAE with " + std::to_string(latents) +
+                  " latent channels does not fit the transformer, which has " +
+                  std::to_string(transformer.out_channels));
+  return vae.vae_config();
 }
 
 }  // namespace
@@ -369,8 +444,6 @@ int64_t FoundComponent::length(const std::string &tensor, size_t dimension, size
 }
 
 std::optional<std::string> FoundComponent::other_task() const {
-  if (std::ranges::any_of(shapes, [](const auto &tensor) { return is_of_image(tensor.first); }))
-    return "image to video of Wan 2.1 (it has an image_dim)";
   static const std::pair<const char *, const char *> tasks[] = {{"vace_", "VACE"},
                                                                 {"face_adapter", "Wan-Animate"},
                                                                 {"audio", "sound to video"},
@@ -378,16 +451,28 @@ std::optional<std::string> FoundComponent::other_task() const {
   for (const auto &[part, task] : tasks)
     for (const auto &[tensor, shape] : shapes)
       if (tensor.find(part) != std::string::npos) return task;
+  const int64_t channels = in_channels();
+  if (channels == kLatents || channels == kChannelsWithPicture || channels == kSmallLatents) return {};
+  return "another task (its in_channels are " + std::to_string(channels) + ")";
+}
+
+std::string FoundComponent::task() const {
+  if (const std::optional<std::string> other = other_task()) return *other;
+  if (shapes.contains("condition_embedder.image_embedder.pos_embed"))
+    return "first and last frame to video of Wan 2.1 (it has a pos_embed_seq_len)";
+  if (std::ranges::any_of(shapes, [](const auto &tensor) { return is_of_image(tensor.first); }))
+    return "image to video of Wan 2.1 (it has an image_dim)";
+  const int64_t channels = in_channels();
+  if (channels == kLatents) return kTextToVideo;
+  return std::string(channels == kSmallLatents ? "TI2V-5B" : "image to video") + " (its in_channels are " +
+         std::to_string(channels) + ", not " + std::to_string(kLatents) + ")";
+}
+
+/// Where the shape does not tell, those of text to video: what is wrong with it, transformer_config() says.
+int64_t FoundComponent::in_channels() const {
   const auto patch = shapes.find("patch_embedding.weight");
   const bool tells = patch != shapes.end() && patch->second.size() == 5 && patch->second[1] > 0;
-  const int64_t channels = tells ? patch->second[1] : std::ssize(kLatentsMean);
-  if (channels == std::ssize(kLatentsMean)) return std::nullopt;
-  constexpr int64_t kImageToVideo = 36, kSmall = 48;
-  const std::string task = channels == kImageToVideo ? "image to video"
-                           : channels == kSmall      ? "TI2V-5B"
-                                                     : "another task";
-  return task + " (its in_channels are " + std::to_string(channels) + ", not " +
-         std::to_string(kLatentsMean.size()) + ")";
+  return tells ? patch->second[1] : kLatents;
 }
 
 int64_t FoundComponent::count_blocks(const std::string &before, const std::string &after) const {
@@ -407,29 +492,62 @@ TransformerConfig FoundComponent::transformer_config() const {
     throw invalid(files.path() + ": a width of " + std::to_string(width) + " is no multiple of " +
                   std::to_string(kHeadDim));
   const std::string embedder = "condition_embedder.";
-  return TransformerConfig::parse(
-      json({{"_class_name", "WanTransformer3DModel"},
-            {"patch_size", {length(patch, 2, 5), length(patch, 3, 5), length(patch, 4, 5)}},
-            {"num_attention_heads", width / kHeadDim},
-            {"attention_head_dim", kHeadDim},
-            {"in_channels", length(patch, 1, 5)},
-            {"out_channels", length("proj_out.weight", 0, 2) / area},
-            {"text_dim", length(embedder + "text_embedder.linear_1.weight", 1, 2)},
-            {"freq_dim", length(embedder + "time_embedder.linear_1.weight", 1, 2)},
-            {"ffn_dim", length("blocks.0.ffn.net.0.proj.weight", 0, 2)},
-            {"num_layers", count_blocks("blocks.", ".scale_shift_table")}}));
+  Json values = {{"_class_name", "WanTransformer3DModel"},
+                 {"patch_size", {length(patch, 2, 5), length(patch, 3, 5), length(patch, 4, 5)}},
+                 {"num_attention_heads", width / kHeadDim},
+                 {"attention_head_dim", kHeadDim},
+                 {"in_channels", length(patch, 1, 5)},
+                 {"out_channels", length("proj_out.weight", 0, 2) / area},
+                 {"text_dim", length(embedder + "text_embedder.linear_1.weight", 1, 2)},
+                 {"freq_dim", length(embedder + "time_embedder.linear_1.weight", 1, 2)},
+                 {"ffn_dim", length("blocks.0.ffn.net.0.proj.weight", 0, 2)},
+                 {"num_layers", count_blocks("blocks.", ".scale_shift_table")}};
+  if (std::ranges::any_of(shapes, [](const auto &tensor) { return is_of_image(tensor.first); })) {
+    values["image_dim"] = length(embedder + "image_embedder.norm1.weight", 0, 1);
+    values["added_kv_proj_dim"] = width;
+  }
+  if (const std::string position = embedder + "image_embedder.pos_embed"; shapes.contains(position))
+    values["pos_embed_seq_len"] = length(position, 1, 3);
+  return TransformerConfig::parse(json(values));
 }
 
 VaeConfig FoundComponent::vae_config() const {
-  const int64_t latent_channels = length("post_quant_conv.weight", 0, 5);
-  if (latent_channels != std::ssize(kLatentsMean))
-    throw invalid(files.path() + ": a VAE with " + std::to_string(latent_channels) +
-                  " latent channels is not supported; A14B's has " + std::to_string(kLatentsMean.size()));
+  const int64_t latents = length("post_quant_conv.weight", 0, 5);
+  if (latents == kSmallLatents)
+    return VaeConfig::parse(json({{"_class_name", "AutoencoderKLWan"},
+                                  {"base_dim", length("encoder.conv_in.weight", 0, 5)},
+                                  {"decoder_base_dim", length("decoder.norm_out.gamma", 0, 4)},
+                                  {"z_dim", latents},
+                                  {"is_residual", true},
+                                  {"patch_size", 2},
+                                  {"in_channels", length("encoder.conv_in.weight", 1, 5)},
+                                  {"out_channels", length("decoder.conv_out.weight", 0, 5)},
+                                  {"latents_mean", kSmallLatentsMean},
+                                  {"latents_std", kSmallLatentsStd}}));
+  if (latents != kLatents)
+    throw invalid(files.path() + ": a VAE with " + std::to_string(latents) +
+                  " latent channels is not supported; Wan's have " + std::to_string(kLatents) + " or " +
+                  std::to_string(kSmallLatents));
   return VaeConfig::parse(json({{"_class_name", "AutoencoderKLWan"},
                                 {"base_dim", length("decoder.norm_out.gamma", 0, 4)},
-                                {"z_dim", latent_channels},
+                                {"z_dim", latents},
                                 {"latents_mean", kLatentsMean},
                                 {"latents_std", kLatentsStd}}));
+}
+
+CLIPVisionConfig FoundComponent::image_encoder_config() const {
+  const std::string embeddings = "vision_model.embeddings.", layers = "vision_model.encoder.layers.";
+  const int64_t width = length(embeddings + "class_embedding", 0, 1);
+  const int64_t patch = length(embeddings + "patch_embedding.weight", 2, 4);
+  const auto patches = static_cast<double>(length(embeddings + "position_embedding.weight", 0, 2) - 1);
+  return CLIPVisionConfig::parse(json({{"model_type", "clip_vision_model"},
+                                       {"hidden_act", "gelu"},
+                                       {"hidden_size", width},
+                                       {"intermediate_size", length(layers + "0.mlp.fc1.weight", 0, 2)},
+                                       {"num_hidden_layers", count_blocks(layers, ".layer_norm1.weight")},
+                                       {"num_attention_heads", std::max<int64_t>(1, width / kClipHeadDim)},
+                                       {"image_size", patch * static_cast<int64_t>(std::sqrt(patches))},
+                                       {"patch_size", patch}}));
 }
 
 TextEncoderConfig FoundComponent::text_encoder_config() const {
@@ -450,23 +568,41 @@ TextEncoderConfig FoundComponent::text_encoder_config() const {
 CheckpointConfig read_single_files(const fs::path &directory) {
   const Listing listing(directory);
   const Experts experts = find_experts(directory, listing);
-  const FoundComponent &text_encoder = listing.only(Kind::kTextEncoder), &vae = listing.only(Kind::kVae);
+  const FoundComponent &text_encoder = listing.only(Kind::kTextEncoder);
   CheckpointConfig config{};
   config.directory = directory;
   config.tokenizer = find_tokenizer(directory);
   config.transformer = transformer_config(experts.transformer, experts.have_config);
   config.files["transformer"] = experts.transformer.files;
   if (experts.transformer_2) {
-    config.boundary_ratio = kA14bBoundary;
     config.transformer_2 = transformer_config(*experts.transformer_2, experts.have_config);
     config.files["transformer_2"] = experts.transformer_2->files;
   }
   config.text_encoder = text_encoder.text_encoder_config();
   config.files["text_encoder"] = text_encoder.files;
-  config.vae = vae.vae_config();
+  const FoundComponent &vae = listing.only_vae(config.transformer.out_channels);
   config.files["vae"] = vae.files;
-  config.scheduler = {WAN_SCHEDULER_UNIPC, kA14bFlowShift, kTrainTimesteps};
+  config.vae = vae_config(vae, config.transformer);
+  if (config.transformer.image_dim) {
+    const FoundComponent &image_encoder = listing.only(Kind::kImageEncoder);
+    config.image_encoder = image_encoder.image_encoder_config();
+    config.files["image_encoder"] = image_encoder.files;
+  }
+  config.expand_timesteps = config.vae.z_dim == kSmallLatents;
+  config.scheduler = {WAN_SCHEDULER_UNIPC, 1, kTrainTimesteps};
+  const Variant &variant = config.find_variant();
+  if (config.transformer_2) config.boundary_ratio = variant.boundary_ratio;
+  config.scheduler.flow_shift = variant.flow_shift;
   return config;
+}
+
+ComponentFiles image_encoder_files(const fs::path &directory) {
+  const ComponentFiles files = {directory, "model"};
+  TensorShapes stored;
+  for (const SafetensorsFile &file : open_safetensors(files.directory, files.stem))
+    for (const auto &[name, entry] : file.tensors()) stored[name] = entry.shape;
+  const auto found = FoundComponent::recognise(files, stored);
+  return found ? found->files : files;
 }
 
 }  // namespace wan

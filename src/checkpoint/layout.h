@@ -16,7 +16,7 @@ namespace wan {
 
 /// A component that was found in a directory.
 struct FoundComponent {
-  enum class Kind { kTransformer, kVae, kTextEncoder };
+  enum class Kind { kTransformer, kVae, kTextEncoder, kImageEncoder };
 
   Kind kind;
   ComponentFiles files;
@@ -25,17 +25,20 @@ struct FoundComponent {
   /// What a set of tensors is, by the names that only such a component has; nothing if it is none of these.
   static std::optional<FoundComponent> recognise(const ComponentFiles &files, const TensorShapes &stored);
 
-  /// What a transformer is for by its names and channels, where that is not text to video: "image to video
-  /// (…)".
+  /// What a transformer is for by its names and channels, where that is nothing that is supported: "VACE".
   std::optional<std::string> other_task() const;
+  /// The tasks of the released models: "text to video", for an error.
+  std::string task() const;
 
   /// The architecture by the shapes; what they do not tell is as in the released A14B. Throws wan::Error
   /// (WAN_INVALID), naming the file, where a shape is missing or not supported.
   TransformerConfig transformer_config() const;
   VaeConfig vae_config() const;
   TextEncoderConfig text_encoder_config() const;
+  CLIPVisionConfig image_encoder_config() const;
 
  private:
+  int64_t in_channels() const;
   int64_t length(const std::string &tensor, size_t dimension, size_t dimensions) const;
   int64_t count_blocks(const std::string &before, const std::string &after) const;
   JsonFile json(const Json &values) const;
@@ -46,14 +49,20 @@ struct FoundComponent {
 /// - the experts: high_noise_model/ and low_noise_model/, as in the original release, or single files beside
 ///   the rest or in diffusion_models/, told apart by "high_noise" and "low_noise", or "high" and "low", in
 ///   their names; one alone, without either, is a model with one transformer; transformers for other tasks do
-///   not count;
-/// - text encoder and VAE: files in the directory itself, text_encoders/, text_encoder/ or vae/; VAEs of
-///   other models beside A14B's do not count;
+///   not count, nor those for image to video where there are some for text to video;
+/// - text encoder, VAE and CLIP's image encoder: files in the directory itself, text_encoders/,
+/// text_encoder/,
+///   vae/, clip_vision/ or image_encoder/; VAEs of another number of latent channels than the transformer's
+///   do not count;
 /// - tokenizer.json in tokenizer/ or google/umt5-xxl/.
 ///
 /// Files that are something else or cannot be read do not matter while nothing is missing. Throws wan::Error:
 /// WAN_NOT_FOUND saying what is missing and what was found; WAN_INVALID where two files are for the same, or
 /// where a component is there in a format that is not read (pickle, GGUF) or broken. Leaves defaults open.
 CheckpointConfig read_single_files(const std::filesystem::path &directory);
+
+/// The files of the image encoder of a directory in Diffusers' format, in whose names one version of
+/// Transformers leaves a part out. Throws wan::Error.
+ComponentFiles image_encoder_files(const std::filesystem::path &directory);
 
 }  // namespace wan

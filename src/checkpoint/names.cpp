@@ -23,6 +23,11 @@ const Rules &transformer_rules() {
       {"condition_embedder.time_embedder.linear_1", "time_embedding.0"},
       {"condition_embedder.time_embedder.linear_2", "time_embedding.2"},
       {"condition_embedder.time_proj", "time_projection.1"},
+      {"condition_embedder.image_embedder.norm1", "img_emb.proj.0"},
+      {"condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1"},
+      {"condition_embedder.image_embedder.ff.net.2", "img_emb.proj.3"},
+      {"condition_embedder.image_embedder.norm2", "img_emb.proj.4"},
+      {"condition_embedder.image_embedder.pos_embed", "img_emb.emb_pos"},
       {"blocks.#.scale_shift_table", "blocks.#.modulation"},
       {"blocks.#.attn1.to_q", "blocks.#.self_attn.q"},
       {"blocks.#.attn1.to_k", "blocks.#.self_attn.k"},
@@ -33,6 +38,9 @@ const Rules &transformer_rules() {
       {"blocks.#.attn2.to_k", "blocks.#.cross_attn.k"},
       {"blocks.#.attn2.to_v", "blocks.#.cross_attn.v"},
       {"blocks.#.attn2.to_out.0", "blocks.#.cross_attn.o"},
+      {"blocks.#.attn2.add_k_proj", "blocks.#.cross_attn.k_img"},
+      {"blocks.#.attn2.add_v_proj", "blocks.#.cross_attn.v_img"},
+      {"blocks.#.attn2.norm_added_k", "blocks.#.cross_attn.norm_k_img"},
       {"blocks.#.attn2", "blocks.#.cross_attn"},
       {"blocks.#.norm2", "blocks.#.norm3"},
       {"blocks.#.ffn.net.0.proj", "blocks.#.ffn.0"},
@@ -58,47 +66,84 @@ const Rules &text_encoder_rules() {
   return rules;
 }
 
-/// Of the decoder with two residual blocks a stage, which is the only one there is in original names.
-Rules make_vae_rules() {
-  Rules rules = {
-      {"quant_conv", "conv1"},
-      {"post_quant_conv", "conv2"},
-      {"decoder.conv_in", "decoder.conv1"},
-      {"decoder.norm_out", "decoder.head.0"},
-      {"decoder.conv_out", "decoder.head.2"},
-      {"decoder.mid_block.attentions.0", "decoder.middle.1"},
-  };
-  Rules residual_blocks = {{"decoder.mid_block.resnets.0", "decoder.middle.0"},
-                           {"decoder.mid_block.resnets.1", "decoder.middle.2"}};
-  constexpr int kStages = 4, kResnets = 3;
-  for (int stage = 0; stage < kStages; ++stage) {
-    const std::string block = "decoder.up_blocks." + std::to_string(stage);
-    const auto original = [stage](int part) {
-      return "decoder.upsamples." + std::to_string(stage * (kResnets + 1) + part);
-    };
-    for (int resnet = 0; resnet < kResnets; ++resnet)
-      residual_blocks.push_back({block + ".resnets." + std::to_string(resnet), original(resnet)});
-    if (stage < kStages - 1) rules.push_back({block + ".upsamplers.0", original(kResnets)});
+const Rules &bare_clip_vision_rules() {
+  static const Rules rules = {{"vision_model.embeddings", "embeddings"},
+                              {"vision_model.pre_layrnorm", "pre_layrnorm"},
+                              {"vision_model.encoder", "encoder"},
+                              {"vision_model.post_layernorm", "post_layernorm"}};
+  return rules;
+}
+
+/// The original VAE's encoder or decoder: stages of residual blocks and, but for the last, one that
+/// resamples.
+struct VaeHalf {
+  std::string name;       // "encoder"
+  std::string direction;  // "down"
+  int resnets;
+  bool is_residual;  // TI2V-5B's, whose stages are modules of their own
+
+  std::string diffusers_part(int stage, int part) const {
+    const std::string blocks = name + "." + direction + "_blocks.";
+    if (!is_residual && name == "encoder") return blocks + std::to_string(in_one_row(stage, part));
+    const std::string resampler = direction + (is_residual ? "sampler" : "samplers.0");
+    return blocks + std::to_string(stage) + "." +
+           (part < resnets ? "resnets." + std::to_string(part) : resampler);
   }
-  for (const Rule &block : residual_blocks)
-    for (const auto &[diffusers, original] : {std::pair{".norm1", ".residual.0"},
-                                              {".conv1", ".residual.2"},
-                                              {".norm2", ".residual.3"},
-                                              {".conv2", ".residual.6"},
-                                              {".conv_shortcut", ".shortcut"}})
-      rules.push_back({block.diffusers + diffusers, block.original + original});
+  std::string original_part(int stage, int part) const {
+    const std::string samples = direction + "samples.";
+    if (!is_residual) return name + "." + samples + std::to_string(in_one_row(stage, part));
+    return name + "." + samples + std::to_string(stage) + "." + samples + std::to_string(part);
+  }
+  int in_one_row(int stage, int part) const { return stage * (resnets + 1) + part; }
+};
+
+void add_residual_block(Rules &rules, const std::string &diffusers, const std::string &original) {
+  for (const auto &[ours, theirs] : {std::pair{".norm1", ".residual.0"},
+                                     {".conv1", ".residual.2"},
+                                     {".norm2", ".residual.3"},
+                                     {".conv2", ".residual.6"},
+                                     {".conv_shortcut", ".shortcut"}})
+    rules.push_back({diffusers + ours, original + theirs});
+}
+
+void add_half(Rules &rules, const VaeHalf &half) {
+  for (const auto &[ours, theirs] : {std::pair{".conv_in", ".conv1"},
+                                     {".norm_out", ".head.0"},
+                                     {".conv_out", ".head.2"},
+                                     {".mid_block.attentions.0", ".middle.1"}})
+    rules.push_back({half.name + ours, half.name + theirs});
+  add_residual_block(rules, half.name + ".mid_block.resnets.0", half.name + ".middle.0");
+  add_residual_block(rules, half.name + ".mid_block.resnets.1", half.name + ".middle.2");
+  constexpr int kStages = 4;
+  for (int stage = 0; stage < kStages; ++stage) {
+    for (int part = 0; part < half.resnets; ++part)
+      add_residual_block(rules, half.diffusers_part(stage, part), half.original_part(stage, part));
+    if (stage < kStages - 1)
+      rules.push_back({half.diffusers_part(stage, half.resnets), half.original_part(stage, half.resnets)});
+  }
+}
+
+/// Of the VAEs with two residual blocks a stage, which are the only ones there are in original names.
+Rules make_vae_rules(bool is_residual) {
+  Rules rules = {{"quant_conv", "conv1"}, {"post_quant_conv", "conv2"}};
+  add_half(rules, {"encoder", "down", 2, is_residual});
+  add_half(rules, {"decoder", "up", 3, is_residual});
   return rules;
 }
 
 const Rules &rules_of(Naming naming) {
-  static const Rules none, vae = make_vae_rules();
+  static const Rules none, vae = make_vae_rules(false), residual_vae = make_vae_rules(true);
   switch (naming) {
     case Naming::kOriginalTransformer:
       return transformer_rules();
     case Naming::kOriginalVae:
       return vae;
+    case Naming::kOriginalResidualVae:
+      return residual_vae;
     case Naming::kOriginalTextEncoder:
       return text_encoder_rules();
+    case Naming::kBareClipVision:
+      return bare_clip_vision_rules();
     default:
       return none;
   }

@@ -11,8 +11,16 @@
 
 namespace wan {
 
-/// Whose names: Diffusers', or the original ones of a component.
-enum class Naming { kDiffusers, kOriginalTransformer, kOriginalVae, kOriginalTextEncoder };
+/// Whose names: Diffusers', or the original ones of a component; of a CLIPVisionModel Transformers', or those
+/// that Transformers 5 writes, without "vision_model." in front.
+enum class Naming {
+  kDiffusers,
+  kOriginalTransformer,
+  kOriginalVae,
+  kOriginalResidualVae,
+  kOriginalTextEncoder,
+  kBareClipVision
+};
 
 /// The name that stands in a file for a tensor or module of Diffusers: of kOriginalTransformer,
 /// "blocks.3.self_attn.q.weight" for "blocks.3.attn1.to_q.weight". A name that no rule knows stays as it is.

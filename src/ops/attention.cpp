@@ -2,12 +2,11 @@
 #include "ops/attention.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/library.h>
 
 #include <cmath>
 
 #include "device.h"
+#include "ops/kernels.h"
 #include "ops/linear.h"
 
 namespace wan {
@@ -40,31 +39,16 @@ constexpr int64_t kScoresBytes = int64_t{256} << 20;
 at::Tensor weights(const at::Tensor &q, const at::Tensor &k) {
   const double scale = 1.0 / std::sqrt(static_cast<double>(q.size(-1)));
   if (q.scalar_type() != at::kBFloat16) return at::softmax(at::bmm(q, k.transpose(1, 2)).mul_(scale), -1);
-  static const auto scaled_softmax = c10::Dispatcher::singleton()
-                                         .findSchemaOrThrow("wan::scaled_softmax", "")
-                                         .typed<at::Tensor(const at::Tensor &, double)>();
   // The product is not rounded: its accumulators are float32 anyway.
-  return scaled_softmax.call(at::bmm(q, k.transpose(1, 2), at::kFloat), scale);
+  return kernels::ScaledSoftmax::call(at::bmm(q, k.transpose(1, 2), at::kFloat), scale);
 }
 
 }  // namespace
 
-// The CUDA module registers its kernel.
-TORCH_LIBRARY_FRAGMENT(wan, library) {
-  library.def("attention_sm90(Tensor q, Tensor k, Tensor v) -> Tensor");
-  library.def("fp8_attention_sm90(Tensor q, Tensor k, Tensor v, Tensor? v_bias) -> Tensor");
-  library.def("scaled_softmax(Tensor scores, float scale) -> Tensor");
-}
-
 at::Tensor attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v) {
   if (takes_shape(k.size(1), k.size(3)) && is_sm90(q.device()) && takes_heads(q) && takes_heads(k) &&
-      takes_heads(v)) {
-    static const auto operation =
-        c10::Dispatcher::singleton()
-            .findSchemaOrThrow("wan::attention_sm90", "")
-            .typed<at::Tensor(const at::Tensor &, const at::Tensor &, const at::Tensor &)>();
-    return operation.call(q, k, v);
-  }
+      takes_heads(v))
+    return kernels::AttentionSm90::call(q, k, v);
   return at::scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
       .transpose(1, 2);
 }
@@ -84,12 +68,7 @@ at::Tensor fp8_attention(const at::Tensor &q, const at::Tensor &k, const at::Ten
                      rounded.unflatten(1, {v.size(2), v.size(3)}).permute({0, 3, 1, 2}))
         .to(v.scalar_type());
   }
-  static const auto operation =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("wan::fp8_attention_sm90", "")
-          .typed<at::Tensor(const at::Tensor &, const at::Tensor &, const at::Tensor &,
-                            const std::optional<at::Tensor> &)>();
-  return operation.call(q, k, v, v_bias.defined() ? std::optional(v_bias) : std::nullopt);
+  return kernels::Fp8AttentionSm90::call(q, k, v, optional(v_bias));
 }
 
 at::Tensor wide_head_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v) {

@@ -35,9 +35,10 @@ at::Tensor taps(const at::Tensor &weight, int64_t channels) {
   return weight.narrow(1, weight.size(1) - channels, channels);
 }
 
-/// x: [T, H, W, Cin]. Returns [T, H, W, Cout].
-at::Tensor conv2d(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias, int64_t padding) {
-  return at::conv2d(x.permute({0, 3, 1, 2}), weight, bias, /*stride=*/1, padding)
+/// x: [T, H, W, Cin]. Returns [T, H, W, Cout], of every so many pixels and rows.
+at::Tensor conv2d(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias, int64_t padding,
+                  int64_t stride = 1) {
+  return at::conv2d(x.permute({0, 3, 1, 2}), weight, bias, stride, padding)
       .permute({0, 2, 3, 1})
       .contiguous();
 }
@@ -95,6 +96,14 @@ ConvWeight ConvWeight::upsample(const at::Tensor &weight, const at::Tensor &bias
   return {.weight = channels_last(phases).to(dtype), .bias = bias.to(dtype)};
 }
 
+ConvWeight ConvWeight::downsample(const at::Tensor &weight, const at::Tensor &bias, at::ScalarType dtype) {
+  return {.weight = channels_last(weight).to(dtype), .bias = bias.to(dtype)};
+}
+
+ConvWeight ConvWeight::halve_frames(const at::Tensor &weight, const at::Tensor &bias, at::ScalarType dtype) {
+  return {.weight = weight.flatten(2).transpose(1, 2).flatten(1).to(dtype), .bias = bias.to(dtype)};
+}
+
 ConvResult causal_conv3d(const Frames &frames, int64_t num_outputs, const ConvWeight &weight,
                          const Epilogue &epilogue) {
   if (weight.sm90) {
@@ -136,6 +145,15 @@ at::Tensor double_frames_conv(const Frames &frames, int64_t num_inputs, const Co
     for (const at::Tensor &half : halves.chunk(2, -1)) out.push_back(half);
   }
   return at::stack(out);
+}
+
+ConvResult downsample_conv2d(const at::Tensor &x, const ConvWeight &weight, const Epilogue &epilogue) {
+  const at::Tensor padded = at::constant_pad_nd(x, {0, 0, 0, 1, 0, 1});
+  return finish(conv2d(padded, weight.weight, weight.bias, /*padding=*/0, /*stride=*/2), epilogue);
+}
+
+ConvResult halve_frames_conv(const Frames &frames, const ConvWeight &weight, const Epilogue &epilogue) {
+  return finish(at::linear(side_by_side(frames), weight.weight, weight.bias).unsqueeze(0), epilogue);
 }
 
 }  // namespace wan

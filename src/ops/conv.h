@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The convolutions of the Wan VAE's decoder, each together with what follows it: the bias, a residual, and
+// The convolutions of the Wan VAE, each together with what follows it: the bias, a residual, and
 // the RMS norm and SiLU that make the next convolution's input. Here is where a device gets its own
 // implementation. Activations are channels-last, [T, H, W, C] and contiguous, in float32 or bfloat16.
 #pragma once
@@ -21,9 +21,14 @@ struct ConvWeight {
   static ConvWeight causal(const at::Tensor &weight, const at::Tensor &bias, at::ScalarType dtype);
   /// For upsample_conv2d(). weight: [Cout, Cin, 3, 3], bias: [Cout].
   static ConvWeight upsample(const at::Tensor &weight, const at::Tensor &bias, at::ScalarType dtype);
+  /// For downsample_conv2d(). weight: [Cout, Cin, 3, 3], bias: [Cout].
+  static ConvWeight downsample(const at::Tensor &weight, const at::Tensor &bias, at::ScalarType dtype);
+  /// For halve_frames_conv(). weight: [Cout, Cin, 3, 1, 1], bias: [Cout].
+  static ConvWeight halve_frames(const at::Tensor &weight, const at::Tensor &bias, at::ScalarType dtype);
 
   /// causal: [Cout, kt * Cin, k, k], the channels of the oldest frame first.
   /// upsample: [2, 2, Cout, Cin, 2, 2], a convolution for each of the 2x2 pixels that a pixel becomes.
+  /// downsample: [Cout, Cin, 3, 3]. halve_frames: [Cout, 3 * Cin], the channels of the oldest frame first.
   at::Tensor weight = {};
   at::Tensor bias = {};  // [Cout]
   // Other forms, see ops/cpu/winograd.h and ops/conv_sm90.h.
@@ -58,5 +63,12 @@ ConvResult upsample_conv2d(const at::Tensor &x, const ConvWeight &weight, const 
 /// A causal 3x1x1 convolution to 2 C channels, whose halves are two successive frames. frames: as for
 /// causal_conv3d(). Returns [2 num_inputs, H, W, C].
 at::Tensor double_frames_conv(const Frames &frames, int64_t num_inputs, const ConvWeight &weight);
+
+/// A 3x3 convolution of every second pixel and row, padded with zeros on the right and at the bottom. x: [T,
+/// 2 H, 2 W, Cin], out: [T, H, W, Cout].
+ConvResult downsample_conv2d(const at::Tensor &x, const ConvWeight &weight, const Epilogue &epilogue);
+
+/// A 3x1x1 convolution without padding: three frames become one. out: [1, H, W, Cout].
+ConvResult halve_frames_conv(const Frames &frames, const ConvWeight &weight, const Epilogue &epilogue);
 
 }  // namespace wan

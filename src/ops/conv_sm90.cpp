@@ -2,10 +2,9 @@
 #include "ops/conv_sm90.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/library.h>
 
 #include "device.h"
+#include "ops/kernels.h"
 
 namespace wan::sm90 {
 
@@ -37,25 +36,10 @@ bool gives_colours(const ConvWeight &weight) {
 
 ConvResult conv(ConvKind kind, const Frames &frames, int64_t num_outputs, const ConvWeight &weight,
                 const Epilogue &epilogue) {
-  static const auto operation =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("wan::conv_sm90", "")
-          .typed<std::tuple<at::Tensor, at::Tensor>(at::TensorList, int64_t, int64_t, const at::Tensor &,
-                                                    const at::Tensor &, const std::optional<at::Tensor> &,
-                                                    const std::optional<at::Tensor> &, bool)>();
-  const auto optional = [](const at::Tensor &tensor) {
-    return tensor.defined() ? std::optional(tensor) : std::nullopt;
-  };
   auto [out, activated] =
-      operation.call(frames, static_cast<int64_t>(kind), num_outputs, weight.weight, weight.bias,
-                     optional(epilogue.residual), optional(epilogue.next_gamma), epilogue.keep_out);
+      kernels::ConvSm90::call(frames, static_cast<int64_t>(kind), num_outputs, weight.weight, weight.bias,
+                              optional(epilogue.residual), optional(epilogue.next_gamma), epilogue.keep_out);
   return {out, activated};
-}
-
-TORCH_LIBRARY_FRAGMENT(wan, library) {
-  library.def(
-      "conv_sm90(Tensor[] frames, int kind, int num_outputs, Tensor weight, Tensor bias, Tensor? residual, "
-      "Tensor? next_gamma, bool keep_out) -> (Tensor, Tensor)");
 }
 
 }  // namespace wan::sm90

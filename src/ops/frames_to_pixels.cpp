@@ -2,8 +2,8 @@
 #include "ops/frames_to_pixels.h"
 
 #include <ATen/ATen.h>
-#include <torch/library.h>
 
+#include "ops/kernels.h"
 #include "ops/pixel_layout.h"
 #include "ops/pixel_math.h"
 
@@ -87,19 +87,12 @@ void frames_to_pixels_cpu(const at::Tensor &frames, at::IntArrayRef packed_layou
 
 }  // namespace
 
-// The dispatcher of LibTorch finds the kernel for the tensor's device; the CUDA module registers its own.
-TORCH_LIBRARY(wan, library) {
-  library.def("frames_to_pixels(Tensor frames, int[] layout, Tensor(a!) out) -> ()");
-}
 TORCH_LIBRARY_IMPL(wan, CPU, library) {
-  library.impl("frames_to_pixels", frames_to_pixels_cpu);
+  kernels::FramesToPixels::implement(library, frames_to_pixels_cpu);
 }
 
 void frames_to_pixels_out(const at::Tensor &out, const at::Tensor &frames, const WanPixelLayout &layout) {
-  static const auto operation = c10::Dispatcher::singleton()
-                                    .findSchemaOrThrow("wan::frames_to_pixels", "")
-                                    .typed<void(const at::Tensor &, at::IntArrayRef, const at::Tensor &)>();
-  operation.call(frames, pack_layout(layout), out);
+  kernels::FramesToPixels::call(frames, pack_layout(layout), out);
 }
 
 at::Tensor frames_to_pixels(const at::Tensor &frames, const WanPixelLayout &layout) {

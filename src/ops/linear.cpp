@@ -2,9 +2,8 @@
 #include "ops/linear.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/library.h>
 
+#include "ops/kernels.h"
 #include "ops/rows.h"
 
 namespace wan {
@@ -20,11 +19,6 @@ std::pair<at::Tensor, at::Tensor> quantize(const at::Tensor &x) {
 
 }  // namespace
 
-// The CUDA module registers its kernel.
-TORCH_LIBRARY_FRAGMENT(wan, library) {
-  library.def("quantize_rows(Tensor x, Tensor? bias, bool applies_gelu) -> (Tensor, Tensor)");
-}
-
 at::Tensor Product::sum() const {
   return bias.defined() ? values + bias : values;
 }
@@ -35,11 +29,7 @@ Activations quantize_rows(const Product &x, bool applies_gelu) {
     auto [values, scale] = quantize(applies_gelu ? at::gelu(sum, "tanh") : sum);
     return {values, scale.view({-1, 1})};
   }
-  static const auto operation = c10::Dispatcher::singleton()
-                                    .findSchemaOrThrow("wan::quantize_rows", "")
-                                    .typed<std::tuple<at::Tensor, at::Tensor>(
-                                        const at::Tensor &, const std::optional<at::Tensor> &, bool)>();
-  auto [values, scale] = operation.call(x.values, optional(x.bias), applies_gelu);
+  auto [values, scale] = kernels::QuantizeRows::call(x.values, optional(x.bias), applies_gelu);
   return {values, scale};
 }
 

@@ -2,9 +2,10 @@
 #include "ops/modulation.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/library.h>
 
+#include <vector>
+
+#include "ops/kernels.h"
 #include "ops/rows.h"
 
 namespace wan {
@@ -22,24 +23,29 @@ Activations quantized(const at::Tensor &x, bool quantizes) {
   return quantizes ? quantize_rows(x) : Activations(x);
 }
 
+/// What `function` makes of each segment, one behind the other; it is handed the segment's number and a
+/// function that cuts its tokens out of a tensor.
+template <typename Function>
+at::Tensor by_segment(int64_t tokens, at::IntArrayRef starts, Function function) {
+  if (starts.size() == 1) return function(0, [](const at::Tensor &x) { return x; });
+  std::vector<at::Tensor> parts;
+  for (size_t i = 0; i < starts.size(); ++i) {
+    const int64_t begin = starts[i], end = i + 1 < starts.size() ? starts[i + 1] : tokens;
+    parts.push_back(function(static_cast<int64_t>(i),
+                             [=](const at::Tensor &x) { return x.narrow(1, begin, end - begin); }));
+  }
+  return at::cat(parts, 1);
+}
+
 Activations layer_norm_kernel(const at::Tensor &x, const at::Tensor &scale, const at::Tensor &shift,
-                              bool modulates, double eps, bool quantizes) {
-  static const auto operation =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("wan::layer_norm", "")
-          .typed<std::tuple<at::Tensor, at::Tensor>(const at::Tensor &, const at::Tensor &,
-                                                    const at::Tensor &, bool, double, bool)>();
-  auto [values, row_scale] = operation.call(x, scale, shift, modulates, eps, quantizes);
+                              at::IntArrayRef starts, bool modulates, double eps, bool quantizes) {
+  auto [values, row_scale] = kernels::LayerNorm::call(x, scale, shift, starts, modulates, eps, quantizes);
   return {values, row_scale};
 }
 
-at::Tensor residual_kernel(const at::Tensor &x, const Product &branch, const at::Tensor &gate) {
-  static const auto operation =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("wan::gated_residual", "")
-          .typed<at::Tensor(const at::Tensor &, const at::Tensor &, const std::optional<at::Tensor> &,
-                            const std::optional<at::Tensor> &)>();
-  return operation.call(x, branch.values, optional(branch.bias), optional(gate));
+at::Tensor residual_kernel(const at::Tensor &x, const Product &branch, const at::Tensor &gate,
+                           at::IntArrayRef starts) {
+  return kernels::GatedResidual::call(x, branch.values, optional(branch.bias), optional(gate), starts);
 }
 
 bool takes_branch(const at::Tensor &x, const Product &branch) {
@@ -49,37 +55,37 @@ bool takes_branch(const at::Tensor &x, const Product &branch) {
 
 }  // namespace
 
-// The CUDA module registers its kernels.
-TORCH_LIBRARY_FRAGMENT(wan, library) {
-  library.def(
-      "layer_norm(Tensor x, Tensor scale, Tensor shift, bool modulates, float eps, bool quantizes) -> "
-      "(Tensor, "
-      "Tensor)");
-  library.def("gated_residual(Tensor x, Tensor branch, Tensor? bias, Tensor? gate) -> Tensor");
-}
-
 Activations modulated_norm(const at::Tensor &x, const at::Tensor &shift, const at::Tensor &scale, double eps,
-                           bool quantizes) {
+                           bool quantizes, at::IntArrayRef starts) {
   if (takes_rows(x) && takes_factor(shift, x) && takes_factor(scale, x))
-    return layer_norm_kernel(x, scale, shift, /*modulates=*/true, eps, quantizes);
-  return quantized((layer_norm(x, eps) * (scale + 1) + shift).to(x.scalar_type()), quantizes);
+    return layer_norm_kernel(x, scale, shift, starts, /*modulates=*/true, eps, quantizes);
+  const at::Tensor normed = layer_norm(x, eps);
+  const auto modulate = [&](int64_t i, auto tokens) {
+    return tokens(normed) * (scale.narrow(1, i, 1) + 1) + shift.narrow(1, i, 1);
+  };
+  return quantized(by_segment(x.size(1), starts, modulate).to(x.scalar_type()), quantizes);
 }
 
 Activations affine_norm(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias, double eps,
                         bool quantizes) {
   const at::Tensor scale = weight.view({1, 1, -1}), shift = bias.view({1, 1, -1});
   if (takes_rows(x) && takes_factor(shift, x) && takes_factor(scale, x))
-    return layer_norm_kernel(x, scale, shift, /*modulates=*/false, eps, quantizes);
+    return layer_norm_kernel(x, scale, shift, kOneSegment, /*modulates=*/false, eps, quantizes);
   return quantized(layer_norm(x, eps, weight, bias).to(x.scalar_type()), quantizes);
 }
 
-at::Tensor gated_residual(const at::Tensor &x, const Product &branch, const at::Tensor &gate) {
-  if (takes_branch(x, branch) && takes_factor(gate, x)) return residual_kernel(x, branch, gate);
-  return (x.to(at::kFloat) + branch.sum() * gate).to(x.scalar_type());
+at::Tensor gated_residual(const at::Tensor &x, const Product &branch, const at::Tensor &gate,
+                          at::IntArrayRef starts) {
+  if (takes_branch(x, branch) && takes_factor(gate, x)) return residual_kernel(x, branch, gate, starts);
+  const at::Tensor wide = x.to(at::kFloat), addend = branch.sum();
+  const auto add = [&](int64_t i, auto tokens) {
+    return tokens(wide) + tokens(addend) * gate.narrow(1, i, 1);
+  };
+  return by_segment(x.size(1), starts, add).to(x.scalar_type());
 }
 
 at::Tensor residual(const at::Tensor &x, const Product &branch) {
-  return takes_branch(x, branch) ? residual_kernel(x, branch, {}) : x + branch.sum();
+  return takes_branch(x, branch) ? residual_kernel(x, branch, {}, kOneSegment) : x + branch.sum();
 }
 
 }  // namespace wan

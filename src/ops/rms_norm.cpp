@@ -2,12 +2,12 @@
 #include "ops/rms_norm.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/Parallel.h>
-#include <torch/library.h>
 
 #include <array>
 #include <cmath>
+
+#include "ops/kernels.h"
 
 namespace wan {
 
@@ -70,19 +70,13 @@ bool has_kernel(const at::Tensor &x) {
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(wan, library) {
-  library.def("rms_norm(Tensor x, Tensor gamma, bool silu) -> Tensor");
-}
 TORCH_LIBRARY_IMPL(wan, CPU, library) {
-  library.impl("rms_norm", rms_norm_cpu);
+  kernels::RmsNorm::implement(library, rms_norm_cpu);
 }
 
 at::Tensor rms_norm(const at::Tensor &x, const at::Tensor &gamma, bool silu) {
   if (!has_kernel(x)) return rms_norm_reference(x, gamma, silu);
-  static const auto operation = c10::Dispatcher::singleton()
-                                    .findSchemaOrThrow("wan::rms_norm", "")
-                                    .typed<at::Tensor(const at::Tensor &, const at::Tensor &, bool)>();
-  return operation.call(x, gamma, silu);
+  return kernels::RmsNorm::call(x, gamma, silu);
 }
 
 }  // namespace wan

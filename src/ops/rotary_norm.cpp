@@ -2,9 +2,8 @@
 #include "ops/rotary_norm.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/library.h>
 
+#include "ops/kernels.h"
 #include "ops/rows.h"
 
 namespace wan {
@@ -32,14 +31,8 @@ bool takes_weight(const at::Tensor &weight, const at::Tensor &x) {
 
 at::Tensor rms_norm_kernel(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
                            const at::Tensor &sin, double eps, bool quantizes, const at::Tensor &center) {
-  static const auto operation =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("wan::heads_rms_norm", "")
-          .typed<at::Tensor(const at::Tensor &, const std::optional<at::Tensor> &, const at::Tensor &,
-                            const std::optional<at::Tensor> &, const std::optional<at::Tensor> &, double,
-                            bool, const std::optional<at::Tensor> &)>();
-  return operation.call(x.values, optional(x.bias), weight, optional(cos), optional(sin), eps, quantizes,
-                        optional(center));
+  return kernels::HeadsRmsNorm::call(x.values, optional(x.bias), weight, optional(cos), optional(sin), eps,
+                                     quantizes, optional(center));
 }
 
 bool takes(const Product &x, const at::Tensor &weight) {
@@ -65,13 +58,6 @@ at::Tensor mean_of_some(const Product &x, const at::Tensor &weight, const at::Te
 }
 
 }  // namespace
-
-// The CUDA module registers its kernel.
-TORCH_LIBRARY_FRAGMENT(wan, library) {
-  library.def(
-      "heads_rms_norm(Tensor x, Tensor? bias, Tensor weight, Tensor? cos, Tensor? sin, float eps, bool "
-      "quantizes, Tensor? center) -> Tensor");
-}
 
 at::Tensor heads_rms_norm(const Product &x, const at::Tensor &weight, double eps) {
   if (takes(x, weight)) return rms_norm_kernel(x, weight, {}, {}, eps, /*quantizes=*/false, {});

@@ -14,6 +14,9 @@ constexpr int kMaxRowChannels = kRowVector * kRowThreads * kMaxRowVectors;  // 5
 constexpr int kWideRowThreads = 256, kMaxWideRowVectors = 7;
 constexpr int kMaxWideRowChannels = kRowVector * kWideRowThreads * kMaxWideRowVectors;
 
+/// Runs of tokens with a timestep of their own each.
+constexpr int kMaxSegments = 4;
+
 /// The largest number of e4m3, which the largest magnitude of a row becomes.
 constexpr float kLargestE4m3 = 448;
 /// What counts as that magnitude in a row of zeros.

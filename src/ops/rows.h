@@ -7,7 +7,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <optional>
 
 #include "ops/row_limits.h"
 
@@ -29,17 +28,13 @@ inline bool takes_bias(const at::Tensor &bias, const at::Tensor &x) {
                              bias.is_contiguous() && is_aligned(bias));
 }
 
-/// As the dispatcher takes a tensor that may be undefined.
-inline std::optional<at::Tensor> optional(const at::Tensor &tensor) {
-  return tensor.defined() ? std::optional(tensor) : std::nullopt;
-}
-
-/// A factor or an addend, one row for all of x or for each of its batch: [1 or B, 1, D], float32.
+/// A factor or an addend, a row for each segment of x's tokens, for all of its batch or one by one: [1 or B,
+/// S, D], float32.
 inline bool takes_factor(const at::Tensor &factor, const at::Tensor &x) {
   return factor.device() == x.device() && factor.scalar_type() == at::kFloat && factor.dim() == 3 &&
-         (factor.size(0) == 1 || factor.size(0) == x.size(0)) && factor.size(1) == 1 &&
+         (factor.size(0) == 1 || factor.size(0) == x.size(0)) && factor.size(1) <= kMaxSegments &&
          factor.size(2) == x.size(2) && factor.stride(2) == 1 && factor.stride(0) % 4 == 0 &&
-         is_aligned(factor);
+         (factor.size(1) == 1 || factor.stride(1) % 4 == 0) && is_aligned(factor);
 }
 
 }  // namespace wan

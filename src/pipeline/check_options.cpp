@@ -99,6 +99,34 @@ void check_steps(const CheckpointConfig &config, const WanGenerateOptions &optio
   make_scheduler(config.scheduler, options);  // for what it throws
 }
 
+std::string name_of(WanPictureKind kind) {
+  return kind == WAN_PICTURE_FIRST ? "image" : "last-image";
+}
+
+void check_picture(const Variant &variant, WanPictureKind kind, const WanGenerateOptions &options) {
+  const std::string model = variant.name;
+  const bool continues = kind == WAN_PICTURE_FIRST && options.continuity != WAN_CONTINUITY_NONE;
+  if (variant.picture(kind) == WAN_PICTURE_REFUSED) {
+    require(!options.pictures[kind], "The model is " + model + ", which takes no " + name_of(kind));
+    require(!continues,
+            "The model is " + model +
+                ", which takes no image, so its clips cannot begin with the last frame of the one before");
+  }
+  if (variant.picture(kind) == WAN_PICTURE_REQUIRED)
+    require(options.pictures[kind] || continues,
+            "The model is " + model + ", which makes videos from pictures: set " + name_of(kind));
+}
+
+void check_pictures(const CheckpointConfig &config, const WanGenerateOptions &options) {
+  check_enum("continuity", options.continuity, WAN_CONTINUITY_LAST_FRAME);
+  for (const WanPictureKind kind : {WAN_PICTURE_FIRST, WAN_PICTURE_LAST})
+    check_picture(*config.variant, kind, options);
+  require(!options.pictures[WAN_PICTURE_LAST] || options.num_frames > 1,
+          "A clip of one frame has no room for a last-image");
+  require(options.continuity == WAN_CONTINUITY_NONE || options.fade_frames == 0,
+          "Clips that begin with the last frame of the one before cannot be crossfaded: set transition=cut");
+}
+
 }  // namespace
 
 void check_size(const CheckpointConfig &config, int32_t width, int32_t height) {
@@ -125,6 +153,7 @@ void check_options(const CheckpointConfig &config, const WanGenerateOptions &opt
   check_steps(config, options);
   check_number("guidance-scale", options.guidance_scale, kMaxGuidance);
   check_number("guidance-scale-2", options.guidance_scale_2, kMaxGuidance);
+  check_pictures(config, options);
   check_enum("cache", options.cache, WAN_CACHE_FIRST_BLOCK);
   require(options.cache_threshold >= 0, "cache-threshold must be 0 or above");
   if (options.prompt) require_prompt(options.prompt);

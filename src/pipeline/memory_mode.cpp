@@ -7,6 +7,7 @@
 
 #include "checkpoint/weights.h"
 #include "device.h"
+#include "image/clip_vision.h"
 #include "text/umt5_encoder.h"
 #include "transformer/block_store.h"
 #include "transformer/wan_transformer_3d.h"
@@ -22,10 +23,10 @@ uint64_t sum(const WeightInventory &inventory) {
   return bytes;
 }
 
-template <typename Model, typename Config>
-uint64_t weight_bytes(const Config &config, at::ScalarType dtype) {
+template <typename Model, typename Config, typename... Arguments>
+uint64_t weight_bytes(const Config &config, at::ScalarType dtype, Arguments... arguments) {
   WeightInventory inventory;
-  const Model model(config, Weights(inventory, dtype));
+  const Model model(config, Weights(inventory, dtype), arguments...);
   return sum(inventory);
 }
 
@@ -70,8 +71,10 @@ WeightBytes WeightBytes::of(const CheckpointConfig &config, at::ScalarType dtype
   add_expert(config.transformer);
   if (config.transformer_2) add_expert(*config.transformer_2);
   bytes.two_experts = config.transformer_2.has_value();
-  bytes.other += weight_bytes<AutoencoderKLWan>(config.vae, vae_dtype.value_or(dtype));
+  const at::ScalarType of_vae = vae_dtype.value_or(dtype);
+  bytes.other += weight_bytes<AutoencoderKLWan>(config.vae, of_vae, encoder_dtype(config, of_vae));
   bytes.text_encoder = weight_bytes<UMT5EncoderModel>(config.text_encoder, dtype);
+  if (config.image_encoder) bytes.text_encoder += weight_bytes<CLIPVisionModel>(*config.image_encoder, dtype);
   return bytes;
 }
 
@@ -162,6 +165,18 @@ std::unique_lock<std::timed_mutex> wait_for_turn(const RunContext &context) {
 
 at::ScalarType vae_dtype(at::ScalarType dtype, at::Device device) {
   return device.is_cpu() ? at::kFloat : dtype;
+}
+
+std::optional<at::ScalarType> encoder_dtype(const CheckpointConfig &config, at::ScalarType vae_dtype) {
+  switch (config.variant->traits.picture_input) {
+    case PictureInput::kChannels:
+      return vae_dtype;
+    case PictureInput::kCleanFrame:
+      return at::kFloat;
+    case PictureInput::kNone:
+      break;
+  }
+  return std::nullopt;
 }
 
 std::string memory_mode_name(WanMemoryMode mode) {

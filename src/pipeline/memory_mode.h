@@ -23,7 +23,7 @@ struct WeightBytes {
   uint64_t expert;        // the blocks of the larger expert
   uint64_t block;         // one block of it
   uint64_t other;         // the rest of the experts, and the VAE
-  uint64_t text_encoder;  // is there only while no video is denoised
+  uint64_t text_encoder;  // and that of pictures: are there only while no video is denoised
   bool two_experts;
 
   /// vae_dtype: that of the VAE, if it is another.
@@ -61,6 +61,9 @@ std::unique_lock<std::timed_mutex> wait_for_turn(const RunContext &context);
 
 /// The dtype of the VAE: convolutions in bfloat16 are no faster on most CPUs.
 at::ScalarType vae_dtype(at::ScalarType dtype, at::Device device);
+/// What its encoder computes in; none where the model sees no pictures. A single frame is cheap, so it is
+/// encoded as exactly as Diffusers does it.
+std::optional<at::ScalarType> encoder_dtype(const CheckpointConfig &config, at::ScalarType vae_dtype);
 
 /// As the element's property spells it.
 std::string memory_mode_name(WanMemoryMode mode);

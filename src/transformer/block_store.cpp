@@ -12,7 +12,6 @@
 
 #include "device.h"
 #include "threads.h"
-#include "transformer/wan_transformer_3d.h"
 
 namespace wan {
 
@@ -37,27 +36,24 @@ at::Tensor view(const at::Tensor &memory, const PackedBlock::Layout &layout) {
 
 /// Plans the arena. A tensor whose memory has holes is laid out anew.
 void plan(PackedBlock &packed) {
-  packed.block->for_each_tensor([&packed](at::Tensor &tensor) {
-    if (!tensor.defined()) {
+  for (at::Tensor *const tensor : packed.tensors) {
+    if (!tensor->defined()) {
       packed.layout.push_back({packed.bytes, {}, {}, at::ScalarType::Undefined});
-      return;
+      continue;
     }
-    if (!tensor.is_non_overlapping_and_dense()) tensor = tensor.contiguous();
+    if (!tensor->is_non_overlapping_and_dense()) *tensor = tensor->contiguous();
     packed.layout.push_back(
-        {packed.bytes, tensor.sizes().vec(), tensor.strides().vec(), tensor.scalar_type()});
-    const auto bytes = static_cast<int64_t>(tensor.nbytes());
+        {packed.bytes, tensor->sizes().vec(), tensor->strides().vec(), tensor->scalar_type()});
+    const auto bytes = static_cast<int64_t>(tensor->nbytes());
     packed.bytes += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  });
+  }
 }
 
 /// Calls function(tensor, its layout) for each tensor that the block has.
 template <typename Function>
 void for_each_packed(PackedBlock &packed, Function function) {
-  auto layout = packed.layout.begin();
-  packed.block->for_each_tensor([&](at::Tensor &tensor) {
-    if (layout->dtype != at::ScalarType::Undefined) function(tensor, *layout);
-    ++layout;
-  });
+  for (size_t i = 0; i < packed.layout.size(); ++i)
+    if (packed.layout[i].dtype != at::ScalarType::Undefined) function(*packed.tensors[i], packed.layout[i]);
 }
 
 /// Returns when all are done.
@@ -68,11 +64,6 @@ void run_side_by_side(std::vector<std::packaged_task<void()>> &tasks) {
 }
 
 }  // namespace
-
-PackedBlock::PackedBlock(WanTransformerBlock unpacked)
-    : block(std::make_unique<WanTransformerBlock>(std::move(unpacked))) {}
-
-PackedBlock::~PackedBlock() = default;
 
 BlockSlots::BlockSlots(at::Device device, size_t count) : device_(device), copy_stream_(copy_stream(device)) {
   for (size_t i = 0; i < count; ++i) slots_.emplace_back(device);
@@ -221,34 +212,23 @@ BlockStore::~BlockStore() {
   for (const PackedBlock &block : blocks_) slots_->forget(block);
 }
 
-void BlockStore::add(WanTransformerBlock block) {
-  PackedBlock &added = blocks_.emplace_back(std::move(block));
-  if (slots_) slots_->pack(added);
-}
-
-uint64_t BlockStore::bytes() {
+uint64_t BlockStore::bytes() const {
   uint64_t sum = 0;
-  for (PackedBlock &packed : blocks_)
-    packed.block->for_each_tensor(
-        [&sum](const at::Tensor &tensor) { sum += tensor.defined() ? tensor.nbytes() : 0; });
+  for (const PackedBlock &block : blocks_)
+    for (const at::Tensor *const tensor : block.tensors) sum += tensor->defined() ? tensor->nbytes() : 0;
   return sum;
 }
 
-const WanTransformerBlock &BlockStore::use(size_t index) {
-  if (slots_) slots_->bring(blocks_[index]);
-  return *blocks_[index].block;
-}
-
-void BlockStore::done(size_t index) {
+void BlockStore::done(size_t index, BlockStore &next) {
   if (!slots_) return;
   // The slot's next block is the one whose turn comes when all other slots have had theirs.
   const size_t turn = index + slots_->count();
-  PackedBlock *next = nullptr;
+  PackedBlock *coming = nullptr;
   if (turn < blocks_.size())
-    next = &blocks_[turn];
-  else if (turn - blocks_.size() < next_->blocks_.size())
-    next = &next_->blocks_[turn - blocks_.size()];
-  slots_->release(blocks_[index], next);
+    coming = &blocks_[turn];
+  else if (turn - blocks_.size() < next.blocks_.size())
+    coming = &next.blocks_[turn - blocks_.size()];
+  slots_->release(blocks_[index], coming);
 }
 
 }  // namespace wan

@@ -8,22 +8,27 @@
 #include <c10/core/Event.h>
 #include <c10/core/Stream.h>
 
+#include <any>
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <utility>
 #include <vector>
 
 namespace wan {
 
-class WanTransformerBlock;
-
 /// Host memory that packed blocks leave free for all else.
 constexpr uint64_t kHostReserve = uint64_t{2} << 30;
 
-/// A block whose tensors also lie in host memory, packed into one arena.
+/// A block of any class that has a for_each_tensor(), as Linear has. In memory modes that keep blocks in host
+/// memory its tensors are packed into one arena there.
 struct PackedBlock {
-  explicit PackedBlock(WanTransformerBlock unpacked);
-  ~PackedBlock();
+  template <typename Block>
+  explicit PackedBlock(Block unpacked) : block(std::move(unpacked)) {
+    std::any_cast<Block &>(block).for_each_tensor([this](at::Tensor &tensor) { tensors.push_back(&tensor); });
+  }
+  PackedBlock(const PackedBlock &) = delete;
+  PackedBlock &operator=(const PackedBlock &) = delete;
 
   /// How a tensor lies in the arena; an undefined one has the dtype Undefined.
   struct Layout {
@@ -32,9 +37,9 @@ struct PackedBlock {
     at::ScalarType dtype;
   };
 
-  std::unique_ptr<WanTransformerBlock>
-      block;  // its tensors are views of the slot that it is in, else undefined
-  std::vector<Layout> layout;
+  std::any block;
+  std::vector<at::Tensor *> tensors;  // of the block: views of the slot that it is in, else undefined
+  std::vector<Layout> layout;         // of each of them; empty unless it is packed
   int64_t bytes = 0;
   std::vector<at::Tensor> host;  // the arena, in pieces
 };
@@ -99,22 +104,29 @@ class BlockStore {
   BlockStore(const BlockStore &) = delete;
   BlockStore &operator=(const BlockStore &) = delete;
 
-  /// Throws wan::Error (WAN_OUT_OF_MEMORY).
-  void add(WanTransformerBlock block);
+  /// Blocks are used in the order in which they are added, and may be of different classes. Throws wan::Error
+  /// (WAN_OUT_OF_MEMORY).
+  template <typename Block>
+  void add(Block block) {
+    PackedBlock &added = blocks_.emplace_back(std::move(block));
+    if (slots_) slots_->pack(added);
+  }
   size_t size() const { return blocks_.size(); }
   /// Bytes of all blocks' tensors.
-  uint64_t bytes();
+  uint64_t bytes() const;
 
-  /// The block, ready for what is queued on the current stream until done().
-  const WanTransformerBlock &use(size_t index);
-  void done(size_t index);
-  /// Says whose blocks are used after this store's last one; its own, unless said otherwise.
-  void followed_by(BlockStore &next) { next_ = &next; }
+  /// The block, which is a Block, ready for what is queued on the current stream until done().
+  template <typename Block>
+  const Block &use(size_t index) {
+    if (slots_) slots_->bring(blocks_[index]);
+    return std::any_cast<const Block &>(blocks_[index].block);
+  }
+  /// next: whose blocks are used after this store's last one.
+  void done(size_t index, BlockStore &next);
 
  private:
   const std::shared_ptr<BlockSlots> slots_;
   std::deque<PackedBlock> blocks_;
-  BlockStore *next_ = this;
 };
 
 }  // namespace wan

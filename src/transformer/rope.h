@@ -8,13 +8,20 @@
 
 namespace wan {
 
-/// Tables of one video size. Token order is frame, row, column.
+/// Where tokens are in a video. Their order is frame, row, column.
+struct TokenGrid {
+  int64_t first_frame;  // of latents
+  int64_t frames, rows, columns;
+
+  int64_t tokens() const { return frames * rows * columns; }
+};
+
+/// Tables of one grid.
 struct RotaryEmbedding {
   at::Tensor cos, sin;  // [L, 1, head_dim / 2] float32
 };
 
 /// Computed in float64 and rounded once, as Diffusers does. head_dim is split 44/42/42 where it is 128.
-RotaryEmbedding rotary_embedding(int64_t head_dim, int64_t frames, int64_t rows, int64_t columns,
-                                 at::Device device);
+RotaryEmbedding rotary_embedding(int64_t head_dim, const TokenGrid &grid, at::Device device);
 
 }  // namespace wan

@@ -13,20 +13,18 @@
 
 namespace wan {
 
-class CausalConv3d;
-
-/// What a stream of latent frames carries from chunk to chunk.
+/// What a stream of frames carries from chunk to chunk.
 class StreamState {
  public:
   /// The last input frames of a convolution, two at most; none stand for zeros.
-  Frames &history(const CausalConv3d *conv) { return history_[conv]; }
+  Frames &history(const void *conv) { return history_[conv]; }
   bool first_chunk() const { return chunks_ == 0; }
   void end_chunk() { ++chunks_; }
   /// Memory that the frames of history hold.
   int64_t bytes() const;
 
  private:
-  std::unordered_map<const CausalConv3d *, Frames> history_;
+  std::unordered_map<const void *, Frames> history_;
   int64_t chunks_ = 0;
 };
 
@@ -43,9 +41,20 @@ class CausalConv3d {
   at::Tensor double_frames(const at::Tensor &x, StreamState &state) const;
 
  private:
-  /// The history with x behind it.
-  Frames &extend(const at::Tensor &x, StreamState &state) const;
+  const ConvWeight weight_;
+};
 
+/// Of time alone, and of every second frame: two frames and the one before them become one.
+class HalvingConv3d {
+ public:
+  HalvingConv3d(const Weights &weights, int64_t channels);
+
+  /// Takes the first frame, which is one of the stream's outputs as it is. frame: [1, H, W, C].
+  void begin(const at::Tensor &frame, StreamState &state) const;
+  /// x: [2, H, W, C], the frames that follow. Returns [1, H, W, C].
+  at::Tensor operator()(const at::Tensor &x, StreamState &state, const Epilogue &epilogue) const;
+
+ private:
   const ConvWeight weight_;
 };
 
@@ -55,6 +64,7 @@ class PointwiseConv3d {
   /// dims: of the stored weight beside its channels, 3 or 2 (diffusers has both).
   PointwiseConv3d(const Weights &weights, int64_t in, int64_t out, int64_t dims = 3);
   at::Tensor operator()(const at::Tensor &x) const;
+  at::Device device() const { return weight_.device(); }
 
  private:
   const at::Tensor weight_, bias_;

@@ -9,22 +9,14 @@
 #include <functional>
 
 #include "vae/autoencoder_kl_wan.h"
+#include "vae/tiles.h"
 
 namespace wan {
 
-/// How many latents wide and high tiles are and how far apart they begin: 256 and 192 pixels.
-struct Tiling {
-  explicit Tiling(const AutoencoderKLWan &vae);
-  /// Tiles of H x W latents.
-  int64_t count(int64_t height, int64_t width) const;
-
-  int64_t size, stride;
-};
-
 /// latents: what AutoencoderKLWan::denormalize() gives, [1, z_dim, T, H, W]. Returns all frames of the clip
-/// in host memory, [1, 3, F, 8 H, 8 W] float32 in [-1, 1]. Each tile goes through the whole clip before
-/// the next begins: only so is there history of one tile alone. `chunk_done` is called after each latent
-/// frame of each tile.
+/// in host memory, [1, 3, F, s H, s W] float32 in [-1, 1], s being spatial_scale(). Each tile goes through
+/// the whole clip before the next begins: only so is there history of one tile alone. `chunk_done` is called
+/// after each latent frame of each tile.
 at::Tensor tiled_decode(const AutoencoderKLWan &vae, const at::Tensor &latents, const RunContext &context,
                         const std::function<void()> &chunk_done);
 

@@ -7,7 +7,7 @@
 
 #include "device.h"
 #include "ops/frames_to_pixels.h"
-#include "pipeline/frame_ring.h"
+#include "output/frame_ring.h"
 #include "vae/tiled_decode.h"
 
 namespace wan::bench {

@@ -6,7 +6,7 @@
 #include <filesystem>
 
 #include "frame_sink.h"
-#include "pipeline/frame_pool.h"
+#include "output/frame_pool.h"
 #include "trace.h"
 #include "vae/autoencoder_kl_wan.h"
 
@@ -14,7 +14,7 @@ namespace wan::bench {
 
 enum class Mode {
   kSync,  // a chunk is decoded, converted, copied to pageable memory and handed over before the next is begun
-  kAsync  // as WanPipeline does it, with FrameRing
+  kAsync  // as FrameOutput does it, with FrameRing
 };
 
 struct VideoTime {

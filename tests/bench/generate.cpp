@@ -14,7 +14,8 @@
 #include "common.h"
 #include "device.h"
 #include "frame_sink.h"
-#include "pipeline/frame_ring.h"
+#include "output/frame_ring.h"
+#include "pipeline/clip_pipeline.h"
 #include "random_weights.h"
 
 namespace wan::bench {
@@ -172,10 +173,11 @@ Report run(const Options &options) {
                               : random_components(device);
   const std::filesystem::path tokenizer =
       options.tokenizer ? options.tokenizer : config.directory / "tokenizer";
-  WanPipeline pipeline(
-      config, std::move(source), Tokenizer(tokenizer), device, dtype,
-      choose<WanQuantization>("--quantization", options.quantization,
-                              {{"none", WAN_QUANTIZATION_NONE}, {"fp8", WAN_QUANTIZATION_FP8}}),
+  ClipPipeline pipeline(
+      config, std::move(source), Tokenizer(tokenizer),
+      {device, dtype,
+       choose<WanQuantization>("--quantization", options.quantization,
+                               {{"none", WAN_QUANTIZATION_NONE}, {"fp8", WAN_QUANTIZATION_FP8}})},
       parse_memory_mode(options.memory ? options.memory : "auto"));
   synchronize(device);
   const double load_seconds = seconds_since(start);
@@ -187,7 +189,7 @@ Report run(const Options &options) {
   if (options.checksum) watch.checksum.emplace(make_sink("null", 0)).rewind();
   watch.out = open_output(options.out);
   std::ofstream latents_file = open_output(options.latents);
-  WanPipeline::StepListener write_latents;
+  ClipPipeline::StepListener write_latents;
   if (options.latents)
     write_latents = [&latents_file](const at::Tensor &latents) {
       const at::Tensor values = latents.to(at::kCPU, at::kFloat).contiguous();
@@ -200,7 +202,7 @@ Report run(const Options &options) {
   const WanMemory memory = memory_in_use(device);
   Report report = {{"what", "generate"},
                    {"device", device.str()},
-                   {"memory", memory_mode_name(pipeline.memory_mode())},
+                   {"memory", memory_mode_name(pipeline.components().memory_mode())},
                    {"quantization", options.quantization ? options.quantization : "none"},
                    {"size", std::to_string(clip.layout.width) + "x" + std::to_string(clip.layout.height)},
                    {"frames", watch.frames},

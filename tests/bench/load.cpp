@@ -12,7 +12,10 @@
 
 #include "common.h"
 #include "device.h"
+#include "pipeline/memory_mode.h"
 #include "random_weights.h"
+#include "transformer/block_store.h"
+#include "transformer/wan_transformer_3d.h"
 
 namespace wan::bench {
 namespace {

@@ -58,6 +58,7 @@ CheckpointConfig a14b_config(int64_t layers) {
       R"({"_class_name": "AutoencoderKLWan", "latents_mean": [0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],
           "latents_std": [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]})"));
   config.text_encoder = TextEncoderConfig::parse(json(R"({"model_type": "umt5"})"));
+  config.variant = &config.find_variant();
   config.scheduler =
       SchedulerConfig::parse(json(R"({"_class_name": "UniPCMultistepScheduler", "flow_shift": 3.0})"));
   config.defaults = {.width = 832,

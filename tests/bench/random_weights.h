@@ -5,7 +5,7 @@
 
 #include <memory>
 
-#include "pipeline/wan_pipeline.h"
+#include "pipeline/component_source.h"
 
 namespace wan::bench {
 

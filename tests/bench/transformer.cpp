@@ -110,10 +110,13 @@ struct Denoiser {
         latents(
             at::randn({1, config.in_channels, (options.frames - 1) / 4 + 1, size.height / 8, size.width / 8})
                 .to(device)),
-        text(transformer.encode_text(at::randn({1, 512, config.text_dim}).to(device))),
+        context(transformer.encode(at::randn({1, 512, config.text_dim}).to(device))),
         rotary(transformer.rotary(latents.size(2), latents.size(3), latents.size(4))) {}
 
-  at::Tensor forward() { return transformer(latents, /*timestep=*/900, text, rotary, RunContext({})); }
+  at::Tensor forward() {
+    const RunContext unasked({});
+    return transformer(latents, {.rotary = rotary, .times = {{0, 900}}, .context = context, .run = unasked});
+  }
   double forward_seconds() {
     synchronize(latents.device());
     const Clock::time_point start = Clock::now();
@@ -132,7 +135,7 @@ struct Denoiser {
   const std::unique_ptr<WeightSource> weights;
   const WanTransformer3DModel transformer;
   const at::Tensor latents;
-  WanTransformer3DModel::TextContext text;
+  EncodedContext context;
   const RotaryEmbedding rotary;
 };
 

@@ -7,7 +7,10 @@
 
 namespace wan::test {
 
-namespace {
+WanPicture picture_of(const at::Tensor &picture) {
+  return {picture.const_data_ptr<uint8_t>(), static_cast<int32_t>(picture.size(1)),
+          static_cast<int32_t>(picture.size(0)), static_cast<size_t>(picture.stride(0))};
+}
 
 WanCallbacks callbacks_of(const Listener &listener) {
   WanCallbacks callbacks{};
@@ -22,8 +25,16 @@ WanCallbacks callbacks_of(const Listener &listener) {
     return go_on;
   };
   callbacks.followed = [](void *user) { return static_cast<const Listener *>(user)->followed(); };
+  callbacks.picture = [](void *user, WanPictureKind kind, WanPicture *picture) {
+    static thread_local at::Tensor pixels;
+    pixels = static_cast<const Listener *>(user)->picture(kind);
+    if (pixels.defined()) *picture = picture_of(pixels);
+    return pixels.defined();
+  };
   return callbacks;
 }
+
+namespace {
 
 void check(WanStatus status, const WanError &error) {
   if (status != WAN_OK) throw Failure{status, error.message};

@@ -24,6 +24,9 @@ struct Failure {
   std::string message;
 };
 
+/// The picture, which must stay.
+WanPicture picture_of(const at::Tensor &picture);
+
 using Model = std::unique_ptr<WanModel, void (*)(WanModel *)>;
 
 /// Throws Failure.
@@ -38,10 +41,15 @@ struct Listener {
   /// Returns whether to go on. The frames are given back afterwards.
   std::function<bool(const WanFrames &)> frames = [](const WanFrames &) { return true; };
   std::function<bool()> followed = [] { return false; };
+  /// [H, W, 3] uint8, contiguous; it stays until it returns the next one.
+  std::function<at::Tensor(WanPictureKind)> picture = [](WanPictureKind) { return at::Tensor(); };
 };
 
 /// The embedded model's defaults with a prompt.
 WanGenerateOptions tiny_options(WanPixelFormat format = WAN_PIXEL_RGB);
+
+/// Of whoever listens, which must stay.
+WanCallbacks callbacks_of(const Listener &listener);
 
 /// Throws Failure.
 void generate(const Model &model, const WanGenerateOptions &options, const Listener &listener);

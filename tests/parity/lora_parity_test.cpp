@@ -110,9 +110,10 @@ class LoraParity : public testing::Test {
       const TensorShapes shapes = stored->shapes();
       LoraWeights source(std::move(stored), shapes, loras, component);
       const WanTransformer3DModel model(tiny_config().transformer, Weights(source, at::kFloat));
-      auto text = model.encode_text(embedding);
-      const at::Tensor out = model(latents, reference_["timestep"].item<double>(), text,
-                                   model.rotary(latents.size(2), latents.size(3), latents.size(4)), quiet());
+      EncodedContext context = model.encode(embedding);
+      const RotaryEmbedding rotary = model.rotary(latents.size(2), latents.size(3), latents.size(4));
+      const double timestep = reference_["timestep"].item<double>();
+      const at::Tensor out = model(latents, {rotary, {{0, timestep}}, context, quiet()});
       expect_near(out, reference_[kind + "." + component], kind + ", " + component);
       if (component == "transformer_2") continue;
       for (const std::string name : {"blocks.1.attn2.to_out.0.weight", "blocks.0.ffn.net.0.proj.weight",

@@ -4,7 +4,7 @@
 
   python3 tests/parity/make_names_reference.py        (needs diffusers 0.40.0)
 
-Of the transformer all that is outside of the blocks and block 12, of the VAE the whole decoder.
+Of the transformer all that is outside of the blocks and block 12, of the VAE all.
 """
 import json
 import os
@@ -29,15 +29,20 @@ def transformer():
 
 
 def vae():
-    names = both("conv2", "decoder.conv1", "decoder.head.2", "decoder.middle.1.to_qkv", "decoder.middle.1.proj",
-                 "decoder.upsamples.4.shortcut") + ["decoder.head.0.gamma", "decoder.middle.1.norm.gamma"]
-    blocks = ["decoder.middle.0", "decoder.middle.2"]
-    for k in range(15):
-        if k % 4 == 3:
-            names += both(f"decoder.upsamples.{k}.resample.1")
-            names += both(f"decoder.upsamples.{k}.time_conv") if k < 11 else []
-        else:
-            blocks.append(f"decoder.upsamples.{k}")
+    names = both("conv1", "conv2", "decoder.upsamples.4.shortcut", "encoder.downsamples.3.shortcut", "encoder.downsamples.6.shortcut")
+    blocks = []
+    for half, direction, blocks_a_stage, stages in (("encoder", "down", 2, 4), ("decoder", "up", 3, 4)):
+        names += both(f"{half}.conv1", f"{half}.head.2", f"{half}.middle.1.to_qkv", f"{half}.middle.1.proj")
+        names += [f"{half}.head.0.gamma", f"{half}.middle.1.norm.gamma"]
+        blocks += [f"{half}.middle.0", f"{half}.middle.2"]
+        for k in range(stages * (blocks_a_stage + 1) - 1):
+            if k % (blocks_a_stage + 1) < blocks_a_stage:
+                blocks.append(f"{half}.{direction}samples.{k}")
+                continue
+            names += both(f"{half}.{direction}samples.{k}.resample.1")
+            # Which stages halve or double the frames: the encoder's second and third, the decoder's first and second.
+            if k in ((5, 8) if half == "encoder" else (3, 7)):
+                names += both(f"{half}.{direction}samples.{k}.time_conv")
     for block in blocks:
         names += both(f"{block}.residual.2", f"{block}.residual.6")
         names += [f"{block}.residual.{k}.gamma" for k in (0, 3)]

@@ -31,8 +31,8 @@ class Parity : public testing::Test {
   static at::Tensor predict(const WanTransformer3DModel &model, const at::Tensor &latents, double timestep,
                             const at::Tensor &embedding, StepCache *cache = nullptr) {
     const auto rotary = model.rotary(latents.size(2), latents.size(3), latents.size(4));
-    auto text = model.encode_text(embedding.to(test_device()));
-    return model(latents.to(test_device()), timestep, text, rotary, quiet(), cache);
+    EncodedContext context = model.encode(embedding.to(test_device()));
+    return model(latents.to(test_device()), {rotary, {{0, timestep}}, context, quiet(), cache});
   }
 
   void expect_parity(const at::Tensor &out, const at::Tensor &reference, const std::string &what,
@@ -84,11 +84,11 @@ TEST_F(Parity, TextEncoderOfShortAndTruncatedPrompts) {
 TEST_F(Parity, RotaryEmbedding) {
   for (const auto &[t, h, w] : {std::tuple{3, 4, 5}, {1, 1, 1}, {21, 2, 7}}) {
     const auto key = "rope." + std::to_string(t) + "." + std::to_string(h) + "." + std::to_string(w);
-    const RotaryEmbedding out = rotary_embedding(128, t, h, w, at::kCPU);
+    const RotaryEmbedding out = rotary_embedding(128, {0, t, h, w}, at::kCPU);
     EXPECT_TRUE(at::equal(out.cos.squeeze(1), reference_[key + ".cos"])) << key;
     EXPECT_TRUE(at::equal(out.sin.squeeze(1), reference_[key + ".sin"])) << key;
   }
-  const RotaryEmbedding golden = rotary_embedding(128, 9, 6, 10, at::kCPU);
+  const RotaryEmbedding golden = rotary_embedding(128, {0, 9, 6, 10}, at::kCPU);
   EXPECT_TRUE(at::equal(golden.cos, golden_["rope_cos"][0].slice(-1, 0, 128, 2)));
   EXPECT_TRUE(at::equal(golden.sin, golden_["rope_sin"][0].slice(-1, 1, 128, 2)));
 }
@@ -98,10 +98,11 @@ TEST_F(Parity, TransformerBlock) {
                            test_device(), [](uint64_t) {});
   const Weights weights(source, at::kFloat);
   const WanTransformerBlock block(tiny_config().transformer, weights / "blocks" / 0, WAN_QUANTIZATION_NONE);
-  const auto text = block.cross_attention().key_value(reference_["block.text"].to(test_device()));
-  const at::Tensor out =
-      block(reference_["block.x"].to(test_device()), text, reference_["block.timestep"].to(test_device()),
-            rotary_embedding(128, 3, 4, 5, test_device()));
+  const CrossContext text =
+      block.cross_attention().cross_context(reference_["block.text"].to(test_device()), {});
+  const Modulation modulation = {reference_["block.timestep"].unsqueeze(1).to(test_device()), {0}};
+  const at::Tensor out = block(reference_["block.x"].to(test_device()), text, modulation,
+                               rotary_embedding(128, {0, 3, 4, 5}, test_device()));
   expect_parity(out, reference_["block.out"], "block");
 }
 

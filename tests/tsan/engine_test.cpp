@@ -20,7 +20,7 @@
 #include "checkpoint/staged_reader.h"
 #include "common/engine.h"
 #include "common/reference.h"
-#include "pipeline/frame_ring.h"
+#include "output/frame_ring.h"
 #include "tsan/support.h"
 
 using namespace wan;

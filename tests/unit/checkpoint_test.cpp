@@ -217,6 +217,12 @@ TEST_F(Checkpoint, NumbersOutOfRangeNameFileAndKeyBeforeWeightsAreRead) {
       {vae, "latents_mean", huge},
       {vae, "latents_std", huge},
       {vae, "latents_std", nothing},
+      {vae, "decoder_base_dim", 1 << 20},
+      {vae, "patch_size", 9},
+      {vae, "in_channels", 12},
+      {vae, "out_channels", 12},
+      {vae, "scale_factor_spatial", 16},
+      {vae, "scale_factor_temporal", 8},
       {text_encoder, "num_heads", 1 << 20},
       {text_encoder, "layer_norm_epsilon", 1e300},
   };
@@ -226,6 +232,40 @@ TEST_F(Checkpoint, NumbersOutOfRangeNameFileAndKeyBeforeWeightsAreRead) {
   }
   edit_json(vae, [](Json &json) { json["dim_mult"] = {1, 1, 1, 1}; });
   EXPECT_THAT(description_with(vae, "base_dim", 1), HasSubstr("vae/config.json: 'base_dim'"));
+}
+
+VaeConfig parse_vae(const Json &changes = Json::object()) {
+  Json json = {
+      {"_class_name", "AutoencoderKLWan"}, {"z_dim", 2}, {"latents_mean", {0, 0}}, {"latents_std", {1, 1}}};
+  json.update(changes);
+  return VaeConfig::parse(JsonFile(std::string_view(json.dump()), "vae/config.json"));
+}
+
+TEST(VaeConfig, OfTheSmallAndTheLargeVae) {
+  const VaeConfig small = parse_vae();
+  EXPECT_EQ(small.decoder_dims(), (std::vector<int64_t>{384, 384, 192, 96}));
+  EXPECT_EQ(small.encoder_dims(), (std::vector<int64_t>{96, 192, 384, 384}));
+  EXPECT_EQ(small.spatial_scale(), 8);
+  EXPECT_EQ(small.picture_channels(), 3);
+  const VaeConfig large = parse_vae({{"is_residual", true},
+                                     {"patch_size", 2},
+                                     {"in_channels", 12},
+                                     {"out_channels", 12},
+                                     {"base_dim", 160},
+                                     {"decoder_base_dim", 256},
+                                     {"scale_factor_spatial", 16}});
+  EXPECT_EQ(large.decoder_dims(), (std::vector<int64_t>{1024, 1024, 512, 256}));
+  EXPECT_EQ(large.encoder_dims(), (std::vector<int64_t>{160, 320, 640, 640}));
+  EXPECT_EQ(large.spatial_scale(), 16);
+  EXPECT_EQ(large.picture_channels(), 12);
+}
+
+TEST(VaeConfig, ShortcutsThatCannotBeAreRefused) {
+  const std::vector<std::vector<int>> refused = {
+      {3, 6, 6, 6}, {1, 3, 3, 3}, {4, 2, 2, 2}, {1, 2, 4, 8}, {1, 8, 8, 8}};
+  for (const auto &dim_mult : refused)
+    EXPECT_THROW(parse_vae({{"is_residual", true}, {"dim_mult", dim_mult}}), Error);
+  EXPECT_NO_THROW(parse_vae({{"is_residual", true}, {"dim_mult", {1, 4, 8, 8}}}));
 }
 
 TEST_F(Checkpoint, SettingsThatTheirFileDoesNotHaveAreNamed) {

@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "common/tiny_model.h"
-#include "pipeline/crossfade.h"
+#include "output/crossfade.h"
 
 namespace wan::test {
 namespace {

@@ -13,7 +13,7 @@
 #include "common/engine.h"
 #include "common/tiny_model.h"
 #include "ops/frames_to_pixels.h"
-#include "pipeline/frame_ring.h"
+#include "output/frame_ring.h"
 
 namespace wan::test {
 namespace {

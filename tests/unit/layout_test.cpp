@@ -50,6 +50,25 @@ TEST(Names, AreThoseOfDiffusersConversion) {
             "blocks.23.ffn.gate.0.weight");
 }
 
+TEST(Names, OfTheResidualVae) {
+  const auto expect_both = [](const std::string &diffusers, const std::string &original) {
+    EXPECT_EQ(stored_name(Naming::kOriginalResidualVae, diffusers), original);
+    EXPECT_EQ(diffusers_name(Naming::kOriginalResidualVae, original), diffusers);
+  };
+  expect_both("encoder.down_blocks.1.resnets.0.conv_shortcut.bias",
+              "encoder.downsamples.1.downsamples.0.shortcut.bias");
+  expect_both("encoder.down_blocks.2.downsampler.time_conv.weight",
+              "encoder.downsamples.2.downsamples.2.time_conv.weight");
+  expect_both("encoder.down_blocks.3.resnets.1.norm2.gamma",
+              "encoder.downsamples.3.downsamples.1.residual.3.gamma");
+  expect_both("decoder.up_blocks.0.upsampler.resample.1.weight",
+              "decoder.upsamples.0.upsamples.3.resample.1.weight");
+  expect_both("decoder.up_blocks.3.resnets.2.conv2.weight",
+              "decoder.upsamples.3.upsamples.2.residual.6.weight");
+  expect_both("decoder.mid_block.resnets.1.conv1.weight", "decoder.middle.2.residual.2.weight");
+  expect_both("quant_conv.weight", "conv1.weight");
+}
+
 class Layout : public testing::Test {
  protected:
   Layout() {
@@ -345,7 +364,7 @@ TEST_F(Layout, ModelsOfOtherTasksBesideOneOfTextToVideoDoNotCount) {
               AllOf(HasSubstr("wan2.2_i2v_low_noise_14B.safetensors is a transformer for image to video"),
                     HasSubstr("in_channels are 36, not 16")));
   fs::remove(experts / "wan2.2_t2v_high_noise_14B.safetensors");
-  EXPECT_THAT(refusal(WAN_INVALID), HasSubstr("is a transformer for image to video"));
+  EXPECT_THAT(refusal(WAN_INVALID), HasSubstr("i2v.safetensors has neither high_noise nor low_noise in its name"));
 }
 
 TEST_F(Layout, TheVaeOfTheSmallModelBesideA14bsDoesNotCount) {

@@ -41,6 +41,9 @@ class Blocks : public testing::Test {
   std::shared_ptr<BlockSlots> slots(size_t count) const {
     return std::make_shared<BlockSlots>(test_device(), count);
   }
+  static const WanTransformerBlock &use(BlockStore &store, size_t i) {
+    return store.use<WanTransformerBlock>(i);
+  }
   static void expect_equal(const WanTransformerBlock &out, const WanTransformerBlock &expected) {
     const std::vector<at::Tensor> a = tensors_of(out), b = tensors_of(expected);
     ASSERT_EQ(a.size(), b.size());
@@ -69,13 +72,13 @@ TEST_F(Blocks, HaveTheirWeightsWhenTheirTurnComes) {
     }
     for (int round = 0; round < 3; ++round)
       for (size_t i = 0; i < store.size(); ++i) {
-        expect_equal(store.use(i), resident.use(i));
-        store.done(i);
+        expect_equal(use(store, i), use(resident, i));
+        store.done(i, store);
       }
     // Steps may leave blocks out.
     for (const size_t i : {size_t{0}, store.size() - 1, size_t{0}, size_t{1}}) {
-      expect_equal(store.use(i), resident.use(i));
-      store.done(i);
+      expect_equal(use(store, i), use(resident, i));
+      store.done(i, store);
     }
   }
 }
@@ -97,7 +100,7 @@ TEST_F(Blocks, ArePackedWhateverTheyHold) {
     store.add(unusual());
   }
   for (const size_t i : {size_t{0}, size_t{1}, size_t{0}}) {
-    const std::vector<at::Tensor> a = tensors_of(store.use(i)), b = tensors_of(resident.use(i));
+    const std::vector<at::Tensor> a = tensors_of(use(store, i)), b = tensors_of(use(resident, i));
     for (size_t k = 0; k < b.size(); ++k) {
       ASSERT_EQ(a[k].defined(), b[k].defined());
       if (!b[k].defined()) continue;
@@ -105,7 +108,7 @@ TEST_F(Blocks, ArePackedWhateverTheyHold) {
       EXPECT_EQ(a[k].scalar_type(), b[k].scalar_type());
       EXPECT_TRUE(at::equal(a[k].to(at::kFloat), b[k].to(at::kFloat)));
     }
-    store.done(i);
+    store.done(i, store);
   }
 }
 
@@ -115,12 +118,12 @@ TEST_F(Blocks, OnlyAsManyAreOnTheDeviceAsThereAreSlots) {
   for (size_t i = 0; i < store.size(); ++i) {
     const uint64_t one = [&] {
       uint64_t bytes = 0;
-      for (const at::Tensor &tensor : tensors_of(store.use(i)))
+      for (const at::Tensor &tensor : tensors_of(use(store, i)))
         if (tensor.defined()) bytes += tensor.nbytes();
       return bytes;
     }();
     EXPECT_LE(store.bytes(), 2 * one);
-    store.done(i);
+    store.done(i, store);
   }
 }
 
@@ -141,18 +144,21 @@ struct Experts {
   std::unique_ptr<WanTransformer3DModel> high, low;
 };
 
-at::Tensor forward(const WanTransformer3DModel &model, WanTransformer3DModel::TextContext &text,
-                   const RunContext &context = quiet()) {
+at::Tensor forward(const WanTransformer3DModel &model, EncodedContext &text,
+                   const RunContext &context = quiet(), const WanTransformer3DModel *next = nullptr) {
   const at::Tensor latents = at::arange(16 * 2 * 8 * 8, at::kFloat).sin().view({1, 16, 2, 8, 8});
-  return model(latents.to(test_device()), 500, text, model.rotary(2, 8, 8), context);
+  const RotaryEmbedding rotary = model.rotary(2, 8, 8);
+  return model(latents.to(test_device()),
+               {.rotary = rotary, .times = {{0, 500}}, .context = text, .run = context, .next = next});
 }
 
-at::Tensor forward(const WanTransformer3DModel &model, const RunContext &context = quiet()) {
+at::Tensor forward(const WanTransformer3DModel &model, const RunContext &context = quiet(),
+                   const WanTransformer3DModel *next = nullptr) {
   const int64_t dim = tiny_config().transformer.text_dim;
-  auto text =
-      model.encode_text(at::arange(512 * dim, at::kFloat).cos().view({1, 512, dim}).to(test_device()));
-  const at::Tensor first = forward(model, text, context);
-  EXPECT_TRUE(at::equal(first, forward(model, text, context))) << "with the keys and values kept";
+  EncodedContext text =
+      model.encode(at::arange(512 * dim, at::kFloat).cos().view({1, 512, dim}).to(test_device()));
+  const at::Tensor first = forward(model, text, context, next);
+  EXPECT_TRUE(at::equal(first, forward(model, text, context, next))) << "with the keys and values kept";
   return first;
 }
 
@@ -165,12 +171,12 @@ TEST(MemoryModes, ExpertsThatShareTheirSlotsGiveTheSameResults) {
   for (const size_t count : {size_t{1}, size_t{2}, layers}) {
     const Experts shared(std::make_shared<BlockSlots>(test_device(), count));
     for (const bool announced : {false, true}) {
-      if (announced) shared.high->followed_by(*shared.low);
-      EXPECT_TRUE(at::equal(forward(*shared.high), high)) << count;
-      EXPECT_TRUE(at::equal(forward(*shared.low), low)) << count;
-      if (announced) shared.low->followed_by(*shared.high);
-      EXPECT_TRUE(at::equal(forward(*shared.low), low)) << count;
-      EXPECT_TRUE(at::equal(forward(*shared.high), high)) << count;
+      const WanTransformer3DModel *const next_low = announced ? shared.low.get() : nullptr;
+      const WanTransformer3DModel *const next_high = announced ? shared.high.get() : nullptr;
+      EXPECT_TRUE(at::equal(forward(*shared.high, quiet(), next_low), high)) << count;
+      EXPECT_TRUE(at::equal(forward(*shared.low, quiet(), next_low), low)) << count;
+      EXPECT_TRUE(at::equal(forward(*shared.low, quiet(), next_high), low)) << count;
+      EXPECT_TRUE(at::equal(forward(*shared.high, quiet(), next_high), high)) << count;
     }
   }
 }
@@ -186,8 +192,7 @@ TEST(MemoryModes, ACancelledForwardLeavesTheBlocksUsable) {
       WanCallbacks callbacks{};
       callbacks.user = &left;
       callbacks.cancelled = [](void *user) { return (*static_cast<int *>(user))-- == 0; };
-      experts.low->followed_by(*experts.high);
-      EXPECT_THROW(forward(*experts.low, RunContext(callbacks)), Error);
+      EXPECT_THROW(forward(*experts.low, RunContext(callbacks), experts.high.get()), Error);
       EXPECT_TRUE(at::equal(forward(*experts.high), expected)) << count << " " << checks;
     }
 }

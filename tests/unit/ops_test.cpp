@@ -221,6 +221,35 @@ TEST_P(Ops, DoubleFramesConv) {
   }
 }
 
+TEST_P(Ops, DownsampleConv2d) {
+  for (const Size &size : kSizes) {
+    const at::Tensor weight = random_weight({size.out, size.in, 3, 3}), bias = random_weight({size.out});
+    const ConvWeight packed = ConvWeight::downsample(weight, bias, GetParam());
+    for (const int64_t count : {1, 2}) {
+      if (is_large(size) && count != 2) continue;
+      const at::Tensor x = random({count, 2 * size.height, 2 * size.width, size.in});
+      const at::Tensor padded = at::constant_pad_nd(exact(x).permute({0, 3, 1, 2}), {0, 1, 0, 1});
+      const at::Tensor reference = at::conv2d(padded, exact(weight), exact(bias), 2).permute({0, 2, 3, 1});
+      for (const Epilogue &epilogue : epilogues(reference.sizes()))
+        expect_result(downsample_conv2d(x, packed, fresh(epilogue)), reference, epilogue,
+                      describe(size, count, 0));
+    }
+  }
+}
+
+TEST_P(Ops, HalveFramesConv) {
+  for (const Size &size : kSizes) {
+    const at::Tensor weight = random_weight({size.out, size.in, 3, 1, 1}), bias = random_weight({size.out});
+    const ConvWeight packed = ConvWeight::halve_frames(weight, bias, GetParam());
+    Frames frames;
+    while (frames.size() < 3) frames.push_back(random({size.height, size.width, size.in}));
+    const at::Tensor reference = plain_conv3d(frames, 1, weight, bias);
+    for (const Epilogue &epilogue : epilogues(reference.sizes()))
+      expect_result(halve_frames_conv(frames, packed, fresh(epilogue)), reference, epilogue,
+                    describe(size, 1, 2));
+  }
+}
+
 TEST_P(Ops, RmsNorm) {
   for (const Size &size : kSizes)
     for (const bool silu : {false, true}) {
@@ -457,6 +486,30 @@ TEST_P(Ops, GatedResidual) {
                   (exact(x).abs() + (exact(branch) * exact(gate)).abs()).norm().item<double>());
       EXPECT_TRUE(at::equal(out.cpu(), gated_residual(x.cpu(), branch.cpu(), gate.cpu()))) << describe(size);
     }
+}
+
+TEST_P(Ops, SegmentsOfTokensHaveRowsOfTheirOwn) {
+  for (const std::vector<int64_t> &starts : {std::vector<int64_t>{0, 1}, {0, 7, 8, 18}}) {
+    const auto segments = static_cast<int64_t>(starts.size());
+    for (const int64_t batch : {1, 2}) {
+      const at::Tensor x = random_tokens({2, 19, 128}, GetParam()),
+                       branch = random_tokens({2, 19, 128}, GetParam());
+      const std::vector<at::Tensor> rows = test::random({batch, segments, 3, 128}, at::kFloat).unbind(2);
+      const Activations normed = modulated_norm(x, rows[0], rows[1], kEps, /*quantizes=*/false, starts);
+      const at::Tensor sum = gated_residual(x, branch, rows[2], starts);
+      for (int64_t i = 0; i < segments; ++i) {
+        const int64_t first = starts[static_cast<size_t>(i)];
+        const int64_t count = (i + 1 < segments ? starts[static_cast<size_t>(i) + 1] : 19) - first;
+        const auto part = [&](const at::Tensor &tokens) {
+          return tokens.narrow(1, first, count).contiguous();
+        };
+        const auto row = [&](size_t k) { return rows[k].narrow(1, i, 1); };
+        EXPECT_TRUE(at::equal(part(normed.values), modulated_norm(part(x), row(0), row(1), kEps).values))
+            << i;
+        EXPECT_TRUE(at::equal(part(sum), gated_residual(part(x), part(branch), row(2)))) << i;
+      }
+    }
+  }
 }
 
 TEST_P(Ops, ResidualOfAProductWithoutItsBias) {

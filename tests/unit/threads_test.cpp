@@ -15,7 +15,7 @@
 #include "checkpoint/staged_reader.h"
 #include "common/engine.h"
 #include "common/tiny_model.h"
-#include "pipeline/frame_ring.h"
+#include "output/frame_ring.h"
 #include "threads.h"
 #include "transformer/wan_transformer_3d.h"
 

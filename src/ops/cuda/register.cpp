@@ -7,8 +7,8 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
-#include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -21,6 +21,7 @@
 #include "ops/cuda/rms_norm_silu.h"
 #include "ops/cuda/rotary_norm.h"
 #include "ops/cuda/scaled_softmax.h"
+#include "ops/kernels.h"
 #include "ops/pixel_layout.h"
 #include "ops/rows.h"
 
@@ -78,7 +79,16 @@ Rows rows_of(const at::Tensor &x) {
 
 RowFactor factor_of(const at::Tensor &factor, const at::Tensor &x) {
   TORCH_CHECK(takes_factor(factor, x));
-  return {factor.const_data_ptr<float>(), factor.size(0) == 1 ? 0 : factor.stride(0)};
+  return {factor.const_data_ptr<float>(), factor.size(0) == 1 ? 0 : factor.stride(0), factor.stride(1)};
+}
+
+/// Of which `factor`, if there is one, has the rows.
+RowSegments segments_of(at::IntArrayRef starts, const at::Tensor *factor) {
+  TORCH_CHECK(!starts.empty() && starts.size() <= kMaxSegments && starts[0] == 0);
+  TORCH_CHECK(!factor || factor->size(1) == static_cast<int64_t>(starts.size()));
+  RowSegments segments = {static_cast<int>(starts.size()), {}};
+  std::copy(starts.begin(), starts.end(), segments.starts);
+  return segments;
 }
 
 const __nv_bfloat16 *optional_row(const std::optional<at::Tensor> &row, const at::Tensor &x) {
@@ -94,25 +104,28 @@ std::tuple<at::Tensor, at::Tensor> empty_quantized(const at::Tensor &x) {
 }
 
 std::tuple<at::Tensor, at::Tensor> layer_norm_cuda(const at::Tensor &x, const at::Tensor &scale,
-                                                   const at::Tensor &shift, bool modulates, double eps,
-                                                   bool quantizes) {
+                                                   const at::Tensor &shift, at::IntArrayRef starts,
+                                                   bool modulates, double eps, bool quantizes) {
+  TORCH_CHECK(shift.size(1) == scale.size(1));
   const c10::cuda::CUDAGuard guard(x.device());
   auto [out, out_scale] = quantizes ? empty_quantized(x) : std::tuple(at::empty_like(x), at::Tensor());
-  C10_CUDA_CHECK(launch_layer_norm(bfloat16_data(x), rows_of(x), factor_of(scale, x), factor_of(shift, x),
-                                   modulates, static_cast<float>(eps), out.data_ptr(),
-                                   quantizes ? out_scale.mutable_data_ptr<float>() : nullptr,
-                                   c10::cuda::getCurrentCUDAStream()));
+  C10_CUDA_CHECK(launch_layer_norm(
+      bfloat16_data(x), rows_of(x), segments_of(starts, &scale), factor_of(scale, x), factor_of(shift, x),
+      modulates, static_cast<float>(eps), out.data_ptr(),
+      quantizes ? out_scale.mutable_data_ptr<float>() : nullptr, c10::cuda::getCurrentCUDAStream()));
   return {out, out_scale};
 }
 
 at::Tensor gated_residual_cuda(const at::Tensor &x, const at::Tensor &branch,
-                               const std::optional<at::Tensor> &bias, const std::optional<at::Tensor> &gate) {
+                               const std::optional<at::Tensor> &bias, const std::optional<at::Tensor> &gate,
+                               at::IntArrayRef starts) {
   check(branch, at::kBFloat16, x.sizes());
   const c10::cuda::CUDAGuard guard(x.device());
   at::Tensor out = at::empty_like(x);
   C10_CUDA_CHECK(launch_gated_residual(bfloat16_data(x), bfloat16_data(branch), optional_row(bias, x),
-                                       rows_of(x), gate ? factor_of(*gate, x) : RowFactor{},
-                                       bfloat16_data(out), c10::cuda::getCurrentCUDAStream()));
+                                       rows_of(x), segments_of(starts, gate ? &*gate : nullptr),
+                                       gate ? factor_of(*gate, x) : RowFactor{}, bfloat16_data(out),
+                                       c10::cuda::getCurrentCUDAStream()));
   return out;
 }
 
@@ -276,21 +289,21 @@ std::tuple<at::Tensor, at::Tensor> conv_sm90_cuda(at::TensorList frames, int64_t
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(wan, library) {
-  library.def("compute_capability(int device) -> int", compute_capability);
-  library.def("device_name(int device) -> str", device_name);
+  kernels::ComputeCapability::define(library, compute_capability);
+  kernels::DeviceName::define(library, device_name);
 }
 
 TORCH_LIBRARY_IMPL(wan, CUDA, library) {
-  library.impl("attention_sm90", attention_sm90_cuda);
-  library.impl("fp8_attention_sm90", fp8_attention_sm90_cuda);
-  library.impl("gated_residual", gated_residual_cuda);
-  library.impl("heads_rms_norm", heads_rms_norm_cuda);
-  library.impl("layer_norm", layer_norm_cuda);
-  library.impl("quantize_rows", quantize_rows_cuda);
-  library.impl("rms_norm", rms_norm_cuda);
-  library.impl("scaled_softmax", scaled_softmax_cuda);
-  library.impl("conv_sm90", conv_sm90_cuda);
-  library.impl("frames_to_pixels", frames_to_pixels_cuda);
+  kernels::AttentionSm90::implement(library, attention_sm90_cuda);
+  kernels::ConvSm90::implement(library, conv_sm90_cuda);
+  kernels::Fp8AttentionSm90::implement(library, fp8_attention_sm90_cuda);
+  kernels::FramesToPixels::implement(library, frames_to_pixels_cuda);
+  kernels::GatedResidual::implement(library, gated_residual_cuda);
+  kernels::HeadsRmsNorm::implement(library, heads_rms_norm_cuda);
+  kernels::LayerNorm::implement(library, layer_norm_cuda);
+  kernels::QuantizeRows::implement(library, quantize_rows_cuda);
+  kernels::RmsNorm::implement(library, rms_norm_cuda);
+  kernels::ScaledSoftmax::implement(library, scaled_softmax_cuda);
 }
 
 }  // namespace wan

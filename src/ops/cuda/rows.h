@@ -18,10 +18,16 @@ struct Rows {
   int channels;
 };
 
-/// One row of float32 for all tokens of a batch.
+/// A row of float32 for all tokens of a segment.
 struct RowFactor {
   const float *data;
-  int64_t batch_stride;
+  int64_t batch_stride, segment_stride;
+};
+
+/// The tokens of a batch in runs, of which the first begins at 0.
+struct RowSegments {
+  int count;
+  int64_t starts[kMaxSegments];
 };
 
 }  // namespace wan

@@ -16,7 +16,7 @@
 #include <thread>
 #include <vector>
 
-#include "pipeline/frame_pool.h"
+#include "output/frame_pool.h"
 #include "run_context.h"
 
 namespace wan {

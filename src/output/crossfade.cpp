@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "pipeline/crossfade.h"
+#include "output/crossfade.h"
 
 #include <ATen/ATen.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "pipeline/frame_pool.h"
+#include "output/frame_pool.h"
 
 #include <ATen/ATen.h>
 

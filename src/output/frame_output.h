@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// From denoised latents to frames in the receiver's format.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "output/crossfade.h"
+#include "output/frame_pool.h"
+#include "output/frame_ring.h"
+#include "run_context.h"
+#include "vae/autoencoder_kl_wan.h"
+#include "wan/engine.h"
+
+namespace wan {
+
+/// Which frames of a clip leave.
+struct FrameRange {
+  bool without_first;  // unless it is the only one
+  int64_t end;
+};
+
+/// The decoder and the way out of the engine, of one clip. Allocates when it is made what the first chunk
+/// needs.
+class FrameOutput {
+ public:
+  FrameOutput(const AutoencoderKLWan &vae, const WanGenerateOptions &options, std::shared_ptr<FramePool> pool,
+              const RunContext &context);
+
+  /// The frames leave past `fade`. latents: [1, z_dim, T, H, W]. In tiles, the first frame comes when all are
+  /// decoded. Returns when all are handed over: the last of them, [1, 3, 1, s H, s W] float32 in [-1, 1].
+  /// Throws as FrameRing::push() does.
+  at::Tensor operator()(const at::Tensor &latents, const FrameRange &range, bool tiled, Crossfade &fade);
+
+ private:
+  /// Hears each chunk of frames, [1, 3, T, H, W].
+  using Push = std::function<void(const at::Tensor &chunk)>;
+  void decode(const at::Tensor &latents, const Push &push, const std::function<void()> &chunk_done) const;
+  void decode_in_tiles(const at::Tensor &latents, const Push &push,
+                       const std::function<void()> &chunk_done) const;
+
+  const AutoencoderKLWan &vae_;
+  const RunContext &context_;
+  FrameRing ring_;
+};
+
+}  // namespace wan

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "pipeline/clip_pipeline.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <c10/core/DeviceGuard.h>
+
+#include <string>
+#include <utility>
+
+#include "device.h"
+#include "output/crossfade.h"
+#include "output/frame_output.h"
+#include "pipeline/check_options.h"
+#include "pipeline/denoiser.h"
+
+namespace wan {
+
+ClipPipeline::ClipPipeline(const CheckpointConfig &config, std::unique_ptr<ComponentSource> source,
+                           Tokenizer tokenizer, const Placement &placement, WanMemoryMode memory)
+    : components_(config, std::move(source), std::move(tokenizer), placement, memory),
+      encode_prompts_(components_),
+      condition_(components_),
+      frame_pool_(std::make_shared<FramePool>(placement.device)) {}
+
+at::Tensor ClipPipeline::denoise(const WanGenerateOptions &options, const ClipPlan &plan,
+                                 const ModelInputs &inputs, const RunContext &context,
+                                 const StepListener &step_done) const {
+  const CheckpointConfig &config = components_.config();
+  const auto scheduler = make_scheduler(config.scheduler, options);
+  // From a CPU generator, so that a seed gives the same video on every device.
+  const at::Generator generator = at::detail::createCPUGenerator(options.seed);
+  at::Tensor latents =
+      at::randn({1, config.vae.z_dim, plan.frames, plan.height, plan.width}, generator, at::dtype(at::kFloat))
+          .to(components_.device());
+  const size_t steps = scheduler->timesteps().size();
+  const StageProgress progress(context, WAN_STAGE_DENOISE, static_cast<int32_t>(steps));
+  Denoiser denoiser(components_, options, plan, inputs, scheduler->timesteps());
+  for (size_t step = 0; step < steps; ++step) {
+    latents = scheduler->step(denoiser(step, latents, context), latents);
+    synchronize(components_.device());
+    progress.report(static_cast<int32_t>(step) + 1, denoiser.cached());
+    if (step_done) step_done(latents);
+  }
+  require_usable(latents, options);
+  return inputs.with_clean_frame(latents);
+}
+
+/// Once, after the last step: what is not finite stays so from step to step.
+void ClipPipeline::require_usable(const at::Tensor &latents, const WanGenerateOptions &options) const {
+  if (is_usable(latents)) return;
+  const CheckpointConfig &config = components_.config();
+  std::string weights = config.files.at("transformer").path();
+  if (config.transformer_2) weights += " or " + config.files.at("transformer_2").path();
+  throw invalid("The denoised latents are not finite or are beyond 1e6: the weights of " + weights +
+                " or of a LoRA are damaged, or guidance-scale=" + number_text(options.guidance_scale) +
+                ", guidance-scale-2=" + number_text(options.guidance_scale_2) +
+                " or flow-shift=" + number_text(options.flow_shift) + " is too large");
+}
+
+ClipEnds ClipPipeline::find_ends(const WanGenerateOptions &options, const RunContext &context) const {
+  ClipEnds ends;
+  if (options.continuity == WAN_CONTINUITY_LAST_FRAME) ends.kept_frame = last_frames_.find(options.stream);
+  ends.pictures = ask_for_pictures(options, /*wants_first=*/!ends.kept_frame.defined(), context);
+  const bool lacks_first = !ends.kept_frame.defined() && !ends.pictures.first.defined();
+  if (lacks_first && components_.config().variant->first_picture == WAN_PICTURE_REQUIRED)
+    throw invalid("No clip comes before this one that it could begin with the last frame of: set image");
+  return ends;
+}
+
+void ClipPipeline::generate(const WanGenerateOptions &options, const RunContext &context,
+                            const StepListener &step_done) {
+  const c10::DeviceGuard guard(components_.device());
+  // Gone unless this clip ends well and is followed by another.
+  Crossfade fade(options.fade_frames, decoded_frames(options), tails_.take(options.stream),
+                 [&context] { return context.is_followed(); });
+  const ClipPlan plan = plan_clip(components_, options);
+  const ClipEnds ends = find_ends(options, context);
+  ModelInputs inputs = {encode_prompts_(options, context), {}, {}, {}};
+  condition_(ends, options, plan, context, inputs);
+  // Made before denoising, so that the first chunk waits for no allocation.
+  FrameOutput output(components_.vae(), options, frame_pool_, context);
+  const at::Tensor latents = denoise(options, plan, inputs, context, step_done);
+  const FrameRange range = {ends.kept_frame.defined(), decoded_frames(options)};
+  const at::Tensor last_frame = output(latents, range, plan.tiled, fade);
+  tails_.keep(options.stream, fade.tail());
+  if (options.continuity == WAN_CONTINUITY_LAST_FRAME) last_frames_.keep(options.stream, last_frame);
+}
+
+}  // namespace wan

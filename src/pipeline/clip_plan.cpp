@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "pipeline/clip_plan.h"
+
+#include <string>
+
+#include "device.h"
+#include "pipeline/check_options.h"
+#include "vae/tiled_decode.h"
+#include "vae/tiled_encode.h"
+
+namespace wan {
+
+namespace {
+
+std::string describe_size(const WanGenerateOptions &options) {
+  return std::to_string(options.layout.width) + "x" + std::to_string(options.layout.height) + " with " +
+         std::to_string(options.num_frames) + " frames";
+}
+
+void require_memory(const Components &components, const WanGenerateOptions &options, uint64_t needed,
+                    at::Device device) {
+  const uint64_t free = free_memory(device);
+  if (needed <= free) return;
+  const std::string modes = device.is_cpu() ? "" : components.smaller_memory_modes();
+  throw Error(WAN_OUT_OF_MEMORY, "A video of " + describe_size(options) + " needs about " +
+                                     std::to_string(needed >> 20) + " MiB of memory, and " +
+                                     std::to_string(free >> 20) + " MiB are free: choose " + modes +
+                                     "a smaller width, height or number of frames");
+}
+
+void require_options(const Components &components, const WanGenerateOptions &options) {
+  check_options(components.config(), options);
+  check_size(components.config(), options.layout.width, options.layout.height);
+  if (!options.prompt || !options.negative_prompt) throw invalid("A prompt is missing");
+  if (options.on_device && !components.device().is_cuda())
+    throw invalid("Frames can only stay on a GPU where the model is on one, and this model is on the CPU");
+}
+
+void require_denoising_memory(const Components &components, const WanGenerateOptions &options,
+                              const ClipPlan &plan) {
+  const at::Device device = components.device();
+  // The reference operations, which the CPU has, compute in float32.
+  const at::ScalarType activations = device.is_cpu() ? at::kFloat : components.placement().dtype;
+  const bool cached = options.cache != WAN_CACHE_NONE;
+  require_memory(components, options,
+                 denoise_bytes(components.config().transformer, activations, plan.frames, plan.height,
+                               plan.width, cached),
+                 device);
+}
+
+/// Of so many frames in float32, in host memory.
+void require_video_memory(const Components &components, const WanGenerateOptions &options, int64_t frames) {
+  const auto pixels =
+      static_cast<uint64_t>(options.layout.width) * static_cast<uint64_t>(options.layout.height);
+  require_memory(components, options, pixels * 3 * static_cast<uint64_t>(frames) * sizeof(float), at::kCPU);
+}
+
+/// Decoded in tiles, the whole clip waits in host memory.
+bool plan_decoding(const Components &components, const WanGenerateOptions &options, const ClipPlan &plan) {
+  const AutoencoderKLWan &vae = components.vae();
+  if (vae.decode_bytes(plan.height, plan.width) <= free_memory(components.device())) return false;
+  require_memory(components, options, tiled_decode_bytes(vae, plan.height, plan.width), components.device());
+  require_video_memory(components, options, decoded_frames(options));
+  return true;
+}
+
+/// The video that is encoded lies in host memory, too.
+bool plan_encoding(const Components &components, const WanGenerateOptions &options, const ClipPlan &plan) {
+  const AutoencoderKLWan &vae = components.vae();
+  if (components.config().variant->first_picture == WAN_PICTURE_REFUSED) return false;
+  require_video_memory(components, options, options.num_frames);
+  if (vae.encode_bytes(plan.height, plan.width) <= free_memory(components.device())) return false;
+  require_memory(components, options, tiled_encode_bytes(vae, plan.height, plan.width), components.device());
+  return true;
+}
+
+}  // namespace
+
+ClipPlan plan_clip(const Components &components, const WanGenerateOptions &options) {
+  require_options(components, options);
+  const VaeConfig &vae = components.config().vae;
+  ClipPlan plan = {(options.num_frames - 1) / vae.temporal_scale() + 1,
+                   options.layout.height / vae.spatial_scale(), options.layout.width / vae.spatial_scale(),
+                   /*tiled=*/false, /*encodes_in_tiles=*/false};
+  require_denoising_memory(components, options, plan);
+  plan.tiled = plan_decoding(components, options, plan);
+  plan.encodes_in_tiles = plan_encoding(components, options, plan);
+  return plan;
+}
+
+}  // namespace wan

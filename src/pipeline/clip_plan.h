@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What is settled of a clip before its text is encoded.
+#pragma once
+
+#include <cstdint>
+
+#include "pipeline/components.h"
+#include "wan/engine.h"
+
+namespace wan {
+
+struct ClipPlan {
+  int64_t frames, height, width;  // of the latents
+  /// Whether it is decoded in tiles, since the whole picture does not fit the free memory: asked once, since
+  /// free memory may change while the clip is made.
+  bool tiled;
+  bool encodes_in_tiles;  // likewise, of the video that pictures are put into
+};
+
+/// Throws wan::Error where the clip cannot be made: WAN_INVALID for an option, WAN_OUT_OF_MEMORY with figures
+/// and advice.
+ClipPlan plan_clip(const Components &components, const WanGenerateOptions &options);
+
+}  // namespace wan

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "pipeline/component_source.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "image/clip_vision.h"
+#include "vae/autoencoder_kl_wan.h"
+
+namespace wan {
+
+namespace {
+
+class CheckpointComponents : public ComponentSource {
+ public:
+  CheckpointComponents(const CheckpointConfig &config, std::vector<Lora> loras, at::Device device,
+                       const RunContext &context, std::function<void(uint64_t, uint64_t)> progress)
+      : files_(config.files),
+        ignored_(unused_tensors(config)),
+        loras_(std::move(loras)),
+        device_(device),
+        progress_(std::move(progress)) {
+    std::vector<std::string> components = {"text_encoder", "transformer", "vae"};
+    if (config.transformer_2) components.push_back("transformer_2");
+    if (config.image_encoder) components.push_back("image_encoder");
+    for (const Lora &lora : loras_)
+      if (!config.transformer_2 && lora.strength == 0 && lora.strength_2 != 0)
+        throw invalid("The LoRA " + lora.file.path() + " is for transformer_2 alone, which " +
+                      config.directory.string() + " has not");
+    // Opening all files first finds a missing or broken one before the first byte is copied.
+    for (const std::string &component : components) {
+      bytes_ += open_files(component)->bytes();
+      open(component);
+    }
+    for (const std::string &warning : warnings_) context.log(WAN_LOG_WARNING, warning);
+  }
+
+  std::unique_ptr<WeightSource> open(const std::string &component) override {
+    std::unique_ptr<CheckpointWeights> weights = open_files(component);
+    const auto changes = [&component](const Lora &lora) { return lora.strength_for(component) != 0; };
+    if (std::none_of(loras_.begin(), loras_.end(), changes)) return weights;
+    const TensorShapes shapes = weights->shapes();
+    auto merged = std::make_unique<LoraWeights>(std::move(weights), shapes, loras_, component);
+    warnings_.insert(merged->warnings().begin(), merged->warnings().end());
+    return merged;
+  }
+
+  void close(const std::string &component, const WeightSource &source) override {
+    const auto found = ignored_.find(component);
+    source.check_all_loaded(found == ignored_.end() ? std::vector<std::string>() : found->second);
+  }
+
+ private:
+  std::unique_ptr<CheckpointWeights> open_files(const std::string &component) {
+    return std::make_unique<CheckpointWeights>(files_.at(component), device_, [this](uint64_t bytes) {
+      bytes_read_ += bytes;
+      progress_(bytes_read_, bytes_);
+    });
+  }
+
+  /// Beginnings of tensors' names, by component. The text encoder's embedding may be stored under a second
+  /// name as well, a file of the whole UMT5 has its decoder too, and ComfyUI's holds the tokenizer's model.
+  static std::map<std::string, std::vector<std::string>> unused_tensors(const CheckpointConfig &config) {
+    std::map<std::string, std::vector<std::string>> unused = {
+        {"text_encoder", {kTiedEmbedding, "decoder.", "lm_head.", "spiece_model"}}};
+    if (config.variant->traits.picture_input == PictureInput::kNone)
+      unused["vae"] = AutoencoderKLWan::kEncoderTensors;
+    if (config.image_encoder)
+      unused["image_encoder"] = CLIPVisionModel::unused_tensors(*config.image_encoder);
+    return unused;
+  }
+
+  const std::map<std::string, ComponentFiles> files_;
+  const std::map<std::string, std::vector<std::string>> ignored_;
+  const std::vector<Lora> loras_;
+  const at::Device device_;
+  const std::function<void(uint64_t, uint64_t)> progress_;
+  uint64_t bytes_ = 0, bytes_read_ = 0;
+  std::set<std::string> warnings_;  // both experts have the same of a LoRA
+};
+
+}  // namespace
+
+std::unique_ptr<ComponentSource> open_checkpoint(const CheckpointConfig &config, std::vector<Lora> loras,
+                                                 at::Device device, const RunContext &context,
+                                                 std::function<void(uint64_t, uint64_t)> progress) {
+  return std::make_unique<CheckpointComponents>(config, std::move(loras), device, context,
+                                                std::move(progress));
+}
+
+}  // namespace wan

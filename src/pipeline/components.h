@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The parts of a model on their device.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <set>
+#include <string>
+
+#include "checkpoint/config.h"
+#include "checkpoint/weights.h"
+#include "image/clip_vision.h"
+#include "pipeline/component_source.h"
+#include "pipeline/memory_mode.h"
+#include "run_context.h"
+#include "text/tokenizer.h"
+#include "text/umt5_encoder.h"
+#include "transformer/wan_transformer_3d.h"
+#include "vae/autoencoder_kl_wan.h"
+
+namespace wan {
+
+/// Where the parts are and in which numbers they compute.
+struct Placement {
+  at::Device device;
+  at::ScalarType dtype;  // but on the CPU the VAE's is float32
+  WanQuantization quantization = WAN_QUANTIZATION_NONE;
+};
+
+/// Whether all values are finite, and none so large that the models' arithmetic would overflow.
+bool is_usable(const at::Tensor &values);
+
+class Components {
+ public:
+  /// Loads all but, on a GPU, what works for a moment and would take the denoiser's memory: the encoders of
+  /// text and of pictures. Throws wan::Error.
+  Components(const CheckpointConfig &config, std::unique_ptr<ComponentSource> source, Tokenizer tokenizer,
+             const Placement &placement, WanMemoryMode memory);
+
+  const CheckpointConfig &config() const { return config_; }
+  const Placement &placement() const { return placement_; }
+  at::Device device() const { return placement_.device; }
+  /// RESIDENT, ONE_EXPERT or STREAM.
+  WanMemoryMode memory_mode() const { return memory_mode_; }
+  /// The modes in which the model would take less of the GPU and fit the host, to begin an advice with:
+  /// "memory=stream, ", or nothing.
+  std::string smaller_memory_modes() const;
+
+  const Tokenizer &tokenizer() const { return tokenizer_; }
+  const WanTransformer3DModel &transformer() const { return *transformer_; }
+  /// Null where transformer alone denoises.
+  const WanTransformer3DModel *transformer_2() const { return transformer_2_.get(); }
+  const AutoencoderKLWan &vae() const { return *vae_; }
+  /// Loads it where it is not there.
+  const UMT5EncoderModel &text_encoder(const RunContext &context);
+  /// The same of CLIP's half for pictures, in models that see them through it.
+  const CLIPVisionModel &image_encoder(const RunContext &context);
+  /// Lets go of them where they would take the denoiser's memory.
+  void release_encoders();
+
+ private:
+  template <typename Model, typename Config, typename... Arguments>
+  std::unique_ptr<const Model> load(const std::string &component, const Config &config, at::ScalarType dtype,
+                                    const RunContext &context, const std::set<std::string> &keep_in_fp32 = {},
+                                    Arguments &&...arguments) const;
+  /// None where all blocks stay on the device.
+  std::shared_ptr<BlockSlots> make_block_slots() const;
+
+  const CheckpointConfig config_;
+  const std::unique_ptr<ComponentSource> source_;
+  const Tokenizer tokenizer_;
+  const Placement placement_;
+  const WanMemoryMode memory_mode_;
+  std::unique_ptr<const UMT5EncoderModel> text_encoder_;  // none while it is off the GPU
+  std::unique_ptr<const CLIPVisionModel> image_encoder_;  // likewise
+  std::unique_ptr<const WanTransformer3DModel> transformer_, transformer_2_;
+  std::unique_ptr<const AutoencoderKLWan> vae_;
+};
+
+}  // namespace wan

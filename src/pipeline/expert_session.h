@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// One expert at work for one prompt.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <vector>
+
+#include "transformer/wan_transformer_3d.h"
+#include "wan/engine.h"
+
+namespace wan {
+
+/// An expert, and what it keeps of one prompt from step to step.
+class ExpertSession {
+ public:
+  /// See WanTransformer3DModel::encode().
+  ExpertSession(const WanTransformer3DModel &expert, const at::Tensor &text, const at::Tensor &image,
+                const WanGenerateOptions &options);
+
+  /// One velocity. next: whose forward follows.
+  at::Tensor operator()(const at::Tensor &latents, const std::vector<TimeSegment> &times,
+                        const RotaryEmbedding &rotary, const WanTransformer3DModel &next,
+                        const RunContext &context);
+  /// Whether the last one was made with the cache.
+  bool skipped() const { return cache_ && cache_->skipped(); }
+
+ private:
+  const WanTransformer3DModel &expert_;
+  EncodedContext context_;
+  std::optional<StepCache> cache_;
+};
+
+}  // namespace wan

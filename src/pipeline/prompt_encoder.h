@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Prompts as the denoiser takes them.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <deque>
+#include <string>
+
+#include "pipeline/components.h"
+#include "run_context.h"
+#include "wan/engine.h"
+
+namespace wan {
+
+/// [1, 512, d_model] each, zero beyond the prompt.
+struct PromptEmbeddings {
+  at::Tensor prompt;
+  at::Tensor negative;  // undefined where there is no guidance
+};
+
+/// Whether the negative prompt counts. As Diffusers decides it: by the first scale, for both experts.
+bool is_guided(const WanGenerateOptions &options);
+
+class PromptEncoder {
+ public:
+  explicit PromptEncoder(Components &components) : components_(components) {}
+
+  /// Throws wan::Error.
+  PromptEmbeddings operator()(const WanGenerateOptions &options, const RunContext &context);
+
+ private:
+  struct Embedding {
+    std::string prompt;
+    at::Tensor values;
+  };
+
+  at::Tensor embed(const std::string &prompt, const RunContext &context);
+  at::Tensor encode(const std::string &prompt, const RunContext &context);
+
+  Components &components_;
+  std::deque<Embedding> recent_;  // the one used last at the end
+};
+
+}  // namespace wan

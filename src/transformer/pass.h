@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What one forward of the denoiser is given beside the latents.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "run_context.h"
+#include "transformer/attention.h"
+#include "transformer/rope.h"
+#include "transformer/step_cache.h"
+
+namespace wan {
+
+class WanTransformer3DModel;
+
+/// Tokens that follow each other and have the same timestep.
+struct TimeSegment {
+  int64_t first_token;
+  double timestep;  // in [0, 1000]
+};
+
+/// What the denoiser keeps of a prompt, and of pictures, for a whole run.
+struct EncodedContext {
+  at::Tensor text;                   // [B, 512, D]
+  at::Tensor image;                  // [B, L, D]; undefined where the model sees no pictures
+  std::vector<CrossContext> blocks;  // of each block, undefined until its first forward
+};
+
+struct Pass {
+  const RotaryEmbedding &rotary;   // for the tokens' places
+  std::vector<TimeSegment> times;  // one to kMaxSegments, the first from token 0 on
+  EncodedContext &context;
+  const RunContext &run;
+  StepCache *cache = nullptr;  // with one, blocks may be left out
+  /// Whose forward follows this one, so that its first blocks come in time; null: the same model's. Where
+  /// that does not come true, they come a little later.
+  const WanTransformer3DModel *next = nullptr;
+};
+
+}  // namespace wan

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Pictures through the engine's C interface: which model takes which, what is refused before weights are
+// read, and clips that begin with the last frame of the one before.
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <functional>
+
+#include "checkpoint/config.h"
+#include "checkpoint/names.h"
+#include "common/conditioned_models.h"
+#include "common/engine.h"
+#include "common/reference.h"
+#include "common/temporary_directory.h"
+#include "common/write_safetensors.h"
+
+namespace wan::test {
+namespace {
+
+using testing::HasSubstr;
+namespace fs = std::filesystem;
+
+WanDefaults describe(const fs::path &model) {
+  WanDefaults defaults;
+  WanError error;
+  if (api().describe(model.c_str(), &defaults, &error) != WAN_OK) throw Failure{WAN_INVALID, error.message};
+  return defaults;
+}
+
+/// A small clip as the checkpoint suggests it, without pictures.
+WanGenerateOptions clip_of(const fs::path &model) {
+  const WanDefaults defaults = describe(model);
+  WanGenerateOptions options = tiny_options();
+  options.num_frames = 5;
+  options.steps = 2;
+  options.guidance_scale = options.guidance_scale_2 = 1;
+  options.flow_shift = defaults.flow_shift;
+  options.layout = packed_layout(WAN_PIXEL_RGB, 64, 32);
+  return options;
+}
+
+/// What check() says of it: empty if nothing.
+std::string refusal(const fs::path &model, const WanGenerateOptions &options) {
+  WanError error;
+  return api().check(model.c_str(), &options, &error) == WAN_OK ? "" : error.message;
+}
+
+at::Tensor picture(int64_t height, int64_t width) {
+  return at::arange(height * width * 3).remainder(251).to(at::kByte).view({height, width, 3});
+}
+
+class Pictures : public testing::Test {
+ protected:
+  fs::path model(const std::string &name) const {
+    const fs::path directory = directory_.path() / name;
+    if (!fs::exists(directory)) ConditionedModel(name, directory);
+    return directory;
+  }
+
+  const c10::InferenceMode inference_;
+  const TemporaryDirectory directory_;
+};
+
+TEST_F(Pictures, EachModelSaysWhatItIsAndWhatItTakes) {
+  const std::tuple<fs::path, std::string, WanPictureUse, WanPictureUse, int32_t> models[] = {
+      {tiny_model(), "T2V-A14B", WAN_PICTURE_REFUSED, WAN_PICTURE_REFUSED, 16},
+      {model("i2v-a14b"), "I2V-A14B", WAN_PICTURE_REQUIRED, WAN_PICTURE_OPTIONAL, 16},
+      {model("ti2v-5b"), "TI2V-5B", WAN_PICTURE_OPTIONAL, WAN_PICTURE_REFUSED, 32},
+      {model("i2v-21"), "Wan2.1-I2V", WAN_PICTURE_REQUIRED, WAN_PICTURE_REFUSED, 16},
+      {model("flf2v-21"), "Wan2.1-FLF2V", WAN_PICTURE_REQUIRED, WAN_PICTURE_REQUIRED, 16}};
+  for (const auto &[directory, variant, first, last, multiple] : models) {
+    const WanDefaults defaults = describe(directory);
+    EXPECT_EQ(defaults.variant, variant);
+    EXPECT_EQ(defaults.pictures[WAN_PICTURE_FIRST], first) << variant;
+    EXPECT_EQ(defaults.pictures[WAN_PICTURE_LAST], last) << variant;
+    EXPECT_EQ(defaults.size_multiple, multiple) << variant;
+  }
+  const WanDefaults small = describe(model("ti2v-5b"));
+  EXPECT_EQ(small.width, 1280);
+  EXPECT_EQ(small.height, 704);
+  EXPECT_EQ(small.num_frames, 121);
+  EXPECT_EQ(small.fps_n, 24);
+}
+
+TEST_F(Pictures, WhatIsMissingOrNotTakenIsSaidBeforeWeightsAreRead) {
+  WanGenerateOptions options = clip_of(tiny_model());
+  EXPECT_EQ(refusal(tiny_model(), options), "");
+  options.pictures[WAN_PICTURE_FIRST] = true;
+  EXPECT_THAT(refusal(tiny_model(), options), HasSubstr("T2V-A14B, which takes no image"));
+
+  const fs::path i2v = model("i2v-a14b"), ti2v = model("ti2v-5b"), flf2v = model("flf2v-21");
+  options = clip_of(i2v);
+  EXPECT_THAT(refusal(i2v, options), HasSubstr("I2V-A14B, which makes videos from pictures: set image"));
+  options.pictures[WAN_PICTURE_FIRST] = true;
+  EXPECT_EQ(refusal(i2v, options), "");
+  EXPECT_EQ(refusal(ti2v, options), "");
+  EXPECT_THAT(refusal(flf2v, options), HasSubstr("set last-image"));
+  options.pictures[WAN_PICTURE_LAST] = true;
+  EXPECT_EQ(refusal(i2v, options), "");
+  EXPECT_EQ(refusal(flf2v, options), "");
+  EXPECT_THAT(refusal(ti2v, options), HasSubstr("TI2V-5B, which takes no last-image"));
+  options.num_frames = 1;
+  EXPECT_THAT(refusal(i2v, options), HasSubstr("no room for a last-image"));
+}
+
+TEST_F(Pictures, ClipsThatContinueNeedAModelThatTakesAPictureAndNoCrossfade) {
+  WanGenerateOptions options = clip_of(tiny_model());
+  options.continuity = WAN_CONTINUITY_LAST_FRAME;
+  EXPECT_THAT(refusal(tiny_model(), options), HasSubstr("takes no image, so its clips cannot begin with"));
+  EXPECT_EQ(refusal(model("ti2v-5b"), options), "");
+  EXPECT_EQ(refusal(model("i2v-a14b"), options), "") << "a clip may come before";
+  options.fade_frames = 2;
+  EXPECT_THAT(refusal(model("ti2v-5b"), options), HasSubstr("cannot be crossfaded"));
+}
+
+TEST_F(Pictures, ClipsOfAStreamBeginWithTheLastFrameOfTheOneBefore) {
+  const Model loaded = load_model(model("ti2v-5b").string(), test_device_name(), WAN_DTYPE_FLOAT32);
+  WanGenerateOptions options = clip_of(model("ti2v-5b"));
+  options.continuity = WAN_CONTINUITY_LAST_FRAME;
+  options.stream = 7;
+  options.pictures[WAN_PICTURE_FIRST] = true;
+  int asked = 0;
+  at::Tensor first_picture = picture(50, 40);
+  Listener listener;
+  listener.picture = [&](WanPictureKind) {
+    ++asked;
+    return first_picture;
+  };
+  const at::Tensor first = generate_clip(loaded, options, listener);
+  EXPECT_EQ(first.size(0), 5);
+  const at::Tensor second = generate_clip(loaded, options, listener);
+  EXPECT_EQ(second.size(0), 4) << "without the repeated frame";
+  EXPECT_EQ(asked, 1) << "the frame stands for the picture";
+
+  // What a picture of that frame gives, but for its 8 bits.
+  options.continuity = WAN_CONTINUITY_NONE;
+  first_picture = first[4].view({32, 64, 3});
+  const at::Tensor by_picture = generate_clip(loaded, options, listener);
+  EXPECT_GE(psnr(second, by_picture.narrow(0, 1, 4)), 40.0);
+
+  // Another stream begins anew.
+  options.continuity = WAN_CONTINUITY_LAST_FRAME;
+  options.stream = 8;
+  EXPECT_EQ(generate_clip(loaded, options, listener).size(0), 5);
+}
+
+TEST_F(Pictures, AFilmGoesOnAfterAClipThatFailed) {
+  const Model loaded = load_model(model("i2v-a14b").string(), test_device_name(), WAN_DTYPE_FLOAT32);
+  WanGenerateOptions options = clip_of(model("i2v-a14b"));
+  options.continuity = WAN_CONTINUITY_LAST_FRAME;
+  try {
+    generate_clip(loaded, options);
+    ADD_FAILURE() << "made from nothing";
+  } catch (const Failure &failure) {
+    EXPECT_THAT(failure.message, HasSubstr("No clip comes before this one"));
+  }
+  options.pictures[WAN_PICTURE_FIRST] = true;
+  Listener listener;
+  listener.picture = [](WanPictureKind) { return picture(32, 64); };
+  generate_clip(loaded, options, listener);
+  options.pictures[WAN_PICTURE_FIRST] = false;
+  Listener stops;
+  stops.cancelled = [] { return true; };
+  EXPECT_THROW(generate_clip(loaded, options, stops), Failure);
+  EXPECT_EQ(generate_clip(loaded, options).size(0), 4);
+  // A clip of another size begins with the frame as a picture.
+  options.layout = packed_layout(WAN_PIXEL_RGB, 32, 32);
+  EXPECT_EQ(generate_clip(loaded, options).size(0), 4);
+}
+
+TEST_F(Pictures, AnyPictureThatIsOneIsTaken) {
+  const Model loaded = load_model(model("ti2v-5b").string(), test_device_name(), WAN_DTYPE_FLOAT32);
+  WanGenerateOptions options = clip_of(model("ti2v-5b"));
+  options.num_frames = 1;
+  options.pictures[WAN_PICTURE_FIRST] = true;
+  for (const auto &[height, width] : {std::pair<int64_t, int64_t>{1, 1}, {1, 300}, {500, 2}, {32, 64}}) {
+    Listener listener;
+    const at::Tensor pixels = picture(height, width);
+    listener.picture = [&](WanPictureKind) { return pixels; };
+    EXPECT_EQ(generate_clip(loaded, options, listener).size(0), 1) << height << "x" << width;
+  }
+  Listener none;
+  none.picture = [](WanPictureKind) { return at::zeros({0, 5, 3}, at::kByte); };
+  EXPECT_THROW(generate_clip(loaded, options, none), Failure);
+  none.picture = [](WanPictureKind) { return at::Tensor(); };
+  try {
+    generate_clip(loaded, options, none);
+    ADD_FAILURE() << "made without its picture";
+  } catch (const Failure &failure) {
+    EXPECT_EQ(failure.status, WAN_CANCELLED);
+  }
+}
+
+void change_json(const fs::path &file, const std::function<void(nlohmann::json &)> &change) {
+  nlohmann::json json;
+  std::ifstream(file) >> json;
+  change(json);
+  std::ofstream(file) << json;
+}
+
+Tensors renamed(const Tensors &tensors, Naming naming) {
+  Tensors renamed;
+  for (const auto &[name, values] : tensors) renamed[stored_name(naming, name)] = values;
+  return renamed;
+}
+
+/// As ComfyUI has it, of a checkpoint in Diffusers' format.
+void write_single_files(const fs::path &from, const fs::path &to, Naming vae) {
+  for (const auto &[component, file] :
+       {std::pair{"transformer", "high_noise"}, {"transformer_2", "low_noise"}}) {
+    if (!fs::exists(from / component)) continue;
+    const std::string name = fs::exists(from / "transformer_2") ? file : "wan";
+    write_safetensors(to / "diffusion_models" / (name + ".safetensors"),
+                      renamed(read_safetensors(from / component / "diffusion_pytorch_model.safetensors"),
+                              Naming::kOriginalTransformer));
+  }
+  write_safetensors(to / "vae/vae.safetensors",
+                    renamed(read_safetensors(from / "vae/diffusion_pytorch_model.safetensors"), vae));
+  for (const auto &[component, place] :
+       {std::pair{"text_encoder", "text_encoders"}, {"image_encoder", "clip_vision"}}) {
+    if (!fs::exists(from / component)) continue;
+    write_safetensors(to / place / (std::string(component) + ".safetensors"),
+                      read_safetensors(from / component / "model.safetensors"));
+  }
+  fs::create_directory_symlink(from / "tokenizer", to / "tokenizer");
+}
+
+TEST_F(Pictures, SingleFilesMakeTheVideosOfDiffusersFormat) {
+  for (const std::string name : {"i2v-a14b", "ti2v-5b", "flf2v-21"}) {
+    const fs::path diffusers = model(name), files = directory_.path() / (name + "-files");
+    write_single_files(diffusers, files,
+                       name == "ti2v-5b" ? Naming::kOriginalResidualVae : Naming::kOriginalVae);
+    const CheckpointConfig config = CheckpointConfig::read(files);
+    EXPECT_STREQ(config.defaults.variant, describe(diffusers).variant);
+    if (name == "i2v-a14b") EXPECT_EQ(config.boundary_ratio, 0.9);
+    for (const char *component : {"transformer", "transformer_2"})
+      if (fs::exists(diffusers / component))
+        change_json(diffusers / component / "config.json", [](nlohmann::json &json) {
+          json["num_attention_heads"] = 1;
+          json["attention_head_dim"] = 128;
+        });
+    change_json(diffusers / "vae/config.json", [&config](nlohmann::json &json) {
+      json["latents_mean"] = config.vae.latents_mean;
+      json["latents_std"] = config.vae.latents_std;
+    });
+    if (config.image_encoder)
+      change_json(diffusers / "image_encoder/config.json",
+                  [](nlohmann::json &json) { json["num_attention_heads"] = 1; });
+    WanGenerateOptions options = clip_of(files);
+    options.pictures[WAN_PICTURE_FIRST] = true;
+    options.pictures[WAN_PICTURE_LAST] = name == "flf2v-21";
+    Listener listener;
+    listener.picture = [](WanPictureKind kind) { return picture(40 + kind, 70); };
+    const auto video = [&](const fs::path &directory) {
+      return generate_clip(load_model(directory.string(), "cpu", WAN_DTYPE_FLOAT32), options, listener);
+    };
+    EXPECT_TRUE(at::equal(video(files), video(diffusers))) << name;
+  }
+}
+
+TEST_F(Pictures, ModelsOfSeveralKindsInOneDirectoryAreNotGuessedAt) {
+  const fs::path files = directory_.path() / "files";
+  write_single_files(model("i2v-a14b"), files, Naming::kOriginalVae);
+  write_safetensors(files / "diffusion_models/ti2v.safetensors",
+                    read_safetensors(source_path("tests/parity/conditioned/ti2v.safetensors")));
+  WanDefaults defaults;
+  WanError error;
+  EXPECT_EQ(api().describe(files.c_str(), &defaults, &error), WAN_INVALID);
+  EXPECT_THAT(error.message, HasSubstr("has transformers of several models"));
+}
+
+TEST_F(Pictures, LorasReachWhatOnlyModelsThatSeePicturesHave) {
+  const fs::path directory = model("i2v-21");
+  const std::string lora = (directory_.path() / "lora.safetensors").string();
+  WanGenerateOptions options = clip_of(directory);
+  options.pictures[WAN_PICTURE_FIRST] = true;
+  Listener listener;
+  listener.picture = [](WanPictureKind) { return picture(32, 64); };
+  const at::Tensor plain =
+      generate_clip(load_model(directory.string(), "cpu", WAN_DTYPE_FLOAT32), options, listener);
+  at::manual_seed(3);
+  const std::pair<Tensors, const char *> parts[] = {
+      {{{"diffusion_model.patch_embedding.diff", at::randn({128, 36, 1, 2, 2}) * 0.1}}, "36 channels"},
+      {{{"diffusion_model.patch_embedding.lora_down.weight", at::randn({4, 36, 1, 2, 2}) * 0.1},
+        {"diffusion_model.patch_embedding.lora_up.weight", at::randn({128, 4, 1, 1, 1})}},
+       "36 channels in two"},
+      {{{"diffusion_model.blocks.0.cross_attn.k_img.lora_down.weight", at::randn({4, 128})},
+        {"diffusion_model.blocks.0.cross_attn.k_img.lora_up.weight", at::randn({128, 4})}},
+       "keys of pictures"},
+      {{{"diffusion_model.img_emb.proj.1.diff_b", at::randn({32})}}, "the embedding of pictures"}};
+  for (const auto &[tensors, what] : parts) {
+    write_safetensors(lora, tensors);
+    const Model changed = load_model(directory.string(), "cpu", WAN_DTYPE_FLOAT32, {{lora.c_str(), 1, 1}});
+    EXPECT_FALSE(at::equal(generate_clip(changed, options, listener), plain)) << what;
+  }
+}
+
+}  // namespace
+}  // namespace wan::test
