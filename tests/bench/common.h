@@ -44,6 +44,7 @@ void print(const Report &report, bool as_json);
 // The subcommands. argv[0] is the subcommand's name.
 void generate(int argc, char **argv);
 void decode(int argc, char **argv);
+void encode(int argc, char **argv);
 void transformer(int argc, char **argv);
 void text(int argc, char **argv);
 void load(int argc, char **argv);

@@ -12,21 +12,22 @@
 #include <numeric>
 #include <sstream>
 
+#include "bench_vae.h"
 #include "checkpoint/safetensors.h"
 #include "common.h"
 #include "decode_operations.h"
 #include "decoder_run.h"
 #include "device.h"
 #include "matmul_peak.h"
-#include "random_weights.h"
 
 namespace wan::bench {
 namespace {
 
 struct Options {
   char *size = nullptr, *dtype = nullptr, *mode = nullptr, *sink = nullptr, *format = nullptr,
-       *device = nullptr, *vae = nullptr, *latents = nullptr, *dump = nullptr, *trace = nullptr;
-  int latent_frames = 41, repeat = 10, warmup = 1, base_dim = 96;
+       *device = nullptr, *latents = nullptr, *dump = nullptr, *trace = nullptr;
+  int latent_frames = 41, repeat = 10, warmup = 1;
+  VaeChoice vae;
   gboolean tiled = FALSE, ops = FALSE, checksum = FALSE, json = FALSE;
 };
 
@@ -42,9 +43,11 @@ Options parse(int argc, char **argv) {
       {"sink", 0, 0, G_OPTION_ARG_STRING, &options.sink, "null, file or host (null)", "S"},
       {"format", 0, 0, G_OPTION_ARG_STRING, &options.format, "nv12 or rgb (nv12)", "F"},
       {"device", 0, 0, G_OPTION_ARG_STRING, &options.device, "auto, cpu, cuda or cuda:N (auto)", "D"},
-      {"base-dim", 0, 0, G_OPTION_ARG_INT, &options.base_dim, "width of random weights (96)", "N"},
-      {"vae", 0, 0, G_OPTION_ARG_STRING, &options.vae, "a checkpoint's vae/ instead of random weights",
-       "DIR"},
+      {"base-dim", 0, 0, G_OPTION_ARG_INT, &options.vae.base_dim,
+       "width of random weights (the released model's)", "N"},
+      {"z48", 0, 0, G_OPTION_ARG_NONE, &options.vae.z48, "TI2V-5B's VAE instead of A14B's", nullptr},
+      {"vae", 0, 0, G_OPTION_ARG_STRING, &options.vae.directory,
+       "a checkpoint's vae/ instead of random weights", "DIR"},
       {"latents", 0, 0, G_OPTION_ARG_STRING, &options.latents,
        "a safetensors file whose tensor `latents`, [1, z, T, H, W] float32, is decoded", "FILE"},
       {"dump", 0, 0, G_OPTION_ARG_STRING, &options.dump,
@@ -57,8 +60,8 @@ Options parse(int argc, char **argv) {
       {"json", 0, 0, G_OPTION_ARG_NONE, &options.json, "print JSON", nullptr},
       {}};
   parse_options("Latents to frames on the host", entries, argc, argv);
-  if (options.latent_frames < 1 || options.repeat < 1 || options.warmup < 0 || options.base_dim < 1)
-    throw invalid("--latent-frames, --repeat and --base-dim must be at least 1");
+  if (options.latent_frames < 1 || options.repeat < 1 || options.warmup < 0 || options.vae.base_dim < 0)
+    throw invalid("--latent-frames and --repeat must be at least 1, --warmup and --base-dim at least 0");
   return options;
 }
 
@@ -72,25 +75,6 @@ WanPixelFormat parse_format(const std::string &name) {
   if (name == "nv12") return WAN_PIXEL_NV12;
   if (name == "rgb") return WAN_PIXEL_RGB;
   throw invalid("--format must be nv12 or rgb");
-}
-
-VaeConfig vae_config(const Options &options) {
-  if (options.vae) return VaeConfig::parse(JsonFile(std::filesystem::path(options.vae) / "config.json"));
-  VaeConfig config = a14b_config(0).vae;
-  config.base_dim = options.base_dim;
-  return config;
-}
-
-std::unique_ptr<const AutoencoderKLWan> load_vae(const Options &options, const VaeConfig &config,
-                                                 at::Device device, at::ScalarType dtype) {
-  if (!options.vae) {
-    const auto weights = random_components(device)->open("vae");
-    return std::make_unique<AutoencoderKLWan>(config, Weights(*weights, dtype));
-  }
-  CheckpointWeights weights({options.vae, "diffusion_pytorch_model"}, device, [](uint64_t) {});
-  auto vae = std::make_unique<AutoencoderKLWan>(config, Weights(weights, dtype));
-  weights.check_all_loaded(AutoencoderKLWan::kEncoderTensors);
-  return vae;
 }
 
 at::Tensor read_latents(const std::filesystem::path &path, int64_t z_dim) {
@@ -118,8 +102,8 @@ struct Bench {
   const at::ScalarType dtype = parse_dtype(options.dtype ? options.dtype : "bf16");
   const Mode mode = parse_mode(options.mode ? options.mode : "async");
   const WanPixelFormat format = parse_format(options.format ? options.format : "nv12");
-  const VaeConfig config = vae_config(options);
-  const std::unique_ptr<const AutoencoderKLWan> vae = load_vae(options, config, device, dtype);
+  const VaeConfig config = options.vae.config();
+  const std::unique_ptr<const AutoencoderKLWan> vae = options.vae.load(device, dtype);
   const at::Tensor latents =
       (options.latents ? read_latents(options.latents, config.z_dim) : random_latents(options, config))
           .to(device, dtype);
@@ -274,7 +258,7 @@ Report run(const Options &options) {
                    {"size", std::to_string(bench.size().width) + "x" + std::to_string(bench.size().height)},
                    {"format", bench.format == WAN_PIXEL_RGB ? "rgb" : "nv12"},
                    {"sink", sink_name},
-                   {"base_dim", bench.config.base_dim},
+                   {"base_dim", bench.config.decoder_base_dim.value_or(bench.config.base_dim)},
                    {"latent_frames", bench.chunks()},
                    {"frames", bench.frames()}};
   report.update(report_times(bench, measure(bench, *sink, checksum)));

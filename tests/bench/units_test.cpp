@@ -71,5 +71,26 @@ TEST(DecodeOperations, OfTheReleasedDecoder) {
   EXPECT_NEAR(decode_operations(z16(), 90, 160, /*first=*/true), 10.22e12, 0.005e12);
 }
 
+TEST(EncodeOperations, OfTheReleasedEncoder) {
+  EXPECT_NEAR(encode_operations(z16(), 60, 104, /*first=*/false), 8.05e12, 0.005e12);
+  EXPECT_NEAR(encode_operations(z16(), 90, 160, /*first=*/false), 18.8e12, 0.05e12);
+}
+
+VaeConfig z48() {
+  VaeConfig config = z16();
+  config.base_dim = 160;
+  config.decoder_base_dim = 256;
+  config.z_dim = 48;
+  config.is_residual = true;
+  config.patch_size = 2;
+  return config;
+}
+
+TEST(DecodeOperations, OfTheReleasedVaeWithPatches) {
+  EXPECT_NEAR(decode_operations(z48(), 44, 80, /*first=*/false), 66.4e12, 0.05e12);
+  EXPECT_NEAR(encode_operations(z48(), 44, 80, /*first=*/false), 12.6e12, 0.05e12);
+  EXPECT_NEAR(encode_operations(z48(), 44, 80, /*first=*/true), 4.2e12, 0.05e12);
+}
+
 }  // namespace
 }  // namespace wan::bench
