@@ -13,6 +13,7 @@
 #include <tuple>
 #include <utility>
 
+#include "checkpoint/config.h"
 #include "checkpoint/weights.h"
 #include "common/engine.h"
 #include "common/reference.h"
