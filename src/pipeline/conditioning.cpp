@@ -13,13 +13,13 @@ namespace wan {
 
 namespace {
 
-/// Of the frames' places in a clip: [1, 4, T, h, w] float32, the four frames that a latent frame stands for.
-/// The first one stands for the first frame alone, four times.
-at::Tensor known_frames_mask(const ClipPlan &plan, bool last, at::Device device) {
+/// [1, C, T, h, w] float32: of the C frames that a latent frame stands for, those that are known. The first
+/// one stands for the first frame alone, C times.
+at::Tensor known_frames_mask(int64_t channels, const ClipPlan &plan, bool last, at::Device device) {
   const at::Tensor mask =
-      at::zeros({1, 4, plan.frames, plan.height, plan.width}, at::dtype(at::kFloat).device(device));
+      at::zeros({1, channels, plan.frames, plan.height, plan.width}, at::dtype(at::kFloat).device(device));
   mask.select(2, 0).fill_(1);
-  if (last) mask.select(2, plan.frames - 1).select(1, 3).fill_(1);
+  if (last) mask.select(2, plan.frames - 1).select(1, channels - 1).fill_(1);
   return mask;
 }
 
@@ -40,7 +40,10 @@ at::Tensor Conditioning::channels(const Frames &frames, const WanGenerateOptions
   video.narrow(2, 0, 1).copy_(frames.first);
   if (frames.last.defined()) video.narrow(2, options.num_frames - 1, 1).copy_(frames.last);
   const at::Tensor latents = encode(video, plan, context);
-  return at::cat({known_frames_mask(plan, frames.last.defined(), latents.device()), latents}, 1);
+  return at::cat(
+      {known_frames_mask(components_.vae().temporal_scale(), plan, frames.last.defined(), latents.device()),
+       latents},
+      1);
 }
 
 at::Tensor Conditioning::clip_tokens(const ClipEnds &ends, const RunContext &context) {

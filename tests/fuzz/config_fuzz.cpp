@@ -23,5 +23,6 @@ void wan::fuzz::run(std::string_view input) {
   parse<TransformerConfig>(file);
   parse<VaeConfig>(file);
   parse<TextEncoderConfig>(file);
+  parse<CLIPVisionConfig>(file);
   parse<SchedulerConfig>(file);
 }

@@ -15,6 +15,8 @@ void wan::fuzz::run(std::string_view input) {
     found->transformer_config();
   else if (found->kind == FoundComponent::Kind::kVae)
     found->vae_config();
+  else if (found->kind == FoundComponent::Kind::kImageEncoder)
+    found->image_encoder_config();
   else
     found->text_encoder_config();
 }
