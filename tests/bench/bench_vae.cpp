@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 #include "bench_vae.h"
 
 #include "random_weights.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // The VAE that wan-bench decode and encode run.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
 // wan-bench encode: videos through the VAE encoder; time and memory.
 #include <ATen/ATen.h>
 #include <c10/core/DeviceGuard.h>

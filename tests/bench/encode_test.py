@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """wan-bench encode on the CPU, with tiny encoders of both kinds: what it prints. encode_test.py WAN_BENCH"""
 import json
 import subprocess

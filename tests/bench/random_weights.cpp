@@ -72,7 +72,9 @@ CheckpointConfig a14b_config(int64_t layers) {
                      .flow_shift = 3.0,
                      .scheduler = WAN_SCHEDULER_UNIPC,
                      .size_multiple = 16,
-                     .frames_multiple = 4};
+                     .frames_multiple = 4,
+                     .variant = "",
+                     .pictures = {}};
   return config;
 }
 
