@@ -14,10 +14,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 sources=("$root"/tests/tsan/pump_test.cpp "$root"/tests/element/stub_engine.cpp
-  "$root"/plugin/{clip_planner,clip_settings,enums,frame_pump,model_pool,prompt_track,values}.cpp)
+  "$root"/plugin/{clip_planner,clip_settings,enums,frame_pump,model_pool,picture,picture_track,prompt_track,values}.cpp)
 objects=()
-read -ra cflags < <(pkg-config --cflags gstreamer-1.0)
-read -ra libs < <(pkg-config --libs gstreamer-1.0)
+read -ra cflags < <(pkg-config --cflags gstreamer-base-1.0 gstreamer-video-1.0)
+read -ra libs < <(pkg-config --libs gstreamer-base-1.0 gstreamer-video-1.0)
 for source in "${sources[@]}"; do
   object=$work/$(basename "$source").o
   ${CXX:-c++} -std=c++20 -O1 -g -fsanitize=thread -DSTUB_ABI=WAN_ENGINE_ABI -I"$root/src" -I"$root/plugin" -I"$root/tests" "${cflags[@]}" \

@@ -2,6 +2,8 @@
 #include "json.h"
 
 #include <array>
+#include <cmath>
+#include <cstring>
 
 namespace studio {
 namespace {
@@ -44,6 +46,14 @@ std::string text_of(JsonNode *node, const char *member, size_t most) {
   return text;
 }
 
+// json-glib writes a number like 1e-06 as 1e-06.0, which is no JSON: the next number beside it has a point.
+double with_point(double value) {
+  std::array<char, G_ASCII_DTOSTR_BUF_SIZE> text;
+  g_ascii_dtostr(text.data(), text.size(), value);
+  const bool exponent_alone = strchr(text.data(), 'e') && !strchr(text.data(), '.');
+  return exponent_alone ? with_point(std::nextafter(value, 0)) : value;
+}
+
 JsonNode *node_of(const GValue *value) {
   JsonNode *node = json_node_alloc();
   if (G_VALUE_HOLDS_UINT64(value) && g_value_get_uint64(value) > kLargestExact) {
@@ -51,7 +61,7 @@ JsonNode *node_of(const GValue *value) {
     return json_node_init_string(node, text.c_str());
   }
   if (G_VALUE_HOLDS_STRING(value)) return json_node_init_string(node, g_value_get_string(value));
-  if (G_VALUE_HOLDS_DOUBLE(value)) return json_node_init_double(node, g_value_get_double(value));
+  if (G_VALUE_HOLDS_DOUBLE(value)) return json_node_init_double(node, with_point(g_value_get_double(value)));
   if (G_VALUE_HOLDS_BOOLEAN(value)) return json_node_init_boolean(node, g_value_get_boolean(value));
   GValue number = G_VALUE_INIT;
   g_value_init(&number, G_TYPE_INT64);
