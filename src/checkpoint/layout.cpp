@@ -591,6 +591,9 @@ CheckpointConfig read_single_files(const fs::path &directory) {
   config.expand_timesteps = config.vae.z_dim == kSmallLatents;
   config.scheduler = {WAN_SCHEDULER_UNIPC, 1, kTrainTimesteps};
   const Variant &variant = config.find_variant();
+  if (config.transformer_2 && !variant.boundary_ratio)
+    throw invalid("'" + directory.string() + "' has two experts, and " + variant.name +
+                  " has one: leave one transformer there");
   if (config.transformer_2) config.boundary_ratio = variant.boundary_ratio;
   config.scheduler.flow_shift = variant.flow_shift;
   return config;

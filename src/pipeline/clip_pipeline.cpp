@@ -42,8 +42,9 @@ at::Tensor ClipPipeline::denoise(const WanGenerateOptions &options, const ClipPl
     progress.report(static_cast<int32_t>(step) + 1, denoiser.cached());
     if (step_done) step_done(latents);
   }
+  latents = inputs.with_clean_frame(latents);
   require_usable(latents, options);
-  return inputs.with_clean_frame(latents);
+  return latents;
 }
 
 /// Once, after the last step: what is not finite stays so from step to step.

@@ -9,7 +9,7 @@ namespace wan {
 
 namespace {
 
-/// Of a side, in pixels: a picture of twice as many is larger than any memory.
+/// Of a side, in pixels; see WanPicture.
 constexpr int32_t kMaxSide = 1 << 16;
 
 /// A copy, since the caller's memory may change.
