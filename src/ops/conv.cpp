@@ -107,8 +107,11 @@ ConvWeight ConvWeight::halve_frames(const at::Tensor &weight, const at::Tensor &
 ConvResult causal_conv3d(const Frames &frames, int64_t num_outputs, const ConvWeight &weight,
                          const Epilogue &epilogue) {
   if (weight.sm90) {
-    if (!sm90::gives_colours(weight))
-      return sm90::conv(sm90::ConvKind::kCausal3x3x3, frames, num_outputs, weight, epilogue);
+    if (!sm90::gives_colours(weight)) {
+      ConvResult result = sm90::conv(sm90::ConvKind::kCausal3x3x3, frames, num_outputs, weight, epilogue);
+      if (epilogue.float32 && result.out.defined()) result.out = result.out.to(at::kFloat);
+      return result;
+    }
     const at::Tensor out = sm90::conv(sm90::ConvKind::kCausal3x3x3, frames, num_outputs, weight, {}).out;
     return finish(epilogue.float32 ? out : out.to(frames[0].scalar_type()).contiguous(), epilogue);
   }

@@ -41,7 +41,8 @@ struct Epilogue {
   at::Tensor residual = {};    // is added; of the output's size, which may be put in its place; or undefined
   at::Tensor next_gamma = {};  // [Cout], float32: SiLU(RMS_norm(out) * gamma) is wanted, too
   bool keep_out = true;        // whether the output before that norm is wanted
-  bool float32 = false;        // no rounding to a narrower dtype: the output is float32
+  // The output is float32, and not rounded to a narrower dtype before; on Hopper GPUs only that of colours is not.
+  bool float32 = false;
 };
 
 /// What an epilogue asks for; the rest is undefined.

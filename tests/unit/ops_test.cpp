@@ -171,6 +171,9 @@ TEST_P(Ops, CausalConv3dGivesFloat32WhereAsked) {
       causal_conv3d(frames, 2, ConvWeight::causal(weight, bias, GetParam()), {.float32 = true}).out;
   EXPECT_EQ(out.scalar_type(), at::kFloat);
   EXPECT_LE(relative_error(out, plain_conv3d(frames, 2, weight, bias)), 2e-6);
+  const ConvWeight many =
+      ConvWeight::causal(random_weight({96, 96, 3, 3, 3}), random_weight({96}), GetParam());
+  EXPECT_EQ(causal_conv3d(frames, 2, many, {.float32 = true}).out.scalar_type(), at::kFloat);
 }
 
 TEST_P(Ops, CausalConv3dDoesNotDependOnHowFramesComeTogether) {
