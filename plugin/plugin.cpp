@@ -7,5 +7,5 @@ static gboolean plugin_init(GstPlugin *plugin) {
   return GST_ELEMENT_REGISTER(wansrc, plugin);
 }
 
-GST_PLUGIN_DEFINE(GST_VERSION_MAJOR, GST_VERSION_MINOR, wan, "Video from text with Wan 2.2 diffusion models",
+GST_PLUGIN_DEFINE(GST_VERSION_MAJOR, GST_VERSION_MINOR, wan, "Video from text and pictures with Wan diffusion models",
                   plugin_init, WAN_VERSION, "LGPL", "gst-wan", WAN_ORIGIN)

@@ -5,9 +5,10 @@
  * @title: wansrc
  * @short_description: makes video from text with Wan 2.2
  *
- * wansrc runs a Wan 2.2 text-to-video diffusion model and pushes the frames of the clip while the rest of it
- * is still being decoded. The model is a directory, in Diffusers' format, of the original release or of
- * single files; without #GstWanSrc:model a small embedded one is used. #GstWanSrc:loras are merged into it.
+ * wansrc runs a Wan diffusion model, which makes video from text or from a picture and text, and pushes the
+ * frames of the clip while the rest of it is still being decoded. The model is a directory, in Diffusers'
+ * format, of the original release or of single files; without #GstWanSrc:model a small embedded one is used.
+ * #GstWanSrc:loras are merged into it.
  *
  * Size, rate and format are caps, as in videotestsrc; what downstream leaves open becomes the checkpoint's
  * own. They are fixed by the first negotiation of a run. Width and height must be multiples of 16.
@@ -19,6 +20,10 @@
  * is sent. Timestamps are the running time at which a frame is sent; the latency is one frame.
  *
  * ## Clips
+ *
+ * What a clip begins and ends with is #GstWanSrc:image and #GstWanSrc:last-image, or what comes in at the
+ * pads image_sink and last_image_sink, with models that take pictures. #GstWanSrc:continuity begins each clip
+ * with the last frame of the one before.
  *
  * After the clips that #GstWanSrc:prompts and #GstWanSrc::enqueue have queued come those of
  * #GstWanSrc:prompt, until there are #GstWanSrc:num-clips. #GstWanSrc::skip ends the one that is on air.
@@ -49,13 +54,15 @@
  *
  * ## Messages
  *
- * - progress messages (code "load") while the model is loaded, complete before the first buffer; none when
- * live, since applications wait in PAUSED for them;
+ * - progress messages (code "preroll") from the start to the first frame, with the time left; none when live,
+ * since applications wait in PAUSED until they are complete;
  * - element messages "wan-progress" while a clip is made (and, live, while the model is loaded): clip (int),
  * seed (guint64), stage (string: load, text, denoise or decode), step and steps (int: done and in all),
  * seconds (double, since the stage began), cached-forwards (int: see #GstWanSrc:cache);
  * - element messages "wan-clip" when the first frame of a clip is sent: id (guint, what #GstWanSrc::enqueue
- * has returned), clip, seed, prompt (string), pts (guint64);
+ * has returned), clip, pts (guint64), width, height, and the settings in effect, named as the properties;
+ * - element messages "wan-clip-done" and "wan-clip-skipped" when a clip has ended: id, clip, seed, prompt,
+ * frames (int, sent);
  * - element messages "wan-clip-failed" when a clip could not be made and the stream goes on: id, clip, seed,
  * prompt, error (string), domain (string), code (int), and a warning message that says the same;
  * - live: element messages "wan-underrun" when frames begin to be missing and when they are there again:
@@ -1159,10 +1166,11 @@ static void gst_wan_src_class_init(GstWanSrcClass *klass) {
   element_class->send_event = gst_wan_src_send_event;
   element_class->request_new_pad = gst_wan_src_request_new_pad;
   element_class->release_pad = gst_wan_src_release_pad;
-  gst_element_class_set_static_metadata(element_class, "Wan video source", "Source/Video",
-                                        "Makes video from text with Wan 2.2 diffusion models, on a GPU or "
-                                        "the CPU. Size, rate and format are caps.",
-                                        "The gst-wan developers");
+  gst_element_class_set_static_metadata(
+      element_class, "Wan video source", "Source/Video",
+      "Makes video from text and pictures with Wan diffusion models, on a GPU "
+      "or the CPU. Size, rate and format are caps.",
+      "The gst-wan developers");
   add_pad_template(element_class, "src", GST_PAD_SRC, GST_PAD_ALWAYS, video_caps(true));
   add_pad_template(element_class, "prompt_sink", GST_PAD_SINK, GST_PAD_REQUEST,
                    gst_caps_from_string(kPromptCaps));
