@@ -3,7 +3,7 @@
 /**
  * SECTION:element-wansrc
  * @title: wansrc
- * @short_description: makes video from text with Wan 2.2
+ * @short_description: makes video from text and pictures with Wan
  *
  * wansrc runs a Wan diffusion model, which makes video from text or from a picture and text, and pushes the
  * frames of the clip while the rest of it is still being decoded. The model is a directory, in Diffusers'
@@ -262,7 +262,7 @@ static void fit_size(int width, int height, WanDefaults *defaults) {
 }
 
 // The picture that a run begins with decides the size that downstream leaves open.
-static Failure fit_first_picture(GstWanSrc *, const Settings &settings, WanDefaults *defaults) {
+static Failure fit_first_picture(const Settings &settings, WanDefaults *defaults) {
   const QueuedClip first = first_clip(settings);
   std::shared_ptr<const Picture> picture = first.pictures[WAN_PICTURE_FIRST];
   Failure failure = {WAN_OK, "", __FILE__, __LINE__};
@@ -289,7 +289,7 @@ static gboolean gst_wan_src_start(GstBaseSrc *src) {
   const WanStatus status = self->priv->engine->describe(choice.directory.c_str(), &defaults, &error);
   Failure failure = failure_of(status, error);
   if (failure.status == WAN_OK) failure = check_start(self, settings, defaults);
-  if (failure.status == WAN_OK) failure = fit_first_picture(self, settings, &defaults);
+  if (failure.status == WAN_OK) failure = fit_first_picture(settings, &defaults);
   if (failure.status != WAN_OK) {
     post_error(self, failure);
     return FALSE;
