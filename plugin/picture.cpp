@@ -82,6 +82,40 @@ GstPadProbeReturn refuse_too_large(GstPad *pad, GstPadProbeInfo *probe, gpointer
   return GST_PAD_PROBE_DROP;
 }
 
+bool is_unparsed_jpeg(const GstCaps *caps) {
+  const GstStructure *structure = gst_caps_get_structure(caps, 0);
+  gboolean parsed = FALSE;
+  gst_structure_get_boolean(structure, "parsed", &parsed);
+  return gst_structure_has_name(structure, "image/jpeg") && !parsed;
+}
+
+G_GNUC_BEGIN_IGNORE_DEPRECATIONS
+void append_factory(GValueArray *array, GstElementFactory *factory) {
+  GValue value = G_VALUE_INIT;
+  g_value_init(&value, G_TYPE_OBJECT);
+  g_value_set_object(&value, factory);
+  g_value_array_append(array, &value);
+  g_value_unset(&value);
+}
+
+// As uridecodebin chooses by itself, but a JPEG goes through jpegparse, if that is installed: of all elements
+// it alone reads how a camera was held.
+GValueArray *choose_factories(GstElement *, GstPad *, GstCaps *caps, gpointer) {
+  GValueArray *array = g_value_array_new(0);
+  if (is_unparsed_jpeg(caps))
+    if (GstElementFactory *parser = gst_element_factory_find("jpegparse")) {
+      append_factory(array, parser);
+      gst_object_unref(parser);
+    }
+  GList *all = gst_element_factory_list_get_elements(GST_ELEMENT_FACTORY_TYPE_DECODABLE, GST_RANK_MARGINAL);
+  GList *fitting = gst_element_factory_list_filter(all, caps, GST_PAD_SINK, gst_caps_is_fixed(caps));
+  for (GList *item = fitting; item; item = item->next) append_factory(array, GST_ELEMENT_FACTORY(item->data));
+  gst_plugin_feature_list_free(fitting);
+  gst_plugin_feature_list_free(all);
+  return array;
+}
+G_GNUC_END_IGNORE_DEPRECATIONS
+
 void add_size_limit(GstElement *pipeline) {
   const Owned<GstElement> sink(gst_bin_get_by_name(GST_BIN(pipeline), "sink"));
   const Owned<GstPad> pad(gst_element_get_static_pad(sink.get(), "sink"));
@@ -143,6 +177,7 @@ std::shared_ptr<const Picture> read_picture(const std::string &location,
   }
   const Owned<GstElement> source(gst_bin_get_by_name(GST_BIN(pipeline.get()), "source"));
   g_object_set(source.get(), "uri", uri.c_str(), nullptr);
+  g_signal_connect(source.get(), "autoplug-factories", G_CALLBACK(choose_factories), nullptr);
   add_size_limit(pipeline.get());
   std::shared_ptr<const Picture> picture = preroll(pipeline.get(), location, cancelled, status, reason);
   gst_element_set_state(pipeline.get(), GST_STATE_NULL);

@@ -128,6 +128,12 @@ TEST_F(Image, DecidesTheSizeThatIsLeftOpen) {
   EXPECT_EQ(size_of(kTakes + "image=" + red() + " ! video/x-raw,width=32,height=32"), "32x32");
 }
 
+TEST_F(Image, IsUprightAsItsCameraWasHeld) {
+  const std::string held = picture("held.jpg", "format=I420,width=40,height=30",
+                                   "jpegenc ! taginject tags=image-orientation=rotate-90 ! jifmux");
+  EXPECT_EQ(size_of(kTakes + "image=" + held), "48x64");
+}
+
 TEST_F(Image, OfAQueuedClipIsItsOwn) {
   Pipeline pipeline(kTakes + "num-clips=4 image=" + red() + kSink);
   const auto enqueue = [&](GstStructure *settings) {
