@@ -236,7 +236,9 @@ TEST_F(Pictures, SingleFilesMakeTheVideosOfDiffusersFormat) {
                        name == "ti2v-5b" ? Naming::kOriginalResidualVae : Naming::kOriginalVae);
     const CheckpointConfig config = CheckpointConfig::read(files);
     EXPECT_STREQ(config.defaults.variant, describe(diffusers).variant);
-    if (name == "i2v-a14b") EXPECT_EQ(config.boundary_ratio, 0.9);
+    if (name == "i2v-a14b") {
+      EXPECT_EQ(config.boundary_ratio, 0.9);
+    }
     for (const char *component : {"transformer", "transformer_2"})
       if (fs::exists(diffusers / component))
         change_json(diffusers / component / "config.json", [](nlohmann::json &json) {
