@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "log.h"
+#include "side_pad.h"
 
 namespace wan {
 namespace {
@@ -86,6 +87,10 @@ gboolean activate(GstPad *pad, GstObject *, GstPadMode, gboolean active) {
 
 }  // namespace
 
+void picture_pad_update_link(GstPad *pad) {
+  private_of(pad).track->set_linked(is_fed(pad));
+}
+
 GstPad *picture_pad_new(GstPadTemplate *pad_template, const char *name, std::shared_ptr<PictureTrack> track) {
   GstPad *pad = gst_pad_new_from_template(pad_template, name);
   auto *pictures = new PicturePad{std::move(track)};
@@ -97,8 +102,7 @@ GstPad *picture_pad_new(GstPadTemplate *pad_template, const char *name, std::sha
   gst_pad_set_chain_function(pad, chain);
   gst_pad_set_event_function(pad, take_event);
   gst_pad_set_activatemode_function(pad, activate);
-  gst_pad_set_iterate_internal_links_function(pad,
-                                              [](GstPad *, GstObject *) -> GstIterator * { return nullptr; });
+  watch_link(pad, picture_pad_update_link);
   return pad;
 }
 

@@ -15,4 +15,7 @@ namespace wan {
  * is the picture from the beginning on. */
 GstPad *picture_pad_new(GstPadTemplate *pad_template, const char *name, std::shared_ptr<PictureTrack> track);
 
+/** Tells the track of a pad whether pictures can come in, as prompt_pad_update_link(). */
+void picture_pad_update_link(GstPad *pad);
+
 }  // namespace wan

@@ -23,9 +23,15 @@ bool PictureTrack::is_attached() const {
   return attached_;
 }
 
+void PictureTrack::set_linked(bool linked) {
+  const std::lock_guard lock(mutex_);
+  linked_ = linked;
+  changed_.notify_all();
+}
+
 bool PictureTrack::is_ended() const {
   const std::lock_guard lock(mutex_);
-  return ended_ && entries_.empty();
+  return (ended_ || !linked_) && entries_.empty();
 }
 
 void PictureTrack::set_live(bool live) {
@@ -86,7 +92,7 @@ void PictureTrack::drop_before(uint64_t time) {
 
 // Whether no picture that is still to come can be the one at `time`. A live source takes what there is.
 bool PictureTrack::is_known(uint64_t time) const {
-  return !attached_ || ended_ || advanced_ > time || (live_ && !entries_.empty()) ||
+  return !attached_ || !linked_ || ended_ || advanced_ > time || (live_ && !entries_.empty()) ||
          (!entries_.empty() && entries_.back().start > time);
 }
 

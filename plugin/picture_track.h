@@ -25,7 +25,9 @@ class PictureTrack {
   /** Pictures cannot come in any more, and what has come is forgotten. */
   void detach();
   bool is_attached() const;
-  /** Whether nothing more comes. */
+  /** Whether somebody sends pictures: without, none is waited for. */
+  void set_linked(bool linked);
+  /** Whether there is no picture and none comes. */
   bool is_ended() const;
   /** Of a live source the newest picture wins, and nobody waits for its time. */
   void set_live(bool live);
@@ -64,7 +66,7 @@ class PictureTrack {
   std::condition_variable changed_;
   std::deque<Entry> entries_;  // in order of their starts
   uint64_t advanced_ = 0;
-  bool attached_ = false, live_ = false, ended_ = false, flushing_ = false;
+  bool attached_ = false, linked_ = false, live_ = false, ended_ = false, flushing_ = false;
 };
 
 }  // namespace wan

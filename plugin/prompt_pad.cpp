@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "log.h"
+#include "side_pad.h"
 
 namespace wan {
 namespace {
@@ -171,24 +172,10 @@ gboolean activate(GstPad *pad, GstObject *, GstPadMode, gboolean active) {
   return TRUE;
 }
 
-// The pad that sends to this one, through the ghost pads of bins; none if it is not linked.
-GstPad *source_of(GstPad *pad) {
-  GstPad *peer = gst_pad_get_peer(pad);
-  while (peer && GST_IS_PROXY_PAD(peer) && !GST_IS_GHOST_PAD(peer)) {
-    GstProxyPad *ghost = gst_proxy_pad_get_internal(GST_PROXY_PAD(peer));
-    gst_object_unref(peer);
-    peer = ghost ? gst_pad_get_peer(GST_PAD(ghost)) : nullptr;
-    gst_clear_object(&ghost);
-  }
-  return peer;
-}
-
 }  // namespace
 
 void prompt_pad_update_link(GstPad *pad) {
-  GstPad *source = source_of(pad);
-  private_of(pad)->track->set_linked(source != nullptr);
-  gst_clear_object(&source);
+  private_of(pad)->track->set_linked(is_fed(pad));
 }
 
 GstPad *prompt_pad_new(GstPadTemplate *pad_template, std::shared_ptr<PromptTrack> track) {
@@ -202,10 +189,7 @@ GstPad *prompt_pad_new(GstPadTemplate *pad_template, std::shared_ptr<PromptTrack
   gst_pad_set_chain_function(pad, chain);
   gst_pad_set_event_function(pad, take_event);
   gst_pad_set_activatemode_function(pad, activate);
-  gst_pad_set_iterate_internal_links_function(pad,
-                                              [](GstPad *, GstObject *) -> GstIterator * { return nullptr; });
-  for (const char *signal : {"linked", "unlinked"})
-    g_signal_connect(pad, signal, G_CALLBACK(+[](GstPad *pad) { prompt_pad_update_link(pad); }), nullptr);
+  watch_link(pad, prompt_pad_update_link);
   return pad;
 }
 

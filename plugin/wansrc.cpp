@@ -297,7 +297,7 @@ static gboolean gst_wan_src_start(GstBaseSrc *src) {
   gst_element_foreach_sink_pad(
       GST_ELEMENT(self),
       [](GstElement *, GstPad *pad, gpointer) -> gboolean {
-        if (is_prompt_pad(pad)) prompt_pad_update_link(pad);
+        is_prompt_pad(pad) ? prompt_pad_update_link(pad) : picture_pad_update_link(pad);
         return TRUE;
       },
       nullptr);

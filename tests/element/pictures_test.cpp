@@ -223,6 +223,15 @@ TEST_F(Pad, CanBeReleasedAndRequestedAgain) {
   gst_object_unref(pad);
 }
 
+TEST_F(Pad, ThatIsNotLinkedIsNotWaitedFor) {
+  Pipeline pipeline(kTakes + kSink);
+  const Ptr<GstPad> pad(gst_element_request_pad_simple(pipeline.find("src").get(), "image_sink"));
+  const gint64 start = g_get_monotonic_time();
+  pipeline.run();
+  EXPECT_THAT(values(pipeline), ElementsAre(7));
+  EXPECT_LT(g_get_monotonic_time() - start, 9 * G_USEC_PER_SEC) << "15 s is the patience with a silent one";
+}
+
 TEST_F(Pad, ThatIsSilentHoldsNobodyForEver) {
   Pipeline pipeline("appsrc ! src.image_sink " + kTakes + kSink);
   const gint64 start = g_get_monotonic_time();
