@@ -17,7 +17,7 @@ extern "C" {
 #endif
 
 /** Raised by every change of this header. */
-#define WAN_ENGINE_ABI 6
+#define WAN_ENGINE_ABI 7
 /** Name of the library's entry, a WanEngineEntry. */
 #define WAN_ENGINE_ENTRY "wan_engine"
 
@@ -82,6 +82,14 @@ typedef enum WanContinuity {
                                the frames behind it leave. The first clip of a stream begins as with NONE. */
 } WanContinuity;
 
+/** How a section of an endless video follows the one before where its prompt is another. */
+typedef enum WanPromptSwitch {
+  WAN_SWITCH_AUTO,    /* the checkpoint's (WanDefaults.prompt_switch) */
+  WAN_SWITCH_RECACHE, /* what is remembered of the video is seen as if it had been made from the new prompt */
+  WAN_SWITCH_CROSS,   /* what is remembered stays as it is: the video changes slowly */
+  WAN_SWITCH_CUT      /* a new scene */
+} WanPromptSwitch;
+
 typedef enum WanPixelFormat {
   WAN_PIXEL_NV12,
   WAN_PIXEL_I420,
@@ -112,10 +120,17 @@ typedef struct WanDefaults {
   double flow_shift;
   WanScheduler scheduler;  /* UNIPC or EULER */
   int32_t size_multiple;   /* width and height must be multiples of it, pixels */
-  int32_t frames_multiple; /* num_frames must be 1 + a multiple of it */
+  int32_t frames_multiple; /* num_frames must be 1 + a multiple of it, or 0 where the model is endless */
   char variant[32]; /* what the checkpoint is: "T2V-A14B", "I2V-A14B", "TI2V-5B", "Wan2.1-T2V", "Wan2.1-I2V"
                        or "Wan2.1-FLF2V" */
   WanPictureUse pictures[WAN_PICTURE_KINDS]; /* of each WanPictureKind */
+  /** A causal model: it makes a video section by section, each from a prompt of its own, until it is told to
+   * stop. num_frames is 0, scheduler AUTO (it has a sampler of its own), and both guidance scales are 1. */
+  bool endless;
+  int32_t section_frames;        /* of the video; 0 where the model is not endless, likewise below */
+  int32_t first_section_frames;  /* of the first section, which has fewer */
+  int32_t section_latents;       /* latent frames of a section, each a WanFrames */
+  WanPromptSwitch prompt_switch; /* RECACHE, CROSS or CUT */
 } WanDefaults;
 
 typedef enum WanStage { WAN_STAGE_LOAD, WAN_STAGE_TEXT, WAN_STAGE_DENOISE, WAN_STAGE_DECODE } WanStage;
@@ -136,7 +151,23 @@ typedef struct WanFrames {
   int32_t num_frames;
   int32_t first_frame; /* index in the clip */
   int32_t chunk;       /* index of the latent frame */
+  int32_t section;     /* index of the section, of an endless video; else 0 */
 } WanFrames;
+
+/** The next section of an endless video: the engine asks, and the receiver answers in the same struct. */
+typedef struct WanSection {
+  int32_t index;       /* from 1 on: the first section is made from the options */
+  int32_t first_frame; /* index in the video */
+
+  /* The answer, which is filled in as if nothing changed. */
+  const char *prompt; /* UTF-8, of this section and those behind it; must stay until the next call or the end
+                         of generate; NULL: as before */
+  WanPromptSwitch
+      prompt_switch; /* where there is a prompt; CUT also without: a new scene from the same one */
+  bool picture;  /* a new scene, which begins from WanCallbacks.picture(FIRST): for models that take one */
+  uint64_t seed; /* of this section and those behind it. A section's noise depends on it and on the section's
+                    place alone, so that what happened before does not change it. */
+} WanSection;
 
 typedef enum WanLogLevel {
   WAN_LOG_WARNING, /* the result may not be what was meant: for the user */
@@ -164,6 +195,11 @@ typedef struct WanCallbacks {
    * fills `picture`, whose pixels must stay until the next call of it or the end of generate. May block, but
    * not once cancelled() would say true. False stops the call with WAN_CANCELLED. */
   bool (*picture)(void *user, WanPictureKind kind, WanPicture *picture);
+  /** Of an endless model, asked on the calling thread before each section but the first, when the one before
+   * has been denoised and decoded: its last frames may still be on their way. May block, but not once
+   * cancelled() would say true. False ends the video, and generate returns WAN_OK when all frames are handed
+   * over. NULL: the video goes on as it is. */
+  bool (*next_section)(void *user, WanSection *section);
 } WanCallbacks;
 
 /** A low-rank addition to the experts' weights, merged when they are loaded. */
@@ -186,7 +222,8 @@ typedef struct WanLoadOptions {
 typedef struct WanGenerateOptions {
   const char *prompt, *negative_prompt; /* UTF-8 */
   uint64_t seed;
-  int32_t num_frames, steps;
+  int32_t num_frames,
+      steps;           /* num_frames of an endless model: at most so many, 0: as many as are asked for */
   int32_t used_frames; /* of num_frames, only the first so many are decoded; 0: all */
   int32_t fade_frames; /* crossfade with the clip of `stream` before, if that kept its last frames for it, and
                           with the one after; at most half of the frames that are decoded; 0: cut */
@@ -231,7 +268,8 @@ typedef struct WanEngineApi {
   /** Loads a checkpoint. Uses callbacks' progress, cancelled and log. */
   WanStatus (*load)(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model,
                     WanError *error);
-  /** Makes one clip; one call at a time on a model. Whatever it returns, the model can be used again. */
+  /** Makes one clip, or an endless video; one call at a time on a model. Whatever it returns, the model can
+   * be used again. */
   WanStatus (*generate)(WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
                         WanError *error);
   /** Callable from any thread, also while generate runs. */

@@ -16,6 +16,7 @@
 #include "wan/engine.h"
 
 struct WanModel {
+  bool endless;
   std::atomic<bool> busy = false;
 };
 
@@ -34,12 +35,43 @@ WanStatus fail(WanError *error, WanStatus status, const char *message) {
   return status;
 }
 
-// The model's directory says which pictures it takes: "takes-pictures", "needs-picture".
+// Of an endless model: a section has 3 latent frames.
+constexpr int kSectionChunks = 3, kSectionFrames = 12, kFirstSectionFrames = 9;
+
+// The model's directory says which pictures it takes: "takes-pictures", "needs-picture"; and "endless".
 WanStatus describe(const char *model_dir, WanDefaults *defaults, WanError *) {
-  *defaults = {64, 48, 9, 25, 1, 4, 5.0, 3.0, 2.0, WAN_SCHEDULER_EULER, 16, 4, "stub", {}};
+  *defaults = {64,
+               48,
+               9,
+               25,
+               1,
+               4,
+               5.0,
+               3.0,
+               2.0,
+               WAN_SCHEDULER_EULER,
+               16,
+               4,
+               "stub",
+               {},
+               false,
+               0,
+               0,
+               0,
+               WAN_SWITCH_AUTO};
   if (std::strstr(model_dir, "takes-pictures"))
     std::fill_n(defaults->pictures, WAN_PICTURE_KINDS, WAN_PICTURE_OPTIONAL);
   if (std::strstr(model_dir, "needs-picture")) defaults->pictures[WAN_PICTURE_FIRST] = WAN_PICTURE_REQUIRED;
+  if (std::strstr(model_dir, "endless")) {
+    defaults->num_frames = 0;
+    defaults->guidance_scale = defaults->guidance_scale_2 = 1;
+    defaults->scheduler = WAN_SCHEDULER_AUTO;
+    defaults->endless = true;
+    defaults->section_frames = kSectionFrames;
+    defaults->first_section_frames = kFirstSectionFrames;
+    defaults->section_latents = kSectionChunks;
+    defaults->prompt_switch = WAN_SWITCH_RECACHE;
+  }
   return WAN_OK;
 }
 
@@ -58,13 +90,14 @@ WanStatus check(const char *model_dir, const WanGenerateOptions *options, WanErr
   return refused ? fail(error, WAN_INVALID, "The stub cannot make this.") : WAN_OK;
 }
 
-WanStatus load(const WanLoadOptions *, const WanCallbacks *callbacks, WanModel **model, WanError *error) {
+WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model,
+               WanError *error) {
   for (int percent = 0; percent <= 100; percent += 25) {
     const WanProgress progress = {WAN_STAGE_LOAD, percent, 100, percent / 100.0, 0};
     callbacks->progress(callbacks->user, &progress);
     if (callbacks->cancelled(callbacks->user)) return fail(error, WAN_CANCELLED, "cancelled");
   }
-  *model = new WanModel;
+  *model = new WanModel{std::strstr(options->model_dir, "endless") != nullptr};
   ++models;
   return WAN_OK;
 }
@@ -108,9 +141,9 @@ Shown shown_by(const WanGenerateOptions &options, const WanCallbacks &callbacks)
 }
 
 bool push_frames(const WanGenerateOptions &options, const WanCallbacks &callbacks, const Shown &shown,
-                 int chunk, int first, int count) {
+                 int chunk, int first, int count, int section = 0) {
   const size_t size = options.layout.size;
-  auto *frames = new WanFrames{new uint8_t[size * count], size, count, first, chunk};
+  auto *frames = new WanFrames{new uint8_t[size * count], size, count, first, chunk, section};
   std::memset(frames->data, shown.value, size * count);
   return callbacks.frames(callbacks.user, frames);
 }
@@ -123,11 +156,59 @@ bool fails(const std::string &prompt) {
   return failures[prompt]++ < hook(prompt, "fails");
 }
 
+// Failures by the prompt that stands for each.
+const std::map<std::string, WanStatus> failures = {
+    {"not-found", WAN_NOT_FOUND}, {"invalid", WAN_INVALID},   {"out-of-memory", WAN_OUT_OF_MEMORY},
+    {"device", WAN_DEVICE},       {"internal", WAN_INTERNAL},
+};
+
+// A section of an endless video. "clip=MS" in its prompt delays it, "chunk=MS" each of its chunks. False
+// where it was stopped.
+bool push_section(const WanGenerateOptions &options, const WanCallbacks &callbacks, const std::string &prompt,
+                  uint8_t value, int section) {
+  if (!wait(hook(prompt, "clip"), callbacks)) return false;
+  for (int i = 0; i < kSectionChunks; ++i) {
+    const int chunk = section * kSectionChunks + i, first = chunk ? 4 * chunk - 3 : 0;
+    const int most = options.num_frames ? options.num_frames - first : 4,
+              count = std::min(chunk ? 4 : 1, most);
+    if (count <= 0) return true;
+    if (!wait(hook(prompt, "chunk"), callbacks) ||
+        !push_frames(options, callbacks, {value}, chunk, first, count, section))
+      return false;
+  }
+  return true;
+}
+
+// An endless video shows the seed of each section, or the picture that its scene began from.
+WanStatus make_endless(const WanGenerateOptions *options, const WanCallbacks *callbacks, WanError *error) {
+  std::string prompt = options->prompt;
+  uint8_t value = shown_by(*options, *callbacks).value;
+  WanSection section = {0, 0, nullptr, WAN_SWITCH_AUTO, false, options->seed};
+  for (;;) {
+    for (int step = 1; step <= options->steps; ++step) {
+      const WanProgress progress = {WAN_STAGE_DENOISE, step, options->steps, step * 0.5, 0};
+      callbacks->progress(callbacks->user, &progress);
+    }
+    if (const auto failure = failures.find(prompt); failure != failures.end())
+      return fail(error, failure->second, "The stub failed.");
+    if (!push_section(*options, *callbacks, prompt, value, section.index))
+      return fail(error, WAN_CANCELLED, "cancelled");
+    const uint64_t seed = section.seed;
+    section = {
+        section.index + 1, kSectionFrames * (section.index + 1) - 3, nullptr, WAN_SWITCH_AUTO, false, seed};
+    if (options->num_frames && section.first_frame >= options->num_frames) return WAN_OK;
+    if (callbacks->cancelled(callbacks->user)) return fail(error, WAN_CANCELLED, "cancelled");
+    if (callbacks->next_section && !callbacks->next_section(callbacks->user, &section)) return WAN_OK;
+    if (section.prompt) prompt = section.prompt;
+    WanPicture picture;
+    if (section.picture && callbacks->picture(callbacks->user, WAN_PICTURE_FIRST, &picture))
+      value = picture.rgb[0];
+    else if (section.seed != seed)
+      value = static_cast<uint8_t>(section.seed);
+  }
+}
+
 WanStatus make(const WanGenerateOptions *options, const WanCallbacks *callbacks, WanError *error) {
-  static const std::map<std::string, WanStatus> failures = {
-      {"not-found", WAN_NOT_FOUND}, {"invalid", WAN_INVALID},   {"out-of-memory", WAN_OUT_OF_MEMORY},
-      {"device", WAN_DEVICE},       {"internal", WAN_INTERNAL},
-  };
   const std::string prompt = options->prompt;
   for (int step = 1; step <= options->steps; ++step) {
     const int cached = options->cache == WAN_CACHE_FIRST_BLOCK ? step : 0;
@@ -167,7 +248,8 @@ WanStatus make(const WanGenerateOptions *options, const WanCallbacks *callbacks,
 WanStatus generate(WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
                    WanError *error) {
   if (model->busy.exchange(true)) return fail(error, WAN_INTERNAL, "Two use the model at once.");
-  const WanStatus status = make(options, callbacks, error);
+  const WanStatus status =
+      model->endless ? make_endless(options, callbacks, error) : make(options, callbacks, error);
   model->busy = false;
   return status;
 }
