@@ -6,6 +6,22 @@
 #include <utility>
 
 namespace wan {
+namespace {
+
+// A queued clip without an end makes way for the next one after so long.
+constexpr int kSceneSeconds = 5;
+
+}  // namespace
+
+void ClipPlanner::configure(const ClipSettings &settings) {
+  const bool new_image = settings.image != settings_.image;
+  if (new_image || settings.prompt != settings_.prompt) {
+    has_news_ = true;
+    has_new_image_ |= new_image;
+    configured_at_ = std::chrono::steady_clock::now();
+  }
+  settings_ = settings;
+}
 
 void ClipPlanner::set_seed(int64_t seed) {
   next_seed_ = seed == kRandomSeed ? std::random_device()() : static_cast<uint64_t>(seed);
@@ -34,16 +50,39 @@ std::shared_ptr<Clip> ClipPlanner::choose(const QueuedClip &asked, ClipOrigin or
   const bool own_seed = settings.seed != kRandomSeed;
   const uint64_t seed = own_seed ? static_cast<uint64_t>(settings.seed) : next_seed_;
   if (!own_seed && static_cast<int64_t>(++next_seed_) == kRandomSeed) next_seed_ = 0;
-  return std::make_shared<Clip>(Clip{clips_++,
-                                     asked.id,
-                                     origin,
-                                     seed,
-                                     clip,
-                                     clip.num_frames,
-                                     std::min(run_.fade_frames, clip.num_frames / 2),
-                                     has_last_frame_,
-                                     asked.pictures,
-                                     {!settings.image.empty(), !settings.last_image.empty()}});
+  auto chosen = std::make_shared<Clip>(Clip{clips_++,
+                                            asked.id,
+                                            origin,
+                                            seed,
+                                            clip,
+                                            clip.num_frames,
+                                            std::min(run_.fade_frames, clip.num_frames / 2),
+                                            has_last_frame_,
+                                            asked.pictures,
+                                            {!settings.image.empty(), !settings.last_image.empty()}});
+  if (origin == ClipOrigin::Queued) chosen->asked = asked.asked;
+  if (run_.defaults.endless) make_endless(chosen.get());
+  return chosen;
+}
+
+// Of an endless model, what a clip is: a part of the video, until something else is to be shown or for so
+// many frames.
+void ClipPlanner::make_endless(Clip *clip) {
+  const bool is_first = clip->index == 0;  // of the video, which nothing has interrupted
+  const bool is_queued = clip->origin == ClipOrigin::Queued;
+  const bool others_wait = !queue_.empty() || run_.track->is_attached();
+  clip->shared_frames = is_first || clip->used_frames == 0 ? 0 : 1;  // it goes on from the clip before
+  if (clip->used_frames == 0 && is_queued && others_wait)
+    clip->used_frames = kSceneSeconds * run_.defaults.fps_n / std::max(run_.defaults.fps_d, 1);
+  clip->begins_scene = clip->settings.prompt_switch == WAN_SWITCH_CUT || clip->pictures[WAN_PICTURE_FIRST] ||
+                       clip->has_own_picture[WAN_PICTURE_FIRST];
+  if (clip->origin == ClipOrigin::Configured) {
+    clip->is_last = clip->used_frames > 0 && !has_configured_clip() && queue_.empty();
+    clip->begins_scene |= has_new_image_;
+    if (has_news_ && !is_first) clip->asked = configured_at_;
+    is_open_ |= clip->used_frames == 0;
+  }
+  if (is_first || !is_queued) has_news_ = has_new_image_ = false;
 }
 
 std::shared_ptr<Clip> ClipPlanner::queued_clip() {
@@ -62,8 +101,14 @@ std::shared_ptr<Clip> ClipPlanner::timed_clip(const PromptTrack::Cue &cue, uint6
   asked.settings.prompt = cue.prompt;
   std::shared_ptr<Clip> clip = choose(asked, ClipOrigin::Timed);
   clip->time = time;
+  if (run_.defaults.endless) clip->used_frames = clip->shared_frames = 0;
   if (run_.live || cue.until == PromptTrack::kOpen) return clip;
   const auto left = std::max<int64_t>(static_cast<int64_t>(clock_.frame_from(cue.until) - first_frame), 1);
+  if (run_.defaults.endless) {
+    clip->used_frames = static_cast<int>(std::min<int64_t>(left, INT32_MAX));
+    clip->is_last = cue.last;
+    return clip;
+  }
   clip->is_last = cue.last && left <= clip->used_frames - clip->shared_frames;
   clip->is_timed = !clip->is_last;
   const int shown = clip->is_last ? static_cast<int>(left) : even_part(left, *clip, cue.last);

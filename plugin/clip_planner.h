@@ -40,14 +40,18 @@ struct Clip {
   ClipOrigin origin;
   uint64_t seed;
   ClipSettings settings;  // complete
-  int used_frames;        // of settings.num_frames
+  int used_frames;        // of settings.num_frames; 0: until something else is to be shown
   int fade_frames;        // of those, at both ends where another clip follows or went before; 0: cut
   int shared_frames;      // of those, that were shown at the end of the clip before: 0 or 1
   ClipPictures pictures;  // that it was enqueued with
   std::array<bool, WAN_PICTURE_KINDS> has_own_picture;  // by its own settings, not the element's
   bool is_timed = false;  // its last fade_frames are beyond its time, there to fade into the next clip
-  bool is_last = false;   // of the timed prompts
+  bool is_last = false;   // of the timed prompts; of an endless model, of the video
   uint64_t time = 0;      // of its beginning, as timed prompts and pictures count
+  /** Of an endless model: a new scene, which begins from its picture where there is one. */
+  bool begins_scene = false;
+  bool skipped = false;                                 // it was to go on
+  std::chrono::steady_clock::time_point asked = {};     // for it; none where nobody has
   std::chrono::steady_clock::time_point denoised = {};  // when the last step was done
 };
 
@@ -59,7 +63,7 @@ class ClipPlanner {
   void set_clock(const FrameClock &clock) { clock_ = clock; }
 
   /** What clips have where a queued one leaves it open. */
-  void configure(const ClipSettings &settings) { settings_ = settings; }
+  void configure(const ClipSettings &settings);
   /** The next clip's seed; those after it count on from there. */
   void set_seed(int64_t seed);
   /** The settings of a clip that leaves all open, complete. */
@@ -77,9 +81,17 @@ class ClipPlanner {
   /** A clip that shows a cue, at most until the next one. A live clip is not cut: when it will be on air
    * depends on how long it takes to make. */
   std::shared_ptr<Clip> timed_clip(const PromptTrack::Cue &cue, uint64_t first_frame, uint64_t time);
-  /** A clip as the properties say; none if there are num_clips. */
+  /** A clip as the properties say; none if there are num_clips. An endless one that others interrupted goes
+   * on. */
   std::shared_ptr<Clip> configured_clip();
-  bool has_configured_clip() const { return run_.num_clips < 0 || clips_ < run_.num_clips; }
+  bool has_configured_clip() const { return run_.num_clips < 0 || clips_ < run_.num_clips || is_open_; }
+  /** Of an endless model: whether the properties say something else to show than when a clip was chosen last.
+   */
+  bool has_news() const { return has_news_; }
+  /** What a clip of a cue shows. */
+  const std::string &prompt_of(const PromptTrack::Cue &cue) const {
+    return cue.prompt.empty() ? settings_.prompt : cue.prompt;
+  }
   void begin() { chosen_.reset(); }
   /** A whole clip was made: with continuity, the next ones begin with its last frame. */
   void end() { has_last_frame_ = run_.continuity == WAN_CONTINUITY_LAST_FRAME; }
@@ -94,6 +106,7 @@ class ClipPlanner {
 
  private:
   std::shared_ptr<Clip> choose(const QueuedClip &asked, ClipOrigin origin);
+  void make_endless(Clip *clip);
   int even_part(int64_t left, const Clip &clip, bool last) const;
   void use_frames(Clip *clip, int frames) const;
 
@@ -102,9 +115,12 @@ class ClipPlanner {
   ClipSettings settings_;
   uint64_t next_seed_ = 0;
   std::deque<QueuedClip> queue_;
-  std::optional<QueuedClip> chosen_;  // taken from it, and not begun
-  int clips_ = 0;                     // chosen so far
-  bool has_last_frame_ = false;       // the model, for the next clip
+  std::optional<QueuedClip> chosen_;                          // taken from it, and not begun
+  int clips_ = 0;                                             // chosen so far
+  bool has_last_frame_ = false;                               // the model, for the next clip
+  bool has_news_ = false, has_new_image_ = false;             // of settings_
+  bool is_open_ = false;                                      // a configured clip without an end was begun
+  std::chrono::steady_clock::time_point configured_at_ = {};  // when the news came
 };
 
 }  // namespace wan

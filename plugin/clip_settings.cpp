@@ -152,7 +152,7 @@ std::vector<ClipSetting> make_table() {
           &ClipSettings::seed, kRandomSeed, nullptr),
       row(g_param_spec_int("num-frames", "Number of frames",
                            "Frames in a clip: a multiple of 4 plus 1; other numbers are rounded (0: the "
-                           "checkpoint's own)",
+                           "checkpoint's own; of a causal model, no end)",
                            0, G_MAXINT, 0, kReady),
           &ClipSettings::num_frames, &WanDefaults::num_frames, &WanGenerateOptions::num_frames),
       row(g_param_spec_int("steps", "Steps",
@@ -199,6 +199,11 @@ std::vector<ClipSetting> make_table() {
               0, G_MAXDOUBLE, kCacheThreshold, kPlaying),
           &ClipSettings::cache_threshold, kCacheThreshold, &WanGenerateOptions::cache_threshold,
           threshold_fault),
+      row(g_param_spec_enum("prompt-switch", "Prompt switch",
+                            "How an endless video goes on where the prompt changes, from the next clip on; "
+                            "for causal models",
+                            prompt_switch_type(), WAN_SWITCH_AUTO, kPlaying),
+          &ClipSettings::prompt_switch, &WanDefaults::prompt_switch, nullptr),
   };
 }
 
@@ -281,6 +286,7 @@ std::string launch_line(const ClipSettings &settings) {
 }
 
 int round_frames(int wanted, const WanDefaults &defaults) {
+  if (wanted == 0) return 0;
   const int step = defaults.frames_multiple;
   return wanted % step == 1 % step ? wanted : wanted / step * step + 1;
 }

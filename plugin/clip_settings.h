@@ -7,6 +7,7 @@
 #include <gst/gst.h>
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -33,6 +34,7 @@ struct ClipSettings {
   std::vector<double> sigmas;  // in place of steps
   std::optional<WanCache> cache;
   std::optional<double> cache_threshold;
+  WanPromptSwitch prompt_switch = WAN_SWITCH_AUTO;  // from the clip before to this one
 };
 
 /** The pictures of a clip, by WanPictureKind; null where there is none. */
@@ -43,6 +45,7 @@ struct QueuedClip {
   uint32_t id = 0;  // for whoever enqueued it; 0: of the property prompts
   ClipSettings settings;
   ClipPictures pictures;  // in place of the settings' own
+  std::chrono::steady_clock::time_point asked = std::chrono::steady_clock::now();
 };
 
 /** A row of the table of settings, which is all that there is to say of one. From it come the property, the
@@ -96,7 +99,8 @@ void add_fields(const ClipSettings &settings, GstStructure *structure);
 /** Those that are not open and have an effect, as " name=value" one after the other, the texts last. */
 std::string launch_line(const ClipSettings &settings);
 
-/** Rounds as Diffusers does, which is up from a multiple: 6 becomes 5, but 8 becomes 9. */
+/** Rounds as Diffusers does, which is up from a multiple: 6 becomes 5, but 8 becomes 9. Of an endless model, 0
+ * stays 0. */
 int round_frames(int wanted, const WanDefaults &defaults);
 
 }  // namespace wan

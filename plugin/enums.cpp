@@ -111,6 +111,18 @@ GType transition_type() {
   return type;
 }
 
+GType prompt_switch_type() {
+  static const GEnumValue values[] = {
+      {WAN_SWITCH_AUTO, "The checkpoint's own", "auto"},
+      {WAN_SWITCH_RECACHE, "The scene goes on as if the new prompt had always been there", "recache"},
+      {WAN_SWITCH_CROSS, "The scene goes on and changes slowly", "cross"},
+      {WAN_SWITCH_CUT, "A new scene", "cut"},
+      {0, nullptr, nullptr},
+  };
+  static const GType type = g_enum_register_static("GstWanPromptSwitch", values);
+  return type;
+}
+
 GType continuity_type() {
   static const GEnumValue values[] = {
       {WAN_CONTINUITY_NONE, "Each clip begins anew", "none"},

@@ -25,6 +25,7 @@ GType underrun_type();
 GType filler_type();
 GType transition_type();
 GType continuity_type();
+GType prompt_switch_type();
 
 /** "auto", "unipc" or "euler". */
 const char *scheduler_nick(WanScheduler scheduler);

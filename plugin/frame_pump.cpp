@@ -76,6 +76,10 @@ void FramePump::skip() {
   std::deque<Chunk> kept, dropped;  // freed after the lock is released
   std::unique_lock lock(mutex_);
   if (!clip_) return;
+  if (run_.defaults.endless) {
+    video_.clip_is_over = true;
+    return;
+  }
   const int clip = has_frames(stats_.on_air_clip) ? stats_.on_air_clip : clip_->index;
   for (Chunk &chunk : chunks_) (chunk.clip->index == clip ? dropped : kept).push_back(std::move(chunk));
   chunks_.swap(kept);
@@ -118,6 +122,7 @@ void FramePump::start(const FrameFormat &format, std::shared_ptr<SharedModel> mo
 // A live source holds a whole clip, so that the next one is denoised while it plays.
 bool FramePump::has_room() const {
   if (chunks_.size() < run_.queue_size) return true;
+  if (run_.live && run_.defaults.endless) return true;  // it asks for no more sections than it needs
   return run_.live && queued_frames_ < std::max<uint64_t>(clip_->settings.num_frames, held_frames_);
 }
 
@@ -289,13 +294,14 @@ Failure FramePump::make(const std::shared_ptr<const Clip> &clip) {
   pictures_ = {};
   std::unique_lock lock(mutex_);
   generating_ = false;
+  const std::shared_ptr<const Clip> last = end_video(clip);
   const bool skipped = clip_cancelled_ && !cancelled_;
   if (skipped || failure.status == WAN_OK) {
-    end_clip(clip, skipped);
+    end_clip(last, skipped);
     return {};
   }
   lock.unlock();
-  return failure.status == WAN_CANCELLED ? failure : survive(clip, failure);
+  return failure.status == WAN_CANCELLED ? failure : survive(last, failure);
 }
 
 // Before the model is this pump's: pictures may have to be waited for.
@@ -349,10 +355,13 @@ void FramePump::end_clip(const std::shared_ptr<const Clip> &clip, bool skipped) 
     failures_ = 0;
     planner_.end();
   }
-  if (!skipped && !chunks_.empty() && chunks_.back().clip == clip)
+  const bool has_frames = !chunks_.empty() && chunks_.back().clip == clip;
+  if (has_frames && (!skipped || run_.defaults.endless)) {
     chunks_.back().ends_clip = true;
-  else
+    chunks_.back().skipped = skipped;
+  } else {
     news_.emplace_back(ClipEnded{clip, skipped});
+  }
   changed_.notify_all();
 }
 
@@ -361,6 +370,7 @@ Failure FramePump::generate(const Clip &clip) {
   WanGenerateOptions options = generate_options(clip.settings);
   options.seed = clip.seed;
   options.used_frames = clip.used_frames;
+  if (run_.defaults.endless) options.num_frames = options.used_frames = 0;  // as next_section() says
   options.fade_frames = clip.fade_frames;
   options.on_device = format_.on_device;
   options.layout = format_.layout;
@@ -373,6 +383,7 @@ Failure FramePump::generate(const Clip &clip) {
 
   std::lock_guard lock(mutex_);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start - waited_;
+  if (run_.defaults.endless) return failure_of(status, error);
   if (status != WAN_CANCELLED || cancelled_) stats_.fps = static_cast<double>(clip_frames_) / seconds.count();
   return failure_of(status, error);
 }
@@ -414,7 +425,8 @@ uint64_t FramePump::track_time(uint64_t frame) const {
 bool FramePump::await_choice(uint64_t first_frame, const std::function<bool()> &given_up) {
   std::unique_lock lock(mutex_);
   if (run_.live) return true;
-  const uint64_t end = first_frame + planner_.configured().num_frames;
+  const uint64_t end =
+      first_frame + (run_.defaults.endless ? run_.defaults.section_frames : planner_.configured().num_frames);
   lock.unlock();
   const auto look = [&] {
     const std::lock_guard lock(mutex_);
@@ -463,6 +475,7 @@ std::shared_ptr<const Clip> FramePump::next_clip() {
   waited_ = {};
   clip_cancelled_ = false;
   generating_ = true;
+  if (run_.defaults.endless) begin_video(clip);
   stats_.newest = clip;
   stats_.chunk = -1;
   return clip;
@@ -500,6 +513,10 @@ WanCallbacks FramePump::callbacks() {
   callbacks.picture = [](void *pump, WanPictureKind kind, WanPicture *picture) {
     return static_cast<const FramePump *>(pump)->hand_over(kind, picture);
   };
+  if (run_.defaults.endless)
+    callbacks.next_section = [](void *pump, WanSection *section) {
+      return static_cast<FramePump *>(pump)->next_section(section);
+    };
   callbacks.frames = [](void *pump, WanFrames *frames) {
     return static_cast<FramePump *>(pump)->push(frames);
   };
@@ -518,7 +535,8 @@ void FramePump::report(const WanProgress &progress) {
   if (model_->is_loaded()) model_->choice().engine->memory(model_->get(), &memory);
 
   std::lock_guard lock(mutex_);
-  if (progress.stage == WAN_STAGE_DENOISE && progress.step == progress.steps)
+  const bool is_denoised = progress.stage == WAN_STAGE_DENOISE && progress.step == progress.steps;
+  if (is_denoised && clip_->denoised == std::chrono::steady_clock::time_point())  // not of later sections
     clip_->denoised = std::chrono::steady_clock::now();
   news_.emplace_back(Progress{clip_, progress});
   stats_.progress = progress;
@@ -537,11 +555,13 @@ bool FramePump::push(WanFrames *frames) {
   waited_ += std::chrono::steady_clock::now() - start;
   if (is_stopped()) return false;
   overfull_ |= !has_room();
+  const std::shared_ptr<Clip> clip = take_frames(frames);
+  if (frames->num_frames == 0) return true;
   stats_.chunk = frames->chunk;
   queued_frames_ += frames->num_frames;
   passed_frames_ += frames->num_frames;
   clip_frames_ += frames->num_frames;
-  chunks_.push_back({clip_, std::move(owned)});
+  chunks_.push_back({clip, std::move(owned)});
   changed_.notify_all();
   return true;
 }

@@ -80,6 +80,7 @@ struct Chunk {
   std::shared_ptr<const Clip> clip;
   std::shared_ptr<WanFrames> frames;
   bool ends_clip = false;  // ClipEnded comes with its last frame
+  bool skipped = false;    // and the clip was to go on
 };
 
 /** The last event: every clip is made (WAN_OK), or why not. */
@@ -109,6 +110,20 @@ struct PumpStats {
   WanMemory memory = {};
 };
 
+/** What is known of the endless video that is being made. */
+struct EndlessVideo {
+  /** Where a clip begins. */
+  struct Start {
+    int section, frame;
+    std::shared_ptr<Clip> clip;
+  };
+  uint64_t first_frame = 0;    // in the stream
+  std::deque<Start> starts;    // of the clips whose frames are still to come, the newest last
+  bool clip_is_over = false;   // by skip()
+  double section_seconds = 0;  // that the last section took to be made; 0: not known yet
+  std::chrono::steady_clock::time_point asked = {};  // for the section that is being made
+};
+
 class FramePump : public std::enable_shared_from_this<FramePump> {
  public:
   explicit FramePump(const RunSettings &run);
@@ -129,7 +144,8 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   /** Those that were not begun, also after stop(). */
   std::vector<QueuedClip> queue() const;
   /** Ends the clip that is on air: drops what is left of it, and does not make the rest. If nothing is left
-   * of it, or none is on air yet, that is done to the clip that is being made. */
+   * of it, or none is on air yet, that is done to the clip that is being made. Of an endless video, what is
+   * made is shown, and the next section begins a new scene. */
   void skip();
 
   /** Starts the worker, which loads the model where it is not loaded. Workers of the same element, which may
@@ -190,6 +206,15 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   uint64_t track_time(uint64_t frame) const;
   bool has_frames(int clip) const;
   void end_clip(const std::shared_ptr<const Clip> &clip, bool skipped);
+  // Of an endless video (endless_pump.cpp):
+  bool next_section(WanSection *section);
+  bool await_demand();
+  bool is_clip_over(const WanSection &section, uint64_t first_frame);
+  bool begin_clip(const std::shared_ptr<Clip> &clip, WanSection *section);
+  void begin_video(const std::shared_ptr<Clip> &clip);
+  std::shared_ptr<const Clip> end_video(const std::shared_ptr<const Clip> &first);
+  std::shared_ptr<Clip> take_frames(WanFrames *frames);
+  uint64_t wanted_frames() const;
   bool can_repeat(const Clip &failed) const;
 
   const uint64_t stream_;  // WanGenerateOptions.stream
@@ -204,6 +229,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   mutable std::mutex mutex_;  // guards all that follows
   std::condition_variable changed_;
   ClipPlanner planner_;
+  EndlessVideo video_;
   std::shared_ptr<Clip> clip_, upcoming_;  // being made or made last; chosen before its turn
   bool generating_ = false;
   int failures_ = 0;            // of the same settings, one after the other

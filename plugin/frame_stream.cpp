@@ -140,6 +140,10 @@ void stamp(GstWanSrc *self, GstBuffer *buffer) {
 void announce_clip(GstWanSrc *self, const Clip &clip, GstClockTime pts) {
   const std::chrono::duration<double> latency = std::chrono::steady_clock::now() - clip.denoised;
   self->priv->air.first_frame_seconds = latency.count();
+  if (clip.asked != std::chrono::steady_clock::time_point()) {
+    const std::chrono::duration<double> since = std::chrono::steady_clock::now() - clip.asked;
+    self->priv->air.prompt_to_screen = since.count();
+  }
   post_clip(self, clip, pts);
   g_object_notify(G_OBJECT(self), "stats");
   if (clip.origin == ClipOrigin::Queued) g_object_notify(G_OBJECT(self), "prompts");
@@ -221,7 +225,7 @@ void go_on_in_chunk(GstWanSrc *self, GstClockTime pts) {
   run.on_air_clip = chunk.clip->index;
   ++run.clip_frames;
   if (begins_clip) announce_clip(self, *chunk.clip, pts);
-  if (chunk.ends_clip && !run.chunk.frames) take(self, ClipEnded{chunk.clip, false});
+  if (chunk.ends_clip && !run.chunk.frames) take(self, ClipEnded{chunk.clip, chunk.skipped});
 }
 
 // ---- live: a frame for every frame time

@@ -306,7 +306,8 @@ GstStructure *stats_structure(const PumpStats &stats, const AirStats &air, const
       guint64{stats.memory.gpu_peak_bytes}, "pinned-bytes", G_TYPE_UINT64, guint64{stats.memory.pinned_bytes},
       "pool-bytes", G_TYPE_UINT64, guint64{stats.memory.pool_bytes}, "memory-mode", G_TYPE_STRING,
       memory_mode_nick(stats.memory.mode), "device", G_TYPE_STRING, stats.memory.device,
-      "first-frame-seconds", G_TYPE_DOUBLE, air.first_frame_seconds.load(), nullptr);
+      "first-frame-seconds", G_TYPE_DOUBLE, air.first_frame_seconds.load(), "prompt-to-screen", G_TYPE_DOUBLE,
+      air.prompt_to_screen.load(), nullptr);
   for (size_t stage = 0; stage < kStages.size(); ++stage) {
     const std::string field = std::string(kStages[stage]) + "-seconds";
     gst_structure_set(structure, field.c_str(), G_TYPE_DOUBLE, stats.seconds[stage], nullptr);

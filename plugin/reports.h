@@ -18,6 +18,7 @@ namespace wan {
 /** What was sent. */
 struct AirStats {
   std::atomic<guint64> frames_pushed = 0;
+  std::atomic<double> prompt_to_screen = 0;     // seconds from a prompt to its first frame, of the newest
   std::atomic<double> first_frame_seconds = 0;  // after the last denoising step, of the newest clip
   // Live:
   std::atomic<guint64> repeated = 0;  // frames sent again, and fillers

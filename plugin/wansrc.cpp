@@ -152,8 +152,10 @@ static RunSettings run_settings(GstWanSrc *self, const WanDefaults &defaults, bo
   RunSettings run;
   run.num_clips = settings.num_clips;
   run.queue_size = settings.queue_size;
-  run.fade_frames = settings.transition == Transition::Crossfade ? settings.transition_frames : 0;
-  run.continuity = settings.continuity;
+  // An endless video has no seams.
+  run.fade_frames =
+      settings.transition == Transition::Crossfade && !defaults.endless ? settings.transition_frames : 0;
+  run.continuity = defaults.endless ? WAN_CONTINUITY_NONE : settings.continuity;
   run.live = live;
   run.defaults = defaults;
   run.track = self->priv->track;
@@ -194,7 +196,7 @@ static void reset_air(GstWanSrc *self) {
        {&self->priv->air.frames_pushed, &self->priv->air.repeated, &self->priv->air.gaps,
         &self->priv->air.dropped, &self->priv->air.underruns})
     *counter = 0;
-  self->priv->air.first_frame_seconds = 0;
+  self->priv->air.first_frame_seconds = self->priv->air.prompt_to_screen = 0;
 }
 
 // The settings as they are, and the model that they choose; false and the reason if they cannot be.
@@ -561,8 +563,10 @@ static void fit_incoming_picture(GstWanSrc *self) {
   GstPad *pad = GST_BASE_SRC_PAD(self);
   PictureTrack::Sample sample;
   for (GstClockTime waited = 0; !sample && waited < kPicturePatience; waited += 50 * GST_MSECOND) {
-    if (!track->is_attached() || track->is_ended() || GST_PAD_IS_FLUSHING(pad)) break;
+    if (!track->is_attached() || GST_PAD_IS_FLUSHING(pad)) break;
+    const bool is_ended = track->is_ended();  // before it is looked at: what came before the end counts
     sample = track->at(0, std::chrono::milliseconds(50), [] { return false; });
+    if (is_ended) break;
   }
   GstVideoInfo info;
   if (!sample || !gst_video_info_from_caps(&info, gst_sample_get_caps(sample.get()))) return;
@@ -663,7 +667,8 @@ static gboolean gst_wan_src_decide_allocation(GstBaseSrc *src, GstQuery *query) 
 // Frames of the whole stream, as far as is known now, -1 where that is open.
 static gint64 all_frames(GstWanSrc *self) {
   const Run &run = self->priv->run;
-  const bool open = run.settings.num_clips < 0 || is_live(self) || self->priv->track->is_attached();
+  const bool open = run.settings.num_clips < 0 || is_live(self) || self->priv->track->is_attached() ||
+                    run.settings.defaults.endless;
   if (open) return -1;
   return gint64(run.pump->expected_frames());
 }
@@ -830,6 +835,7 @@ static std::string fault_of_clip(GstWanSrc *self, const QueuedClip &clip) {
   }
   WanError error = {};
   if (!engine || (!started && engine->describe(directory.c_str(), &defaults, &error) != WAN_OK)) return "";
+  if (defaults.endless) continuity = WAN_CONTINUITY_NONE;
   const auto pictures = pictures_of(self, clip.settings, clip.pictures);
   const WanStatus status = check(engine, directory, clip.settings, pictures, continuity, defaults, &error);
   return status == WAN_INVALID ? error.message : "";

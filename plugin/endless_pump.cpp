@@ -1,0 +1,135 @@
+// FramePump with an endless model: one call of the engine makes a video of many clips, section by section.
+//
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "frame_pump.h"
+
+namespace wan {
+namespace {
+
+// How much longer than the last section the next one may take before a live source has no frames left.
+constexpr double kMargin = 1.5;
+// Others who want the model have it after so long.
+constexpr int kTurnSeconds = 5;
+
+}  // namespace
+
+void FramePump::begin_video(const std::shared_ptr<Clip> &clip) {
+  video_.first_frame = passed_frames_;
+  video_.starts = {{0, 0, clip}};
+  video_.clip_is_over = false;
+  video_.asked = std::chrono::steady_clock::now();
+}
+
+// Ends all clips of the video but the last one, which is returned; `first` where the model makes clips.
+std::shared_ptr<const Clip> FramePump::end_video(const std::shared_ptr<const Clip> &first) {
+  if (video_.starts.empty()) return first;
+  for (; video_.starts.size() > 1; video_.starts.pop_front()) end_clip(video_.starts.front().clip, false);
+  const std::shared_ptr<const Clip> last = video_.starts.front().clip;
+  video_.starts.clear();
+  return last;
+}
+
+// Frames that a live source needs so that it has some left when the next section is made. No more are made:
+// what waits in the queue is what a new prompt waits for.
+uint64_t FramePump::wanted_frames() const {
+  const auto section = static_cast<uint64_t>(run_.defaults.section_frames);
+  const FrameClock &clock = format_.clock;
+  const double needed = kMargin * video_.section_seconds * clock.fps_n / clock.fps_d;
+  const uint64_t known = video_.section_seconds > 0 ? static_cast<uint64_t>(std::ceil(needed)) : section;
+  return std::max(std::min(known, 2 * section), held_frames_);
+}
+
+// Waits until another section is needed; false if the video is to end.
+bool FramePump::await_demand() {
+  std::unique_lock lock(mutex_);
+  const auto now = std::chrono::steady_clock::now();
+  const std::chrono::duration<double> taken = now - video_.asked - waited_;
+  video_.section_seconds = taken.count();
+  waited_ = {};
+  stats_.fps = run_.defaults.section_frames / video_.section_seconds;
+  const uint64_t turn = uint64_t(kTurnSeconds) * format_.clock.fps_n / format_.clock.fps_d;
+  const auto gives_way = [&] {
+    return model_->turns().is_wanted() && passed_frames_ - video_.first_frame >= turn;
+  };
+  changed_.wait(
+      lock, [&] { return is_stopped() || gives_way() || !run_.live || queued_frames_ < wanted_frames(); });
+  video_.asked = std::chrono::steady_clock::now();
+  return !is_stopped() && !gives_way();
+}
+
+// Whether the clip that is being made makes way for another one at this section.
+bool FramePump::is_clip_over(const WanSection &section, uint64_t first_frame) {
+  std::unique_lock lock(mutex_);
+  if (video_.clip_is_over) return true;
+  const Clip &clip = *clip_;
+  const int made = section.first_frame - video_.starts.back().frame;
+  if (clip.used_frames > 0) return made >= clip.used_frames - clip.shared_frames;
+  if (!planner_.queue().empty() || planner_.has_news()) return true;
+  if (!run_.track->is_attached()) return false;
+  const uint64_t time = track_time(first_frame);
+  lock.unlock();
+  const std::optional<PromptTrack::Cue> cue = run_.track->at(time, run_.live);
+  lock.lock();
+  return !cue || planner_.prompt_of(*cue) != clip.settings.prompt;
+}
+
+// The engine is about to make a section: says what it shows. False if the video is to end.
+bool FramePump::next_section(WanSection *section) {
+  if (!await_demand()) return false;
+  const uint64_t first_frame = video_.first_frame + section->first_frame;
+  const auto given_up = [this] { return is_stopped() || model_->turns().is_wanted(); };
+  if (run_.track->is_attached() && !await_choice(first_frame, given_up)) return false;
+  while (is_clip_over(*section, first_frame)) {
+    const std::shared_ptr<Clip> next = choose_clip(first_frame);
+    if (!next) return false;
+    if (begin_clip(next, section)) return true;
+  }
+  return !is_stopped();
+}
+
+// A clip begins with a section, unless it has a picture that cannot be had.
+bool FramePump::begin_clip(const std::shared_ptr<Clip> &clip, WanSection *section) {
+  tell(ClipBegun{clip});
+  std::unique_lock lock(mutex_);
+  clip->begins_scene |= video_.clip_is_over;
+  lock.unlock();
+  pictures_ = {};
+  const Failure failure = clip->begins_scene ? find_pictures(*clip) : Failure();
+  if (failure.status == WAN_CANCELLED) return false;
+  lock.lock();
+  planner_.begin();
+  if (failure.status != WAN_OK) {
+    news_.emplace_back(ClipFailed{clip, failure, std::chrono::seconds(0)});
+    changed_.notify_all();
+    return false;
+  }
+  if (clip->settings.prompt != clip_->settings.prompt) section->prompt = clip->settings.prompt.c_str();
+  section->prompt_switch = video_.clip_is_over ? WAN_SWITCH_CUT : clip->settings.prompt_switch;
+  section->picture = pictures_[WAN_PICTURE_FIRST] != nullptr;
+  section->seed = clip->seed;
+  video_.starts.back().clip->skipped = std::exchange(video_.clip_is_over, false);
+  video_.starts.push_back({section->index, section->first_frame, clip});
+  stats_.newest = clip_ = clip;
+  return true;
+}
+
+// Which clip these frames of the video are of, in which they are counted from here on. The clip before has
+// ended then; beyond the last clip there are none.
+std::shared_ptr<Clip> FramePump::take_frames(WanFrames *frames) {
+  std::deque<EndlessVideo::Start> &starts = video_.starts;
+  if (starts.empty()) return clip_;
+  for (; starts.size() > 1 && starts[1].section <= frames->section; starts.pop_front())
+    end_clip(starts.front().clip, starts.front().clip->skipped);
+  const EndlessVideo::Start &start = starts.front();
+  frames->first_frame -= start.frame;
+  const int shown = start.clip->used_frames - start.clip->shared_frames;
+  if (start.clip->is_last)
+    frames->num_frames = std::clamp(shown - frames->first_frame, 0, frames->num_frames);
+  return start.clip;
+}
+
+}  // namespace wan

@@ -1,0 +1,240 @@
+// Causal models: one video without an end, whose clips follow each other section by section.
+//
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include <gmock/gmock.h>
+#include <gst/app/gstappsink.h>
+
+#include <cstdio>
+#include <set>
+#include <thread>
+
+#include "clips.h"
+
+namespace wan::test {
+namespace {
+
+using testing::ElementsAre;
+
+// The stub's sections have 12 frames, and its first one 9.
+const std::string kEndless = stub_source("own") + "model=endless seed=7 ";
+constexpr bool begins_section(GstClockTime pts) {
+  return pts == 0 || (pts / kFrame + 3) % 12 == 0;
+}
+
+guint64 stat(const Pipeline &pipeline, const char *name) {
+  guint64 value = 0;
+  gst_structure_get_uint64(pipeline.stats().get(), name, &value);
+  return value;
+}
+
+// Of the clips that have ended, in their order: how, and their prompts.
+std::vector<std::string> ends(const Pipeline &pipeline) {
+  std::vector<std::string> ended;
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_ELEMENT)) {
+    const GstStructure *structure = gst_message_get_structure(const_cast<GstMessage *>(message));
+    const std::string name = gst_structure_get_name(structure);
+    if (name == "wan-clip-done" || name == "wan-clip-skipped")
+      ended.push_back(name + " " + gst_structure_get_string(structure, "prompt"));
+  }
+  return ended;
+}
+
+void set_prompt(const Pipeline &pipeline, const char *prompt) {
+  g_object_set(pipeline.find("src").get(), "prompt", prompt, nullptr);
+}
+
+// Waits until a clip of this prompt is on air.
+Shown await_clip(Pipeline &pipeline, const std::string &prompt) {
+  const auto is_there = [&] { return !clips(pipeline).empty() && clips(pipeline).back().prompt == prompt; };
+  while (!is_there() && pipeline.wait(GstMessageType(GST_MESSAGE_ELEMENT | GST_MESSAGE_ERROR)) &&
+         !first_error(pipeline)) {
+  }
+  EXPECT_TRUE(is_there()) << prompt;
+  return is_there() ? clips(pipeline).back() : Shown{};
+}
+
+TEST(Endless, IsOneClipForEver) {
+  Pipeline pipeline(kEndless + "num-buffers=500" + kSink);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_EQ(pipeline.samples().size(), 500u);
+  EXPECT_THAT(clips(pipeline), ElementsAre(Shown{"own", 7, 0}));
+  GstClockTime next = 0;
+  for (const auto &sample : pipeline.samples()) {
+    EXPECT_EQ(GST_BUFFER_PTS(gst_sample_get_buffer(sample.get())), next);
+    next += kFrame;
+  }
+}
+
+TEST(Endless, EndsAfterSoManyFrames) {
+  for (const int count : {1, 5, 9, 13, 25, 81}) {
+    Pipeline pipeline(kEndless + "num-frames=" + std::to_string(count) + kSink);
+    pipeline.run();
+    EXPECT_FALSE(first_error(pipeline));
+    EXPECT_EQ(pipeline.samples().size(), size_t(count));
+    EXPECT_EQ(clips(pipeline).size(), 1u);
+  }
+}
+
+TEST(Endless, HasNoDuration) {
+  Pipeline pipeline(kEndless + "! fakesink");
+  EXPECT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+  gint64 duration = 0;
+  EXPECT_FALSE(gst_element_query_duration(pipeline.get(), GST_FORMAT_TIME, &duration) && duration >= 0);
+}
+
+TEST(Endless, ShowsANewPromptFromTheNextSectionOn) {
+  Pipeline pipeline(kEndless + "queue-size=1 ! fakesink sync=true");
+  pipeline.set_state(GST_STATE_PLAYING);
+  await_clip(pipeline, "own");
+  for (const char *prompt : {"second", "third"}) {
+    set_prompt(pipeline, prompt);
+    const Shown shown = await_clip(pipeline, prompt);
+    EXPECT_TRUE(begins_section(shown.pts)) << shown;
+  }
+  EXPECT_EQ(clips(pipeline).back().seed, 9u);
+  gdouble latency = 0;
+  EXPECT_TRUE(gst_structure_get_double(pipeline.stats().get(), "prompt-to-screen", &latency));
+  EXPECT_GT(latency, 0);
+}
+
+TEST(Endless, PlaysTheQueueAndGoesBack) {
+  Pipeline pipeline(kEndless + "queue-size=1 ! fakesink sync=true");
+  pipeline.set_state(GST_STATE_PLAYING);
+  await_clip(pipeline, "own");
+  EXPECT_NE(enqueue(pipeline, "once", "clip,num-frames=13"), 0u);
+  const Shown once = await_clip(pipeline, "once");
+  EXPECT_TRUE(begins_section(once.pts));
+  EXPECT_EQ(await_clip(pipeline, "own").pts, once.pts + 12 * kFrame);
+  EXPECT_THAT(ends(pipeline), ElementsAre("wan-clip-done own", "wan-clip-done once"));
+}
+
+TEST(Endless, PlaysAListOfPrompts) {
+  Pipeline pipeline(kEndless + "prompts=<a,b,c> num-frames=25" + kSink);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_THAT(clips(pipeline),
+              ElementsAre(Shown{"a", 7, 0}, Shown{"b", 8, 33 * kFrame}, Shown{"c", 9, 57 * kFrame}))
+      << "whole sections";
+}
+
+// Of clips that say no length themselves.
+TEST(Endless, ChangesToTheNextOfAListAfterFiveSeconds) {
+  Pipeline pipeline(kEndless + "prompts=<a,b> num-buffers=300 ! fakesink");
+  pipeline.run();
+  EXPECT_THAT(clips(pipeline), ElementsAre(Shown{"a", 7, 0}, Shown{"b", 8, 129 * kFrame}))
+      << "the first section that begins 125 frames later";
+}
+
+TEST(Endless, BeginsANewSceneWhereSkipped) {
+  Pipeline pipeline(kEndless + "queue-size=1 ! fakesink sync=true");
+  pipeline.set_state(GST_STATE_PLAYING);
+  await_clip(pipeline, "own");
+  g_signal_emit_by_name(pipeline.find("src").get(), "skip");
+  while (clips(pipeline).size() < 2) ASSERT_NE(pipeline.wait(GST_MESSAGE_ELEMENT), nullptr);
+  EXPECT_THAT(ends(pipeline), ElementsAre("wan-clip-skipped own"));
+  EXPECT_TRUE(begins_section(clips(pipeline)[1].pts)) << "nothing that was made is dropped";
+  EXPECT_EQ(clips(pipeline)[1].seed, 8u);
+}
+
+TEST(Endless, FollowsTimedPrompts) {
+  Pipeline pipeline(kEndless + kSink + kText);
+  pipeline.set_state(GST_STATE_PAUSED);
+  for (const auto &[prompt, frame] : {std::pair{"a", 0}, {"b", 20}, {"c", 40}})
+    push_text(pipeline, prompt, frame * kFrame, 20 * kFrame);
+  end_text(pipeline);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_THAT(clips(pipeline),
+              ElementsAre(Shown{"a", 7, 0}, Shown{"b", 8, 21 * kFrame}, Shown{"c", 9, 45 * kFrame}))
+      << "each at the first section behind its time";
+  EXPECT_EQ(pipeline.samples().size(), 60u) << "to the end of the last one, exactly";
+}
+
+TEST(Endless, GoesOnWhereAPromptCannotBeShown) {
+  Pipeline pipeline(kEndless + "is-live=true num-clips=-1 ! fakesink");
+  pipeline.set_state(GST_STATE_PLAYING);
+  await_clip(pipeline, "own");
+  const guint id = enqueue(pipeline, "out-of-memory");
+  EXPECT_EQ(wait_for(pipeline, "wan-clip-failed", "id"), id);
+  set_prompt(pipeline, "second");
+  await_clip(pipeline, "second");
+  EXPECT_FALSE(first_error(pipeline));
+}
+
+TEST(Endless, GoesOnWhereAPictureCannotBeRead) {
+  Pipeline pipeline(stub_source("own") + "model=endless-takes-pictures queue-size=1 ! fakesink sync=true");
+  pipeline.set_state(GST_STATE_PLAYING);
+  await_clip(pipeline, "own");
+  const guint id = enqueue(pipeline, "picture", "clip,image=/nowhere/cat.png");
+  EXPECT_EQ(wait_for(pipeline, "wan-clip-failed", "id"), id);
+  set_prompt(pipeline, "second");
+  await_clip(pipeline, "second");
+  EXPECT_FALSE(first_error(pipeline));
+}
+
+TEST(Endless, BeginsANewSceneFromANewPicture) {
+  const std::string file = testing::TempDir() + "wan-endless-red.png";
+  Pipeline(
+      "videotestsrc num-buffers=1 pattern=solid-color foreground-color=0xFFC80000 ! "
+      "video/x-raw,format=RGB,width=64,height=48 ! pngenc ! filesink location=" +
+      file)
+      .run();
+  Pipeline pipeline(stub_source("own") + "model=endless-takes-pictures seed=7 queue-size=1" +
+                    " ! appsink name=sink sync=true");
+  pipeline.set_state(GST_STATE_PLAYING);
+  await_clip(pipeline, "own");
+  g_object_set(pipeline.find("src").get(), "image", file.c_str(), nullptr);
+  while (clips(pipeline).size() < 2) ASSERT_NE(pipeline.wait(GST_MESSAGE_ELEMENT), nullptr);
+  const GstClockTime pts = clips(pipeline)[1].pts;
+  const Ptr<GstElement> sink = pipeline.find("sink");
+  for (;;) {
+    const Ptr<GstSample> sample(gst_app_sink_try_pull_sample(GST_APP_SINK(sink.get()), 10 * GST_SECOND));
+    ASSERT_NE(sample, nullptr);
+    const int value = static_cast<unsigned char>(bytes(sample.get())[0]);
+    const bool is_new = GST_BUFFER_PTS(gst_sample_get_buffer(sample.get())) >= pts;
+    EXPECT_EQ(value, is_new ? 200 : 7);
+    if (is_new) break;
+  }
+  std::remove(file.c_str());
+}
+
+// What waits in the queue is what a new prompt waits for.
+TEST(Endless, OfALiveSourceIsMadeNoEarlierThanNeeded) {
+  Pipeline pipeline(kEndless + "is-live=true ! fakesink");
+  pipeline.set_state(GST_STATE_PLAYING);
+  await_clip(pipeline, "own");
+  std::this_thread::sleep_for(std::chrono::seconds(2));
+  gdouble waiting = 0;
+  EXPECT_TRUE(gst_structure_get_double(pipeline.stats().get(), "queue-seconds", &waiting));
+  EXPECT_LE(waiting, 25 * 0.04) << "no more than two sections";
+  EXPECT_EQ(stat(pipeline, "underruns"), 0u);
+}
+
+TEST(Endless, GivesTheModelToOthersInTurn) {
+  Pipeline pipeline(kEndless +
+                    "! fakesink sync=true wansrc prompt=other model=endless num-frames=25 engine=" +
+                    test_library("WAN_TEST_STUB_ENGINE") + " ! fakesink");
+  pipeline.set_state(GST_STATE_PLAYING);
+  const auto shown = [&] {
+    std::set<std::string> prompts;
+    for (const Shown &clip : clips(pipeline)) prompts.insert(clip.prompt);
+    return prompts;
+  };
+  while (shown().size() < 2) ASSERT_NE(pipeline.wait(GST_MESSAGE_ELEMENT), nullptr);
+  EXPECT_FALSE(first_error(pipeline));
+}
+
+TEST(Endless, StopsInEveryState) {
+  for (const int moment : {0, 5, 20, 60}) {
+    Pipeline pipeline(kEndless + "is-live=true ! fakesink");
+    pipeline.set_state(GST_STATE_PLAYING);
+    std::this_thread::sleep_for(std::chrono::milliseconds(moment));
+    pipeline.set_state(GST_STATE_PAUSED);
+    pipeline.set_state(GST_STATE_PLAYING);
+    EXPECT_EQ(pipeline.set_state(GST_STATE_NULL), GST_STATE_CHANGE_SUCCESS);
+  }
+}
+
+}  // namespace
+}  // namespace wan::test
