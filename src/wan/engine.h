@@ -17,7 +17,7 @@ extern "C" {
 #endif
 
 /** Raised by every change of this header. */
-#define WAN_ENGINE_ABI 6
+#define WAN_ENGINE_ABI 7
 /** Name of the library's entry, a WanEngineEntry. */
 #define WAN_ENGINE_ENTRY "wan_engine"
 
@@ -118,12 +118,18 @@ typedef struct WanDefaults {
   WanPictureUse pictures[WAN_PICTURE_KINDS]; /* of each WanPictureKind */
 } WanDefaults;
 
-typedef enum WanStage { WAN_STAGE_LOAD, WAN_STAGE_TEXT, WAN_STAGE_DENOISE, WAN_STAGE_DECODE } WanStage;
+typedef enum WanStage {
+  WAN_STAGE_LOAD,
+  WAN_STAGE_TEXT,
+  WAN_STAGE_PICTURES, /* of clips that are made from pictures */
+  WAN_STAGE_DENOISE,
+  WAN_STAGE_DECODE
+} WanStage;
 
 typedef struct WanProgress {
   WanStage stage;
-  int32_t step, steps; /* done and in all: per cent (LOAD), prompts (TEXT), steps (DENOISE), chunks (DECODE;
-                          in tiles, of each) */
+  int32_t step, steps; /* done and in all: per cent (LOAD), prompts (TEXT), encodings (PICTURES: by the VAE, in
+                          tiles each, and by CLIP), steps (DENOISE), chunks (DECODE; in tiles, of each) */
   double seconds;      /* since the stage began */
   int32_t cached;      /* DENOISE: forwards so far (up to two a step) shortened by WanGenerateOptions.cache */
 } WanProgress;
