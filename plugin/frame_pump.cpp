@@ -248,16 +248,23 @@ Failure FramePump::in_turn(const std::function<bool()> &cancelled, const std::fu
   return turn ? use() : Failure{WAN_CANCELLED, ""};
 }
 
-// What can be refused before the weights are read, which takes long: here the size, too, is known. What the
-// clips are made from was looked at by whoever set it.
+// Of the first clip. A queued one was looked at by whoever queued it.
+bool FramePump::may_have_picture(WanPictureKind kind, const ClipSettings &settings) const {
+  const std::shared_ptr<PictureTrack> &track = run_.picture_tracks[kind];
+  return !queue().empty() || !picture_location(settings, kind).empty() || (track && track->is_fed());
+}
+
+// What can be refused before the weights are read, which takes long: here the size, too, is known, and
+// whether a pad is linked. What the clips are made from was looked at by whoever set it.
 Failure FramePump::check() {
   std::unique_lock lock(mutex_);
   const ClipSettings settings = planner_.configured();
   lock.unlock();
   WanGenerateOptions options = generate_options(settings);
   options.layout = format_.layout;
-  for (int kind = 0; kind < WAN_PICTURE_KINDS; ++kind)
-    options.pictures[kind] = run_.defaults.pictures[kind] == WAN_PICTURE_REQUIRED;
+  for (const WanPictureKind kind : {WAN_PICTURE_FIRST, WAN_PICTURE_LAST})
+    options.pictures[kind] =
+        run_.defaults.pictures[kind] == WAN_PICTURE_REQUIRED && may_have_picture(kind, settings);
   const ModelChoice &choice = model_->choice();
   WanError error = {};
   return failure_of(choice.engine->check(choice.directory.c_str(), &options, &error), error);
@@ -321,7 +328,9 @@ std::shared_ptr<const Picture> FramePump::incoming_picture(const Clip &clip, Wan
   if (!track || !track->is_attached()) return nullptr;
   const PictureTrack::Sample sample = track->at(clip.time, kPatience, [this] { return is_stopped(); });
   if (is_stopped()) *failure = {WAN_CANCELLED, ""};
-  if (!sample || is_stopped()) return nullptr;
+  if (is_stopped()) return nullptr;
+  if (!sample) track->set_silent();
+  if (!sample) return nullptr;
   std::shared_ptr<const Picture> picture = convert_picture(sample.get(), &failure->message);
   if (!picture) *failure = {WAN_INVALID, failure->message, __FILE__, __LINE__};
   return picture;

@@ -165,6 +165,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   Failure make_clips();
   Failure in_turn(const std::function<bool()> &cancelled, const std::function<Failure()> &use);
   void give_way();
+  bool may_have_picture(WanPictureKind kind, const ClipSettings &settings) const;
   Failure check();
   Failure load();
   Failure make(const std::shared_ptr<const Clip> &clip);

@@ -29,6 +29,11 @@ void PictureTrack::set_linked(bool linked) {
   changed_.notify_all();
 }
 
+bool PictureTrack::is_fed() const {
+  const std::lock_guard lock(mutex_);
+  return attached_ && linked_;
+}
+
 bool PictureTrack::is_ended() const {
   const std::lock_guard lock(mutex_);
   return (ended_ || !linked_) && entries_.empty();
@@ -41,6 +46,7 @@ void PictureTrack::set_live(bool live) {
 
 bool PictureTrack::add(Sample sample, uint64_t start) {
   std::unique_lock lock(mutex_);
+  silent_ = false;
   if (live_) entries_.clear();
   changed_.wait(lock, [&] { return flushing_ || !attached_ || entries_.size() <= kMaxWaiting; });
   if (flushing_ || !attached_) return false;
@@ -53,6 +59,7 @@ bool PictureTrack::add(Sample sample, uint64_t start) {
 
 void PictureTrack::advance(uint64_t time) {
   const std::lock_guard lock(mutex_);
+  silent_ = false;
   advanced_ = std::max(advanced_, time);
   changed_.notify_all();
 }
@@ -73,8 +80,13 @@ void PictureTrack::reset() {
   const std::lock_guard lock(mutex_);
   entries_.clear();
   advanced_ = 0;
-  ended_ = false;
+  ended_ = silent_ = false;
   changed_.notify_all();
+}
+
+void PictureTrack::set_silent() {
+  const std::lock_guard lock(mutex_);
+  silent_ = true;
 }
 
 void PictureTrack::wake() {
@@ -92,7 +104,7 @@ void PictureTrack::drop_before(uint64_t time) {
 
 // Whether no picture that is still to come can be the one at `time`. A live source takes what there is.
 bool PictureTrack::is_known(uint64_t time) const {
-  return !attached_ || !linked_ || ended_ || advanced_ > time || (live_ && !entries_.empty()) ||
+  return !attached_ || !linked_ || ended_ || silent_ || advanced_ > time || (live_ && !entries_.empty()) ||
          (!entries_.empty() && entries_.back().start > time);
 }
 

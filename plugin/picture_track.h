@@ -27,6 +27,8 @@ class PictureTrack {
   bool is_attached() const;
   /** Whether somebody sends pictures: without, none is waited for. */
   void set_linked(bool linked);
+  /** Whether pictures may come: a pad is there, and somebody is linked to it. */
+  bool is_fed() const;
   /** Whether there is no picture and none comes. */
   bool is_ended() const;
   /** Of a live source the newest picture wins, and nobody waits for its time. */
@@ -51,6 +53,8 @@ class PictureTrack {
    * again after wake(), or nothing has come for so long as `patience`. None where there is none. */
   Sample at(uint64_t time, std::chrono::milliseconds patience, const std::function<bool()> &given_up);
   void wake();
+  /** Whoever sends pictures was waited for long enough: nobody waits again until something comes. */
+  void set_silent();
 
  private:
   struct Entry {
@@ -67,6 +71,7 @@ class PictureTrack {
   std::deque<Entry> entries_;  // in order of their starts
   uint64_t advanced_ = 0;
   bool attached_ = false, linked_ = false, live_ = false, ended_ = false, flushing_ = false;
+  bool silent_ = false;
 };
 
 }  // namespace wan

@@ -777,8 +777,9 @@ TEST(TimedPrompts, GoOnBehindAnotherStream) {
               ElementsAre(Shown{"a", 7, 0}, Shown{"b", 8, 5 * kFrame}));
 }
 
+// A queue of one frame keeps the first cue's clips from ending before the others have come.
 TEST(TimedPrompts, ComeInAnyOrder) {
-  Pipeline pipeline(stub_source("") + "seed=7 num-frames=5 ! fakesink" + kText);
+  Pipeline pipeline(stub_source("") + "seed=7 num-frames=5 queue-size=1 ! fakesink" + kText);
   pipeline.set_state(GST_STATE_PAUSED);
   for (const auto &[prompt, frame] : {std::pair{"a", 0}, {"c", 20}, {"b", 10}})
     push_text(pipeline, prompt, frame * kFrame, 10 * kFrame);

@@ -232,13 +232,28 @@ TEST_F(Pad, ThatIsNotLinkedIsNotWaitedFor) {
   EXPECT_LT(g_get_monotonic_time() - start, 9 * G_USEC_PER_SEC) << "15 s is the patience with a silent one";
 }
 
+TEST_F(Pad, ThatIsNotLinkedIsMissedBeforeTheModelIsLoaded) {
+  Pipeline pipeline(kNeeds + "! fakesink");
+  const Ptr<GstPad> pad(gst_element_request_pad_simple(pipeline.find("src").get(), "image_sink"));
+  pipeline.run();
+  ASSERT_TRUE(first_error(pipeline));
+  EXPECT_EQ(first_error(pipeline)->message, "The stub needs a picture.");
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_PROGRESS)) {
+    GstProgressType type;
+    gst_message_parse_progress(const_cast<GstMessage *>(message), &type, nullptr, nullptr);
+    EXPECT_NE(type, GST_PROGRESS_TYPE_CONTINUE) << "the model was loaded";
+  }
+}
+
 TEST_F(Pad, ThatIsSilentHoldsNobodyForEver) {
-  Pipeline pipeline("appsrc ! src.image_sink " + kTakes + kSink);
+  Pipeline pipeline("appsrc ! src.image_sink " + kTakes + "num-clips=4" + kSink);
   const gint64 start = g_get_monotonic_time();
   pipeline.run();
   EXPECT_FALSE(first_error(pipeline));
-  EXPECT_THAT(values(pipeline), ElementsAre(7));
-  EXPECT_GT(g_get_monotonic_time() - start, 1000000) << "it was waited for";
+  EXPECT_THAT(values(pipeline), ElementsAre(7, 8, 9, 10));
+  const gint64 waited = g_get_monotonic_time() - start;
+  EXPECT_GT(waited, 1000000) << "it was waited for";
+  EXPECT_LT(waited, 30000000) << "once for the size and once for a clip, not for each clip";
 }
 
 TEST_F(Pad, ThatIsSilentDoesNotHoldAStop) {
