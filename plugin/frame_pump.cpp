@@ -541,6 +541,7 @@ void FramePump::report(const WanProgress &progress) {
   news_.emplace_back(Progress{clip_, progress});
   stats_.progress = progress;
   stats_.seconds[progress.stage] = progress.seconds;
+  if (progress.stage == WAN_STAGE_TEXT) stats_.seconds[WAN_STAGE_PICTURES] = 0;  // not every clip has them
   if (progress.stage == WAN_STAGE_DENOISE) stats_.cached_forwards = progress.cached;
   stats_.memory = memory;
   changed_.notify_all();

@@ -15,7 +15,7 @@ namespace wan {
 namespace {
 
 constexpr char kMeta[] = "GstWanMeta";
-constexpr std::array kStages = {"load", "text", "denoise", "decode"};
+constexpr std::array kStages = {"load", "text", "pictures", "denoise", "decode"};
 
 // ---- texts
 
@@ -42,6 +42,8 @@ std::string progress_text(const WanProgress &now) {
              time_left(now);
     case WAN_STAGE_TEXT:
       return "encoding prompts, " + done;
+    case WAN_STAGE_PICTURES:
+      return "encoding pictures, " + done;
     case WAN_STAGE_DENOISE:
       return "step " + done + time_left(now);
     case WAN_STAGE_DECODE:

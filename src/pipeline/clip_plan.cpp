@@ -48,11 +48,12 @@ void require_denoising_memory(const Components &components, const WanGenerateOpt
                  device);
 }
 
-/// Of so many frames in float32, in host memory.
-void require_video_memory(const Components &components, const WanGenerateOptions &options, int64_t frames) {
+/// Of the decoded frames in float32, in host memory.
+void require_video_memory(const Components &components, const WanGenerateOptions &options) {
+  const auto frames = static_cast<uint64_t>(decoded_frames(options));
   const auto pixels =
       static_cast<uint64_t>(options.layout.width) * static_cast<uint64_t>(options.layout.height);
-  require_memory(components, options, pixels * 3 * static_cast<uint64_t>(frames) * sizeof(float), at::kCPU);
+  require_memory(components, options, pixels * 3 * frames * sizeof(float), at::kCPU);
 }
 
 /// Decoded in tiles, the whole clip waits in host memory.
@@ -60,15 +61,13 @@ bool plan_decoding(const Components &components, const WanGenerateOptions &optio
   const AutoencoderKLWan &vae = components.vae();
   if (vae.decode_bytes(plan.height, plan.width) <= free_memory(components.device())) return false;
   require_memory(components, options, tiled_decode_bytes(vae, plan.height, plan.width), components.device());
-  require_video_memory(components, options, decoded_frames(options));
+  require_video_memory(components, options);
   return true;
 }
 
-/// The video that is encoded lies in host memory, too.
 bool plan_encoding(const Components &components, const WanGenerateOptions &options, const ClipPlan &plan) {
   const AutoencoderKLWan &vae = components.vae();
   if (components.config().variant->first_picture == WAN_PICTURE_REFUSED) return false;
-  require_video_memory(components, options, options.num_frames);
   if (vae.encode_bytes(plan.height, plan.width) <= free_memory(components.device())) return false;
   require_memory(components, options, tiled_encode_bytes(vae, plan.height, plan.width), components.device());
   return true;

@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "device.h"
 #include "image/image_processor.h"
 #include "vae/tiled_encode.h"
 
@@ -25,21 +26,44 @@ at::Tensor known_frames_mask(int64_t channels, const ClipPlan &plan, bool last, 
 
 }  // namespace
 
-at::Tensor Conditioning::encode(const at::Tensor &video, const ClipPlan &plan,
-                                const RunContext &context) const {
+/// Counts what is encoded of a clip's pictures.
+class Conditioning::Progress {
+ public:
+  Progress(const Components &components, const ClipPlan &plan, const RunContext &context)
+      : device_(components.device()), stage_(context, WAN_STAGE_PICTURES, encodings(components, plan)) {}
+
+  void advance() {
+    synchronize(device_);
+    stage_.report(++done_);
+  }
+
+ private:
+  static int32_t encodings(const Components &components, const ClipPlan &plan) {
+    const int64_t parts =
+        plan.encodes_in_tiles ? Tiling::encoding(components.vae()).count(plan.height, plan.width) : 1;
+    return static_cast<int32_t>(parts) + (components.config().image_encoder ? 1 : 0);
+  }
+
+  const at::Device device_;
+  const StageProgress stage_;
+  int32_t done_ = 0;
+};
+
+at::Tensor Conditioning::encode(const Video &video, const ClipPlan &plan, const RunContext &context,
+                                Progress &progress) const {
   const AutoencoderKLWan &vae = components_.vae();
-  const at::Tensor latents =
-      plan.encodes_in_tiles ? tiled_encode(vae, video, context, [] {}) : vae.encode(video, context);
-  return vae.normalize(latents);
+  if (plan.encodes_in_tiles)
+    return vae.normalize(tiled_encode(vae, video, context, [&progress] { progress.advance(); }));
+  const at::Tensor latents = vae.normalize(vae.encode(video, context));
+  progress.advance();
+  return latents;
 }
 
 /// What lies between the ends is grey.
 at::Tensor Conditioning::channels(const Frames &frames, const WanGenerateOptions &options,
-                                  const ClipPlan &plan, const RunContext &context) const {
-  const at::Tensor video = at::zeros({1, 3, options.num_frames, options.layout.height, options.layout.width});
-  video.narrow(2, 0, 1).copy_(frames.first);
-  if (frames.last.defined()) video.narrow(2, options.num_frames - 1, 1).copy_(frames.last);
-  const at::Tensor latents = encode(video, plan, context);
+                                  const ClipPlan &plan, const RunContext &context, Progress &progress) const {
+  const at::Tensor latents =
+      encode(Video(frames.first, frames.last, options.num_frames), plan, context, progress);
   return at::cat(
       {known_frames_mask(components_.vae().temporal_scale(), plan, frames.last.defined(), latents.device()),
        latents},
@@ -56,29 +80,35 @@ at::Tensor Conditioning::clip_tokens(const ClipEnds &ends, const RunContext &con
   return encoder(at::cat(pixels).to(components_.device()), context);
 }
 
-void Conditioning::operator()(const ClipEnds &ends, const WanGenerateOptions &options, const ClipPlan &plan,
-                              const RunContext &context, ModelInputs &inputs) {
+Conditioning::Frames Conditioning::frames_of(const ClipEnds &ends, const WanGenerateOptions &options) const {
   const int64_t height = options.layout.height, width = options.layout.width;
   const auto resized = [&](const at::Tensor &picture) {
-    return picture.defined() ? vae_pixels(picture, height, width) : at::Tensor();
+    return picture.defined() ? vae_pixels(picture, height, width).to(components_.device()) : at::Tensor();
   };
-  Frames frames = {ends.kept_frame, resized(ends.pictures.last)};
-  if (!frames.first.defined())
-    frames.first = resized(ends.pictures.first);
-  else if (frames.first.size(3) != height || frames.first.size(4) != width)
-    frames.first = resized(picture_of(frames.first));
-  if (!frames.first.defined()) return;
+  const at::Tensor &kept = ends.kept_frame;
+  if (!kept.defined()) return {resized(ends.pictures.first), resized(ends.pictures.last)};
+  const bool fits = kept.size(3) == height && kept.size(4) == width;
+  return {fits ? kept : resized(picture_of(kept)), resized(ends.pictures.last)};
+}
+
+void Conditioning::operator()(const ClipEnds &ends, const WanGenerateOptions &options, const ClipPlan &plan,
+                              const RunContext &context, ModelInputs &inputs) {
+  if (!ends.kept_frame.defined() && !ends.pictures.first.defined()) return;
+  Progress progress(components_, plan, context);
+  const Frames frames = frames_of(ends, options);
   switch (components_.config().variant->traits.picture_input) {
     case PictureInput::kChannels:
-      inputs.channels = channels(frames, options, plan, context);
+      inputs.channels = channels(frames, options, plan, context, progress);
       break;
     case PictureInput::kCleanFrame:
-      inputs.clean_frame = encode(frames.first, plan, context);
+      inputs.clean_frame = encode(frames.first, plan, context, progress);
       break;
     case PictureInput::kNone:
       break;
   }
-  if (components_.config().image_encoder) inputs.image = clip_tokens(ends, context);
+  if (!components_.config().image_encoder) return;
+  inputs.image = clip_tokens(ends, context);
+  progress.advance();
 }
 
 }  // namespace wan

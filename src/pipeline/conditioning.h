@@ -33,9 +33,13 @@ class Conditioning {
     at::Tensor first, last;
   };
 
-  at::Tensor encode(const at::Tensor &video, const ClipPlan &plan, const RunContext &context) const;
+  class Progress;
+
+  Frames frames_of(const ClipEnds &ends, const WanGenerateOptions &options) const;
+  at::Tensor encode(const Video &video, const ClipPlan &plan, const RunContext &context,
+                    Progress &progress) const;
   at::Tensor channels(const Frames &frames, const WanGenerateOptions &options, const ClipPlan &plan,
-                      const RunContext &context) const;
+                      const RunContext &context, Progress &progress) const;
   at::Tensor clip_tokens(const ClipEnds &ends, const RunContext &context);
 
   Components &components_;

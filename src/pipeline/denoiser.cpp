@@ -53,6 +53,7 @@ at::Tensor Denoiser::operator()(size_t step, const at::Tensor &latents, const Ru
   const WanTransformer3DModel &next = expert_of((step + 1) % timesteps_.size());
   const at::Tensor velocity = predict(*prompt_, step, latents, guided ? expert : next, context);
   if (!guided) return velocity;
+  negative_->share_pictures(*prompt_);
   const at::Tensor unconditional = predict(*negative_, step, latents, next, context);
   return unconditional + (velocity - unconditional) * scale;
 }

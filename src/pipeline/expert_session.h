@@ -24,6 +24,8 @@ class ExpertSession {
   at::Tensor operator()(const at::Tensor &latents, const std::vector<TimeSegment> &times,
                         const RotaryEmbedding &rotary, const WanTransformer3DModel &next,
                         const RunContext &context);
+  /// For a session of the same pictures that had its forward: what it keeps of them serves both.
+  void share_pictures(const ExpertSession &other) { context_.share_pictures(other.context_); }
   /// Whether the last one was made with the cache.
   bool skipped() const { return cache_ && cache_->skipped(); }
 

@@ -27,6 +27,12 @@ struct EncodedContext {
   at::Tensor text;                   // [B, 512, D]
   at::Tensor image;                  // [B, L, D]; undefined where the model sees no pictures
   std::vector<CrossContext> blocks;  // of each block, undefined until its first forward
+
+  /// Takes over the pictures' keys and values of another prompt's forward, the same tensors.
+  void share_pictures(const EncodedContext &other) {
+    for (size_t i = 0; i < blocks.size(); ++i)
+      if (!blocks[i].image.key.defined()) blocks[i].image = other.blocks[i].image;
+  }
 };
 
 struct Pass {

@@ -14,6 +14,14 @@ namespace {
 
 constexpr double kImageEps = 1e-5;
 
+/// pictures: their keys and values, where another prompt's forward has made them.
+CrossContext cross_context(const WanTransformerBlock &block, const EncodedContext &context,
+                           const KeyValue &pictures) {
+  const WanAttention &attention = block.cross_attention();
+  if (!pictures.key.defined()) return attention.cross_context(context.text, context.image);
+  return {attention.cross_context(context.text, {}).text, pictures};
+}
+
 }  // namespace
 
 WanImageEmbedding::WanImageEmbedding(const TransformerConfig &config, const Weights &weights)
@@ -114,8 +122,7 @@ at::Tensor WanTransformer3DModel::operator()(const at::Tensor &latents, const Pa
     pass.run.check();
     const auto &block = blocks_->use<WanTransformerBlock>(i);
     CrossContext &context = pass.context.blocks[i];
-    if (!context.text.key.defined())
-      context = block.cross_attention().cross_context(pass.context.text, pass.context.image);
+    if (!context.text.key.defined()) context = cross_context(block, pass.context, context.image);
     x = block(x, context, modulation, pass.rotary);
     blocks_->done(i, next);
     window.advance();

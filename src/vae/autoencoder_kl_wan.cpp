@@ -70,12 +70,12 @@ at::Tensor AutoencoderKLWan::decode_unclamped(const at::Tensor &latent, StreamSt
   return unpatchify(decoder_(post_quant_conv_(z), state, context), config_.patch_size).unsqueeze(0);
 }
 
-at::Tensor AutoencoderKLWan::encode(const at::Tensor &video, const RunContext &context) const {
-  const int64_t frames = config_.temporal_scale(), chunks = 1 + (video.size(2) - 1) / frames;
+at::Tensor AutoencoderKLWan::encode(const Video &video, const RunContext &context) const {
+  const int64_t frames = config_.temporal_scale(), chunks = 1 + (video.frames() - 1) / frames;
   StreamState state;
   std::vector<at::Tensor> latents;
   for (int64_t i = 0; i < chunks; ++i) {
-    const at::Tensor chunk = i == 0 ? video.narrow(2, 0, 1) : video.narrow(2, 1 + (i - 1) * frames, frames);
+    const at::Tensor chunk = i == 0 ? video.part(0, 1) : video.part(1 + (i - 1) * frames, frames);
     latents.push_back(encode_chunk(chunk, state, context));
   }
   return at::cat(latents, 2);

@@ -15,6 +15,7 @@
 #include "run_context.h"
 #include "vae/decoder.h"
 #include "vae/encoder.h"
+#include "vae/video.h"
 
 namespace wan {
 
@@ -39,10 +40,10 @@ class AutoencoderKLWan {
   /// The same before values outside [-1, 1] are clamped.
   at::Tensor decode_unclamped(const at::Tensor &latent, StreamState &state, const RunContext &context) const;
 
-  /// video: [1, 3, F, s H, s W] float32 in [-1, 1], on the weights' device or in host memory, of which a
-  /// chunk at a time is taken. Returns [1, z_dim, T, H, W] float32, the latents' means (Diffusers'
+  /// video: of F frames of s H x s W, on the weights' device or in host memory, of which a chunk at a time is
+  /// taken. Returns [1, z_dim, T, H, W] float32, the latents' means (Diffusers'
   /// latent_dist.mode()), for normalize(). Frames behind the last 1 + 4 k are left out.
-  at::Tensor encode(const at::Tensor &video, const RunContext &context) const;
+  at::Tensor encode(const Video &video, const RunContext &context) const;
   /// The same chunk by chunk: [1, 3, 1 (the first of the stream that `state` stands for) or 4, s H, s W] to
   /// [1, z_dim, 1, H, W].
   at::Tensor encode_chunk(const at::Tensor &chunk, StreamState &state, const RunContext &context) const;

@@ -7,18 +7,18 @@
 
 namespace wan {
 
-at::Tensor tiled_encode(const AutoencoderKLWan &vae, const at::Tensor &video, const RunContext &context,
+at::Tensor tiled_encode(const AutoencoderKLWan &vae, const Video &video, const RunContext &context,
                         const std::function<void()> &tile_done) {
   const Tiling tiling = Tiling::encoding(vae);
   const int64_t scale = vae.spatial_scale(), size = scale * tiling.size;
   const auto tile = [&](int64_t y, int64_t x) {
-    const at::Tensor pixels = window(window(video, 3, scale * y, size), 4, scale * x, size);
+    const Video pixels = video.window(scale * y, scale * x, size, size);
     const at::Tensor latents = vae.encode(pixels, context)[0].permute({1, 2, 3, 0});
     tile_done();
     return latents;
   };
   const at::Tensor latents =
-      blend_tiles(tiling, /*scale=*/1, /*patch=*/1, video.size(3) / scale, video.size(4) / scale, tile);
+      blend_tiles(tiling, /*scale=*/1, /*patch=*/1, video.height() / scale, video.width() / scale, tile);
   return latents.permute({3, 0, 1, 2}).unsqueeze(0).contiguous();
 }
 

@@ -16,7 +16,7 @@ namespace wan {
 /// video, and what is returned: as of AutoencoderKLWan::encode(). Each tile goes through the whole clip
 /// before the next begins: only so is there history of one tile alone. `tile_done` is called after each of
 /// the Tiling::encoding(vae).count() tiles.
-at::Tensor tiled_encode(const AutoencoderKLWan &vae, const at::Tensor &video, const RunContext &context,
+at::Tensor tiled_encode(const AutoencoderKLWan &vae, const Video &video, const RunContext &context,
                         const std::function<void()> &tile_done);
 
 /// Bytes that tiled_encode() needs on the device at its peak, beside the video and the latents.

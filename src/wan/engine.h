@@ -133,12 +133,18 @@ typedef struct WanDefaults {
   WanPromptSwitch prompt_switch; /* RECACHE, CROSS or CUT */
 } WanDefaults;
 
-typedef enum WanStage { WAN_STAGE_LOAD, WAN_STAGE_TEXT, WAN_STAGE_DENOISE, WAN_STAGE_DECODE } WanStage;
+typedef enum WanStage {
+  WAN_STAGE_LOAD,
+  WAN_STAGE_TEXT,
+  WAN_STAGE_PICTURES, /* of clips that are made from pictures */
+  WAN_STAGE_DENOISE,
+  WAN_STAGE_DECODE
+} WanStage;
 
 typedef struct WanProgress {
   WanStage stage;
-  int32_t step, steps; /* done and in all: per cent (LOAD), prompts (TEXT), steps (DENOISE), chunks (DECODE;
-                          in tiles, of each) */
+  int32_t step, steps; /* done and in all: per cent (LOAD), prompts (TEXT), encodings (PICTURES: by the VAE, in
+                          tiles each, and by CLIP), steps (DENOISE), chunks (DECODE; in tiles, of each) */
   double seconds;      /* since the stage began */
   int32_t cached;      /* DENOISE: forwards so far (up to two a step) shortened by WanGenerateOptions.cache */
 } WanProgress;

@@ -67,6 +67,12 @@ double encode_once(const Options &options, const AutoencoderKLWan &vae, const at
   return seconds_since(start);
 }
 
+/// What the engine expects it to need, beside the weights and the video.
+uint64_t foreseen_bytes(const Options &options, const AutoencoderKLWan &vae, const at::Tensor &video) {
+  const int64_t height = video.size(3) / vae.spatial_scale(), width = video.size(4) / vae.spatial_scale();
+  return options.tiled ? tiled_encode_bytes(vae, height, width) : vae.encode_bytes(height, width);
+}
+
 double operations(const VaeConfig &config, const at::Tensor &video) {
   const int64_t height = video.size(3) / config.spatial_scale(),
                 width = video.size(4) / config.spatial_scale();
@@ -100,6 +106,7 @@ Report run(const Options &options) {
           {"tflop_per_s", tflop / best},
           {"matmul_tflop_per_s", peak},
           {"share_of_matmul", tflop / best / peak},
+          {"foreseen_gb", static_cast<double>(foreseen_bytes(options, *vae, video)) / 1e9},
           {"peak_allocated_gb", static_cast<double>(memory_in_use(device).gpu_peak_bytes) / 1e9}};
 }
 

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // wan-bench generate: one clip from prompt to frames, the seconds of each stage.
+#include <ATen/ATen.h>
 #include <ATen/Context.h>
-#include <ATen/core/Tensor.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/InferenceMode.h>
+
+#include <sys/resource.h>
 
 #include <array>
 #include <cstdlib>
@@ -24,31 +27,37 @@ namespace {
 struct Options {
   char *size = nullptr, *model = nullptr, *device = nullptr, *dtype = nullptr, *tokenizer = nullptr;
   char *prompt = nullptr, *scheduler = nullptr, *sigmas = nullptr, *cache = nullptr, *memory = nullptr;
-  char *quantization = nullptr, *out = nullptr, *latents = nullptr;
+  char *quantization = nullptr, *out = nullptr, *latents = nullptr, *random = nullptr, *picture = nullptr;
   int frames = 0, steps = 0, layers = 0, clips = 1;
   gint64 seed = 0;
-  double guidance_scale = -1, flow_shift = -1, cache_threshold = 0.05;
-  gboolean checksum = FALSE, json = FALSE;
+  double guidance_scale = -1, flow_shift = -1, cache_threshold = 0.05, gpu_memory = 0;
+  gboolean new_prompts = FALSE, checksum = FALSE, json = FALSE;
 };
 
 Options parse(int argc, char **argv) {
   Options options;
+  const std::string models = "one of " + released_models() + " with random weights (T2V-A14B)";
   const GOptionEntry entries[] = {
-      {"size", 0, 0, G_OPTION_ARG_STRING, &options.size, "size of the video (the model's; 832x480)", "WxH"},
-      {"frames", 0, 0, G_OPTION_ARG_INT, &options.frames, "number of frames (the model's; 81)", "N"},
+      {"random", 0, 0, G_OPTION_ARG_STRING, &options.random, models.c_str(), "MODEL"},
+      {"picture", 0, 0, G_OPTION_ARG_STRING, &options.picture,
+       "begin with a picture of noise of that size (1920x1080 where the model needs one)", "WxH"},
+      {"gpu-memory", 0, 0, G_OPTION_ARG_DOUBLE, &options.gpu_memory,
+       "as on a GPU of so much memory: the rest is taken first", "GB"},
+      {"size", 0, 0, G_OPTION_ARG_STRING, &options.size, "size of the video (the model's)", "WxH"},
+      {"frames", 0, 0, G_OPTION_ARG_INT, &options.frames, "number of frames (the model's)", "N"},
       {"steps", 0, 0, G_OPTION_ARG_INT, &options.steps, "denoising steps (the model's; 2)", "N"},
       {"sigmas", 0, 0, G_OPTION_ARG_STRING, &options.sigmas, "noise levels instead of steps", "S,S,..."},
       {"scheduler", 0, 0, G_OPTION_ARG_STRING, &options.scheduler, "auto, unipc or euler (auto)", "S"},
-      {"flow-shift", 0, 0, G_OPTION_ARG_DOUBLE, &options.flow_shift, "shift (the model's; 3)", "X"},
-      {"guidance-scale", 0, 0, G_OPTION_ARG_DOUBLE, &options.guidance_scale,
-       "of both experts (the model's; 4 and 3)", "X"},
+      {"flow-shift", 0, 0, G_OPTION_ARG_DOUBLE, &options.flow_shift, "shift (the model's)", "X"},
+      {"guidance-scale", 0, 0, G_OPTION_ARG_DOUBLE, &options.guidance_scale, "of both experts (the model's)",
+       "X"},
       {"cache", 0, 0, G_OPTION_ARG_STRING, &options.cache, "none or first-block (none)", "C"},
       {"cache-threshold", 0, 0, G_OPTION_ARG_DOUBLE, &options.cache_threshold, "of first-block (0.05)", "X"},
       {"prompt", 0, 0, G_OPTION_ARG_STRING, &options.prompt, "what the video shows", "TEXT"},
       {"seed", 0, 0, G_OPTION_ARG_INT64, &options.seed, "seed (0)", "N"},
-      {"layers", 0, 0, G_OPTION_ARG_INT, &options.layers, "transformer blocks instead of A14B's 40", "N"},
-      {"model", 0, 0, G_OPTION_ARG_STRING, &options.model, "a checkpoint instead of A14B with random weights",
-       "DIR"},
+      {"layers", 0, 0, G_OPTION_ARG_INT, &options.layers,
+       "transformer blocks of random weights (the model's)", "N"},
+      {"model", 0, 0, G_OPTION_ARG_STRING, &options.model, "a checkpoint instead of random weights", "DIR"},
       {"tokenizer", 0, 0, G_OPTION_ARG_STRING, &options.tokenizer, "tokenizer of random weights", "DIR"},
       {"device", 0, 0, G_OPTION_ARG_STRING, &options.device, "auto, cpu, cuda or cuda:N (auto)", "D"},
       {"dtype", 0, 0, G_OPTION_ARG_STRING, &options.dtype, "fp32 or bf16 (bf16)", "T"},
@@ -58,6 +67,8 @@ Options parse(int argc, char **argv) {
        "where the experts' weights are: auto, resident, one-expert or stream (auto)", "M"},
       {"clips", 0, 0, G_OPTION_ARG_INT, &options.clips, "clips to make; the figures are the last one's (1)",
        "N"},
+      {"new-prompts", 0, 0, G_OPTION_ARG_NONE, &options.new_prompts,
+       "each clip has a prompt of its own, whose text is encoded anew", nullptr},
       {"checksum", 0, 0, G_OPTION_ARG_NONE, &options.checksum, "print a checksum of the last clip's frames",
        nullptr},
       {"out", 0, 0, G_OPTION_ARG_STRING, &options.out, "write the frames, as RGB bytes", "FILE"},
@@ -99,13 +110,23 @@ std::ofstream open_output(const char *name) {
   return file;
 }
 
+/// A photograph's size in numbers, [H, W, 3] uint8.
+at::Tensor make_picture(const Options &options) {
+  const Size size = parse_size(options.picture ? options.picture : "1920x1080");
+  return at::randint(256, {size.height, size.width, 3}, at::kByte);
+}
+
 /// Hears a generation: the seconds of each stage and of the first frame.
 struct Stopwatch {
+  explicit Stopwatch(at::Tensor picture) : picture(std::move(picture)) {}
+
   Clock::time_point start = Clock::now();
-  std::array<double, 4> stage{};
-  double first_frame = 0;
+  std::array<double, WAN_STAGE_DECODE + 1> stage{};
+  double clip = 0;  // of the stage of pictures: CLIP's part, which comes last, or all
+  double denoised = 0, first_frame = 0;
   int64_t frames = 0;
   int32_t steps = 0, cached = 0;
+  const at::Tensor picture;
   std::ofstream out;  // of the frames, or closed
   std::optional<ChecksumSink> checksum;
 
@@ -114,10 +135,19 @@ struct Stopwatch {
     callbacks.user = this;
     callbacks.progress = [](void *user, const WanProgress *progress) {
       auto *watch = static_cast<Stopwatch *>(user);
+      if (progress->stage == WAN_STAGE_PICTURES)
+        watch->clip = progress->seconds - watch->stage[progress->stage];
       watch->stage[progress->stage] = progress->seconds;
       if (progress->stage != WAN_STAGE_DENOISE) return;
+      watch->denoised = seconds_since(watch->start);
       watch->steps = progress->steps;
       watch->cached = progress->cached;
+    };
+    callbacks.picture = [](void *user, WanPictureKind, WanPicture *asked) {
+      const at::Tensor &picture = static_cast<Stopwatch *>(user)->picture;
+      *asked = {picture.const_data_ptr<uint8_t>(), static_cast<int32_t>(picture.size(1)),
+                static_cast<int32_t>(picture.size(0)), static_cast<size_t>(picture.stride(0))};
+      return true;
     };
     callbacks.frames = [](void *user, WanFrames *frames) {
       auto *watch = static_cast<Stopwatch *>(user);
@@ -157,7 +187,28 @@ WanGenerateOptions clip(const Options &options, const WanDefaults &defaults,
   clip.cache_threshold = options.cache_threshold;
   const Size size = options.size ? parse_size(options.size) : Size{defaults.width, defaults.height};
   clip.layout = pixel_layout(options.out ? WAN_PIXEL_RGB : WAN_PIXEL_NV12, size);
+  for (int kind = 0; kind < WAN_PICTURE_KINDS; ++kind)
+    clip.pictures[kind] = defaults.pictures[kind] == WAN_PICTURE_REQUIRED;
+  if (options.picture) clip.pictures[WAN_PICTURE_FIRST] = true;
   return clip;
+}
+
+/// What this GPU has more than one of --gpu-memory. It is really taken, so that all that asks for
+/// free memory finds what there would be, and what needs more fails.
+at::Tensor take_memory(const Options &options, at::Device device) {
+  if (options.gpu_memory <= 0) return at::empty({0}, at::kByte);
+  if (device.is_cpu()) throw invalid("--gpu-memory needs a GPU");
+  const auto total =
+      static_cast<int64_t>(at::getDeviceAllocator(device.type())->getMemoryInfo(device.index()).second);
+  const int64_t rest = total - static_cast<int64_t>(options.gpu_memory * 1e9);
+  if (rest < 0) throw invalid("--gpu-memory is more than the GPU has");
+  return at::empty({rest}, at::dtype(at::kByte).device(device));
+}
+
+double host_peak_gb() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) * 1024 / 1e9;
 }
 
 Report run(const Options &options) {
@@ -166,9 +217,11 @@ Report run(const Options &options) {
   const at::ScalarType dtype = parse_dtype(options.dtype ? options.dtype : "bf16");
   // So that the checksums of two processes can be compared. After parse_device(): it asks for CUDA.
   at::manual_seed(0);
+  const at::Tensor taken = take_memory(options, device), picture = make_picture(options);
   const Clock::time_point start = Clock::now();
   const CheckpointConfig config =
-      options.model ? CheckpointConfig::read(options.model) : a14b_config(options.layers);
+      options.model ? CheckpointConfig::read(options.model)
+                    : released_config(options.random ? options.random : "T2V-A14B", options.layers);
   auto source = options.model ? open_checkpoint(config, {}, device, RunContext({}), [](uint64_t, uint64_t) {})
                               : random_components(device);
   const std::filesystem::path tokenizer =
@@ -183,9 +236,15 @@ Report run(const Options &options) {
   const double load_seconds = seconds_since(start);
 
   const std::vector<double> sigmas = parse_sigmas(options.sigmas ? options.sigmas : "");
-  const WanGenerateOptions clip = bench::clip(options, config.defaults, sigmas);
-  for (int i = 1; i < options.clips; ++i) pipeline.generate(clip, RunContext(Stopwatch().callbacks()));
-  Stopwatch watch;
+  WanGenerateOptions clip = bench::clip(options, config.defaults, sigmas);
+  const std::string prompt = clip.prompt;
+  for (int i = 1; i < options.clips; ++i) {
+    const std::string own = prompt + ", " + std::to_string(i);
+    if (options.new_prompts) clip.prompt = own.c_str();
+    pipeline.generate(clip, RunContext(Stopwatch(picture).callbacks()));
+  }
+  clip.prompt = prompt.c_str();
+  Stopwatch watch(picture);
   if (options.checksum) watch.checksum.emplace(make_sink("null", 0)).rewind();
   watch.out = open_output(options.out);
   std::ofstream latents_file = open_output(options.latents);
@@ -201,6 +260,7 @@ Report run(const Options &options) {
   const double total = seconds_since(watch.start);
   const WanMemory memory = memory_in_use(device);
   Report report = {{"what", "generate"},
+                   {"model", options.model ? options.model : config.defaults.variant},
                    {"device", device.str()},
                    {"memory", memory_mode_name(pipeline.components().memory_mode())},
                    {"quantization", options.quantization ? options.quantization : "none"},
@@ -211,11 +271,15 @@ Report run(const Options &options) {
                    {"cached_forwards", watch.cached},
                    {"load_s", load_seconds},
                    {"text_s", watch.stage[WAN_STAGE_TEXT]},
+                   {"pictures_s", watch.stage[WAN_STAGE_PICTURES]},
+                   {"clip_s", config.image_encoder ? watch.clip : 0},
                    {"denoise_s", watch.stage[WAN_STAGE_DENOISE]},
                    {"decode_s", watch.stage[WAN_STAGE_DECODE]},
+                   {"first_chunk_s", watch.first_frame - watch.denoised},
                    {"first_frame_s", watch.first_frame},
                    {"total_s", total},
-                   {"peak_gpu_gb", static_cast<double>(memory.gpu_peak_bytes) / 1e9},
+                   {"peak_gpu_gb", static_cast<double>(memory.gpu_peak_bytes - taken.nbytes()) / 1e9},
+                   {"host_peak_gb", host_peak_gb()},
                    {"pinned_gb", static_cast<double>(memory.pinned_bytes) / 1e9}};
   if (watch.checksum) report["checksum"] = hex(watch.checksum->value());
   return report;

@@ -1,14 +1,46 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""wan-bench generate on the CPU, with the embedded model: what it prints and writes. generate_test.py WAN_BENCH MODEL"""
+"""wan-bench generate on the CPU, with small models: what it prints and writes. generate_test.py WAN_BENCH MODEL PARITY
+
+MODEL: the embedded model. PARITY: tests/parity, which has the weights of one that takes pictures.
+"""
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 
 
-def main(wan_bench, model):
+def make_picture_model(model, parity, directory):
+    """A small TI2V-5B."""
+    os.makedirs(os.path.join(directory, "transformer"))
+    os.mkdir(os.path.join(directory, "scheduler"))
+    with open(os.path.join(parity, "conditioned", "configs.json")) as file:
+        configs = json.load(file)["ti2v-5b"]
+    for name, part in (("model_index.json", "model_index"), ("scheduler/scheduler_config.json", "scheduler"),
+                       ("transformer/config.json", "transformer")):
+        with open(os.path.join(directory, name), "w") as file:
+            json.dump(configs[part], file)
+    shutil.copy(os.path.join(parity, "conditioned", "ti2v.safetensors"),
+                os.path.join(directory, "transformer", "diffusion_pytorch_model.safetensors"))
+    for name, source in (("vae", os.path.join(parity, "vae48")), ("tokenizer", os.path.join(model, "tokenizer")),
+                         ("text_encoder", os.path.join(model, "text_encoder"))):
+        os.symlink(source, os.path.join(directory, name))
+
+
+def check_pictures(wan_bench, model):
+    command = [wan_bench, "generate", "--model", model, "--device", "cpu", "--dtype", "fp32", "--size", "64x32",
+               "--frames", "5", "--steps", "1", "--clips", "2", "--checksum", "--json"]
+    reports = [json.loads(subprocess.run([*command, *options], check=True, stdout=subprocess.PIPE).stdout)
+               for options in ((), ("--picture", "50x40"), ("--picture", "50x40", "--new-prompts"))]
+    assert [report["pictures_s"] > 0 for report in reports] == [False, True, True], reports
+    assert all(0 < report["first_chunk_s"] < report["first_frame_s"] for report in reports), reports
+    # The last clip has the prompt itself, whatever was made before.
+    assert reports[0]["checksum"] != reports[1]["checksum"] == reports[2]["checksum"], reports
+
+
+def main(wan_bench, model, parity):
     with tempfile.TemporaryDirectory() as directory:
         path = lambda name: os.path.join(directory, name)
 
@@ -31,6 +63,9 @@ def main(wan_bench, model):
         report, _ = generate("--sigmas", "1,0.75,0.5", "--scheduler", "euler", "--flow-shift", "5",
                              "--guidance-scale", "1", "--prompt", "a green star")
         assert (report["steps"], report["forwards"]) == (3, 3)
+
+        make_picture_model(model, parity, path("pictures"))
+        check_pictures(wan_bench, path("pictures"))
 
 
 if __name__ == "__main__":

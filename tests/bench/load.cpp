@@ -160,7 +160,7 @@ Report run(const Options &options) {
   const fs::path directory = options.directory;
   const at::Device device = parse_device(options.device ? options.device : "cuda");
   const WanMemoryMode mode = parse_memory_mode(options.memory ? options.memory : "resident");
-  const TransformerConfig config = a14b_config(options.layers).transformer;
+  const TransformerConfig config = released_config("T2V-A14B", options.layers).transformer;
   if (options.make) write_expert(directory, config);
 
   const double bus = bus_rate(device);  // first: it creates the GPU's context, too

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Diffusers' figures beside wan-bench's: run both in one go on one machine.
 
-  transformer  one forward of A14B's denoiser (bfloat16), random weights, on CUDA
+  transformer  one forward of a released denoiser (bfloat16), random weights
   tiny         the embedded model, 160x96, 33 frames, 16 steps, float32 on the CPU
   decode       the z16 decoder chunk by chunk to a file, random weights: on CUDA (bfloat16) sequential and asynchronous,
                on the CPU (float32) sequential
@@ -49,26 +49,52 @@ def timed(what, function, repeats):
     return out
 
 
+# What is not the class's default, of wan-bench's --random.
+TRANSFORMERS = {
+    "T2V-A14B": {},
+    "I2V-A14B": {"in_channels": 36},
+    "TI2V-5B": {"in_channels": 48, "out_channels": 48, "num_attention_heads": 24, "ffn_dim": 14336, "num_layers": 30},
+    "Wan2.1-T2V-1.3B": {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30},
+    "Wan2.1-T2V-14B": {},
+    "Wan2.1-I2V-14B": {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120},
+    "Wan2.1-FLF2V-14B": {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120, "pos_embed_seq_len": 514},
+}
+
+
+def transformer_inputs(options, config):
+    """Latents, timestep, text and what CLIP makes of pictures, as the pipelines give them."""
+    width, height = map(int, options.size.split("x"))
+    frames, scale = (options.frames - 1) // 4 + 1, 16 if config.in_channels == 48 else 8
+    latents = torch.randn(1, config.in_channels, frames, height // scale, width // scale)
+    timestep = torch.tensor([900])
+    if config.in_channels == 48:  # one for each token, those of the picture's frame 0
+        tokens = height // scale // 2 * (width // scale // 2)
+        timestep = torch.cat([torch.zeros(1, tokens), torch.full((1, (frames - 1) * tokens), 900)], 1).long()
+    pictures = 0 if config.image_dim is None else 2 if config.pos_embed_seq_len else 1
+    image = torch.randn(pictures, 257, config.image_dim) if pictures else None
+    return latents, timestep, torch.randn(1, 512, 4096), image
+
+
 def transformer(options):
     from diffusers import WanTransformer3DModel
-    width, height = map(int, options.size.split("x"))
-    with torch.device("cuda"):
+    config = dict(TRANSFORMERS[options.random])
+    if options.layers:
+        config["num_layers"] = options.layers
+    with torch.device(options.device):
         torch.set_default_dtype(torch.bfloat16)
-        model = WanTransformer3DModel(num_layers=options.layers).to(torch.bfloat16).eval()
-        latents = torch.randn(1, 16, (options.frames - 1) // 4 + 1, height // 8, width // 8)
-        text = torch.randn(1, 512, 4096)
+        model = WanTransformer3DModel(**config).to(torch.bfloat16).eval()
+        latents, timestep, text, image = transformer_inputs(options, model.config)
         torch.set_default_dtype(torch.float32)
-        timestep = torch.tensor([900])
     seconds = []
     for _ in range(options.repeat + 1):
         synchronize()
         start = time.perf_counter()
-        model(latents, timestep, text, return_dict=False)
+        model(latents, timestep, text, image, return_dict=False)
         synchronize()
         seconds.append(round(time.perf_counter() - start, 4))
-    report(what="Diffusers transformer", size=options.size, frames=options.frames, layers=options.layers, dtype="bf16",
-           first_s=seconds[0], seconds=seconds[1:], seconds_p50=statistics.median(seconds[1:]),
-           peak_gpu_gb=torch.cuda.max_memory_allocated() / 1e9)
+    report(what="Diffusers transformer", model=options.random, size=options.size, frames=options.frames,
+           layers=model.config.num_layers, dtype="bf16", first_s=seconds[0], seconds=seconds[1:],
+           seconds_p50=statistics.median(seconds[1:]), peak_gpu_gb=torch.cuda.max_memory_allocated() / 1e9)
 
 
 def tiny(_):
@@ -277,9 +303,11 @@ def parse():
     parts.add_parser("tiny").set_defaults(run=tiny)
     part = parts.add_parser("transformer", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     part.set_defaults(run=transformer)
+    part.add_argument("--random", choices=TRANSFORMERS, default="T2V-A14B")
+    part.add_argument("--device", default="cuda", help="cuda or cpu")
     part.add_argument("--size", default="832x480")
     part.add_argument("--frames", type=int, default=81)
-    part.add_argument("--layers", type=int, default=40)
+    part.add_argument("--layers", type=int, help="instead of the model's")
     part.add_argument("--repeat", type=int, default=3, help="measured forwards, after one to warm up")
     for name, function, latent_frames in (("decode", decode, 41), ("quality", quality, 5)):
         part = parts.add_parser(name, formatter_class=argparse.ArgumentDefaultsHelpFormatter)

@@ -3,7 +3,11 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <optional>
+#include <vector>
 
 namespace wan::bench {
 
@@ -41,40 +45,99 @@ class RandomComponents : public ComponentSource {
   const at::Device device_;
 };
 
-JsonFile json(const char *text) {
-  return JsonFile(std::string_view(text), "A14B");
+/// In what the released models differ; all else of a transformer is as the class's defaults have it.
+struct Released {
+  const char *name;
+  const char *transformer;
+  bool small_latents = false;                 // the VAE with 48 channels
+  std::optional<double> boundary_ratio = {};  // of two experts
+};
+
+constexpr Released kReleased[] = {
+    {.name = "T2V-A14B", .transformer = "{}", .boundary_ratio = 0.875},
+    {.name = "I2V-A14B", .transformer = R"({"in_channels": 36, "out_channels": 16})", .boundary_ratio = 0.9},
+    {.name = "TI2V-5B",
+     .transformer = R"({"in_channels": 48, "num_attention_heads": 24, "ffn_dim": 14336, "num_layers": 30})",
+     .small_latents = true},
+    {.name = "Wan2.1-T2V-1.3B",
+     .transformer = R"({"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30})"},
+    {.name = "Wan2.1-T2V-14B", .transformer = "{}"},
+    {.name = "Wan2.1-I2V-14B",
+     .transformer =
+         R"({"in_channels": 36, "out_channels": 16, "image_dim": 1280, "added_kv_proj_dim": 5120})"},
+    {.name = "Wan2.1-FLF2V-14B", .transformer = R"({"in_channels": 36, "out_channels": 16, "image_dim": 1280,
+                        "added_kv_proj_dim": 5120, "pos_embed_seq_len": 514})"},
+};
+
+const Released &find_released(const std::string &model) {
+  const auto *const found = std::ranges::find(kReleased, model, &Released::name);
+  if (found == std::end(kReleased))
+    throw invalid("There is no model '" + model + "' with random weights: choose one of " +
+                  released_models());
+  return *found;
+}
+
+JsonFile file(const Json &json) {
+  return JsonFile(std::string_view(json.dump()), "random weights");
+}
+
+/// The latents' statistics do not matter to speed.
+VaeConfig vae_config(bool small_latents) {
+  const int64_t z_dim = small_latents ? 48 : 16;
+  Json json = {{"_class_name", "AutoencoderKLWan"},
+               {"z_dim", z_dim},
+               {"latents_mean", std::vector<double>(static_cast<size_t>(z_dim), 0)},
+               {"latents_std", std::vector<double>(static_cast<size_t>(z_dim), 1)}};
+  if (small_latents)
+    json.update({{"base_dim", 160},
+                 {"decoder_base_dim", 256},
+                 {"is_residual", true},
+                 {"patch_size", 2},
+                 {"in_channels", 12},
+                 {"out_channels", 12}});
+  return VaeConfig::parse(file(json));
+}
+
+CLIPVisionConfig clip_config() {
+  return CLIPVisionConfig::parse(file({{"model_type", "clip_vision_model"},
+                                       {"hidden_act", "gelu"},
+                                       {"hidden_size", 1280},
+                                       {"intermediate_size", 5120},
+                                       {"num_hidden_layers", 32},
+                                       {"num_attention_heads", 16},
+                                       {"patch_size", 14}}));
+}
+
+TransformerConfig transformer_config(const Released &released, int64_t layers) {
+  Json json = Json::parse(released.transformer);
+  json["_class_name"] = "WanTransformer3DModel";
+  if (layers > 0) json["num_layers"] = layers;
+  return TransformerConfig::parse(file(json));
 }
 
 }  // namespace
 
-CheckpointConfig a14b_config(int64_t layers) {
+std::string released_models() {
+  std::string names;
+  for (const Released &released : kReleased)
+    names += (names.empty() ? "" : ", ") + std::string(released.name);
+  return names;
+}
+
+CheckpointConfig released_config(const std::string &model, int64_t layers) {
+  const Released &released = find_released(model);
   CheckpointConfig config{};
-  config.boundary_ratio = 0.875;
-  // The classes' defaults are A14B's.
-  config.transformer = TransformerConfig::parse(json(R"({"_class_name": "WanTransformer3DModel"})"));
-  if (layers > 0) config.transformer.num_layers = layers;
-  config.transformer_2 = config.transformer;
-  config.vae = VaeConfig::parse(json(
-      R"({"_class_name": "AutoencoderKLWan", "latents_mean": [0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],
-          "latents_std": [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]})"));
-  config.text_encoder = TextEncoderConfig::parse(json(R"({"model_type": "umt5"})"));
+  config.boundary_ratio = released.boundary_ratio;
+  config.transformer = transformer_config(released, layers);
+  if (released.boundary_ratio) config.transformer_2 = config.transformer;
+  config.vae = vae_config(released.small_latents);
+  config.text_encoder = TextEncoderConfig::parse(file({{"model_type", "umt5"}}));
+  if (config.transformer.image_dim) config.image_encoder = clip_config();
+  config.expand_timesteps = released.small_latents;
   config.variant = &config.find_variant();
-  config.scheduler =
-      SchedulerConfig::parse(json(R"({"_class_name": "UniPCMultistepScheduler", "flow_shift": 3.0})"));
-  config.defaults = {.width = 832,
-                     .height = 480,
-                     .num_frames = 81,
-                     .fps_n = 16,
-                     .fps_d = 1,
-                     .steps = 2,
-                     .guidance_scale = 4.0,
-                     .guidance_scale_2 = 3.0,
-                     .flow_shift = 3.0,
-                     .scheduler = WAN_SCHEDULER_UNIPC,
-                     .size_multiple = 16,
-                     .frames_multiple = 4,
-                     .variant = "",
-                     .pictures = {}};
+  config.scheduler = SchedulerConfig::parse(
+      file({{"_class_name", "UniPCMultistepScheduler"}, {"flow_shift", config.variant->flow_shift}}));
+  config.defaults = config.parse_defaults(file({{"steps", 2}}));
   return config;
 }
 

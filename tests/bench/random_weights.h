@@ -4,14 +4,19 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "pipeline/component_source.h"
 
 namespace wan::bench {
 
-/// The released Wan2.2-T2V-A14B: both experts, UMT5-XXL and the z16 VAE. `layers` replaces the number of
-/// transformer blocks where it is above 0.
-CheckpointConfig a14b_config(int64_t layers);
+/// What --random takes: "T2V-A14B, I2V-A14B, ...".
+std::string released_models();
+
+/// A released model: its transformers, UMT5-XXL, its VAE, and CLIP where it sees pictures through it. It
+/// suggests two steps. `layers` replaces the number of transformer blocks where it is above 0. Throws
+/// wan::Error (WAN_INVALID) for a name that is not among released_models().
+CheckpointConfig released_config(const std::string &model, int64_t layers = 0);
 
 std::unique_ptr<ComponentSource> random_components(at::Device device);
 

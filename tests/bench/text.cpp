@@ -37,7 +37,7 @@ Report run(const Options &options) {
   const c10::InferenceMode inference;
   if (options.repeat < 1) throw invalid("--repeat must be above 0");
   const at::Device device = parse_device(options.device ? options.device : "auto");
-  TextEncoderConfig config = a14b_config(0).text_encoder;
+  TextEncoderConfig config = released_config("T2V-A14B").text_encoder;
   config.num_layers = options.layers;
   const auto weights = random_components(device)->open("text_encoder");
   const UMT5EncoderModel encoder(config,

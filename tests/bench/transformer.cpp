@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// wan-bench transformer: one forward of A14B's denoiser with random weights, and where its time goes.
+// wan-bench transformer: one forward of a released denoiser with random weights, and where its time goes.
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
@@ -16,17 +16,19 @@ namespace wan::bench {
 namespace {
 
 struct Options {
-  char *size = nullptr, *device = nullptr, *dtype = nullptr, *against = nullptr;
-  int frames = 81, layers = 40, repeat = 3;
+  char *model = nullptr, *size = nullptr, *device = nullptr, *dtype = nullptr, *against = nullptr;
+  int frames = 0, layers = 0, repeat = 3;
   gboolean ops = FALSE, json = FALSE;
 };
 
 Options parse(int argc, char **argv) {
   Options options;
+  const std::string models = "one of " + released_models() + " (T2V-A14B)";
   const GOptionEntry entries[] = {
-      {"size", 0, 0, G_OPTION_ARG_STRING, &options.size, "size of the video (832x480)", "WxH"},
-      {"frames", 0, 0, G_OPTION_ARG_INT, &options.frames, "number of frames (81)", "N"},
-      {"layers", 0, 0, G_OPTION_ARG_INT, &options.layers, "transformer blocks (40)", "N"},
+      {"random", 0, 0, G_OPTION_ARG_STRING, &options.model, models.c_str(), "MODEL"},
+      {"size", 0, 0, G_OPTION_ARG_STRING, &options.size, "size of the video (the model's)", "WxH"},
+      {"frames", 0, 0, G_OPTION_ARG_INT, &options.frames, "number of frames (the model's)", "N"},
+      {"layers", 0, 0, G_OPTION_ARG_INT, &options.layers, "transformer blocks (the model's)", "N"},
       {"device", 0, 0, G_OPTION_ARG_STRING, &options.device, "auto, cpu, cuda or cuda:N (auto)", "D"},
       {"dtype", 0, 0, G_OPTION_ARG_STRING, &options.dtype, "fp32, bf16 or fp8 (bf16)", "T"},
       {"against", 0, 0, G_OPTION_ARG_STRING, &options.against,
@@ -35,14 +37,15 @@ Options parse(int argc, char **argv) {
       {"ops", 0, 0, G_OPTION_ARG_NONE, &options.ops, "list the GPU's kernels by their time", nullptr},
       {"json", 0, 0, G_OPTION_ARG_NONE, &options.json, "print JSON", nullptr},
       {}};
-  parse_options("A forward of the denoiser, A14B's with random weights", entries, argc, argv);
+  parse_options("A forward of a denoiser with random weights", entries, argc, argv);
   return options;
 }
 
 /// Of the published architecture: products of matrices and attention.
-double forward_operations(const TransformerConfig &config, int64_t tokens) {
+double forward_operations(const TransformerConfig &config, int64_t tokens, int64_t image_tokens) {
   const auto n = static_cast<double>(tokens), d = static_cast<double>(config.inner_dim());
-  const double self = 8 * n * d * d + 4 * n * n * d, cross = 4 * n * d * d + 4 * n * 512 * d;
+  const auto seen = static_cast<double>(512 + image_tokens);
+  const double self = 8 * n * d * d + 4 * n * n * d, cross = 4 * n * d * d + 4 * n * seen * d;
   const double feed_forward = 4 * n * d * static_cast<double>(config.ffn_dim);
   return static_cast<double>(config.num_layers) * (self + cross + feed_forward);
 }
@@ -101,21 +104,25 @@ std::unique_ptr<ComponentSource> same_components(at::Device device) {
 /// A forward's input, made once.
 struct Denoiser {
   Denoiser(const Options &options, const std::string &dtype, at::Device device)
-      : size(parse_size(options.size ? options.size : "832x480")),
-        config(a14b_config(options.layers).transformer),
+      : model(released_config(options.model ? options.model : "T2V-A14B", options.layers)),
+        size(options.size ? parse_size(options.size) : Size{model.defaults.width, model.defaults.height}),
+        frames(options.frames ? options.frames : model.defaults.num_frames),
+        config(model.transformer),
         precision(parse_precision(dtype)),
         weights(same_components(device)->open("transformer")),
         transformer(config, Weights(*weights, precision.dtype, WanTransformer3DModel::kKeepInFp32),
                     precision.quantization),
-        latents(
-            at::randn({1, config.in_channels, (options.frames - 1) / 4 + 1, size.height / 8, size.width / 8})
-                .to(device)),
-        context(transformer.encode(at::randn({1, 512, config.text_dim}).to(device))),
+        latents(at::randn({1, config.in_channels, (frames - 1) / model.vae.temporal_scale() + 1,
+                           size.height / model.vae.spatial_scale(), size.width / model.vae.spatial_scale()})
+                    .to(device)),
+        image(image_tokens(model).to(device)),
+        context(transformer.encode(at::randn({1, 512, config.text_dim}).to(device),
+                                   image.numel() ? image : at::Tensor())),
         rotary(transformer.rotary(latents.size(2), latents.size(3), latents.size(4))) {}
 
   at::Tensor forward() {
     const RunContext unasked({});
-    return transformer(latents, {.rotary = rotary, .times = {{0, 900}}, .context = context, .run = unasked});
+    return transformer(latents, {.rotary = rotary, .times = times(), .context = context, .run = unasked});
   }
   double forward_seconds() {
     synchronize(latents.device());
@@ -125,18 +132,32 @@ struct Denoiser {
     return seconds_since(start);
   }
   double operations() const {
-    return forward_operations(config, latents.size(2) * (latents.size(3) / config.patch_height) *
-                                          (latents.size(4) / config.patch_width));
+    return forward_operations(config, rotary.cos.size(0), image.size(0) * image.size(1));
   }
 
+  const CheckpointConfig model;
   const Size size;
-  const TransformerConfig config;
+  const int frames;
+  const TransformerConfig &config;
   const Precision precision;
   const std::unique_ptr<WeightSource> weights;
   const WanTransformer3DModel transformer;
-  const at::Tensor latents;
+  const at::Tensor latents, image;
   EncodedContext context;
   const RotaryEmbedding rotary;
+
+ private:
+  /// What CLIP makes of the pictures, [pictures, tokens, image_dim]; of no picture where they come otherwise.
+  static at::Tensor image_tokens(const CheckpointConfig &model) {
+    if (!model.image_encoder) return at::empty({0, 0, 0});
+    const int64_t pictures = model.transformer.pos_embed_seq_len ? 2 : 1;
+    return at::randn({pictures, 1 + model.image_encoder->num_patches(), model.image_encoder->hidden_size});
+  }
+  /// With a picture in the first latent frame, where the model takes it so.
+  std::vector<TimeSegment> times() const {
+    if (!model.expand_timesteps) return {{0, 900}};
+    return {{0, 0}, {rotary.cos.size(0) / latents.size(2), 900}};
+  }
 };
 
 /// ||out - reference|| / ||reference||; each is made alone, for both might not fit the GPU.
@@ -156,10 +177,11 @@ Report measure(const Options &options, const std::string &dtype, at::Device devi
   std::sort(sorted.begin(), sorted.end());
   const double median = sorted[sorted.size() / 2];
   Report report = {{"what", "transformer"},
+                   {"model", options.model ? options.model : "T2V-A14B"},
                    {"device", device.str()},
                    {"size", std::to_string(denoiser.size.width) + "x" + std::to_string(denoiser.size.height)},
-                   {"frames", options.frames},
-                   {"layers", options.layers},
+                   {"frames", denoiser.frames},
+                   {"layers", denoiser.config.num_layers},
                    {"dtype", dtype},
                    {"first_s", first},
                    {"seconds", seconds},

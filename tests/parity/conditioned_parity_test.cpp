@@ -138,6 +138,30 @@ INSTANTIATE_TEST_SUITE_P(Models, Conditioned,
                            return name;
                          });
 
+TEST(KeysOfPictures, OfOnePromptServeTheOther) {
+  const c10::InferenceMode inference;
+  const TemporaryDirectory directory;
+  const CheckpointConfig config =
+      CheckpointConfig::read(ConditionedModel("i2v-21", directory.path() / "model").directory());
+  const auto source = open_checkpoint(config, {}, test_device(), quiet(), [](uint64_t, uint64_t) {});
+  const auto weights = source->open("transformer");
+  const WanTransformer3DModel transformer(config.transformer, Weights(*weights, at::kFloat));
+  const at::Tensor text = at::randn({2, 512, config.transformer.text_dim}).to(test_device()),
+                   image = at::randn({1, 5, *config.transformer.image_dim}).to(test_device()),
+                   latents = at::randn({1, config.transformer.in_channels, 1, 4, 4}).to(test_device());
+  const RotaryEmbedding rotary = transformer.rotary(1, 4, 4);
+  const auto forward = [&](EncodedContext &context) {
+    return transformer(latents, {.rotary = rotary, .times = {{0, 500}}, .context = context, .run = quiet()});
+  };
+  EncodedContext prompt = transformer.encode(text.narrow(0, 0, 1), image),
+                 negative = transformer.encode(text.narrow(0, 1, 1), image),
+                 sharing = transformer.encode(text.narrow(0, 1, 1));
+  forward(prompt);
+  sharing.share_pictures(prompt);
+  EXPECT_TRUE(at::equal(forward(sharing), forward(negative)));
+  EXPECT_TRUE(sharing.blocks[1].image.key.is_same(prompt.blocks[1].image.key)) << "they are there once";
+}
+
 TEST(CleanFrame, IsPutBackAfterTheLoop) {
   const Reference reference("tests/parity/conditioned.safetensors");
   const std::string run = "ti2v-5b.first.";

@@ -80,6 +80,24 @@ TEST_P(VaeParity, EncodesInTilesAsWholeWhereOneTileIsAll) {
       at::equal(tiled_encode(vae, input("clip"), quiet(), [] {}), vae.encode(input("clip"), quiet())));
 }
 
+TEST_P(VaeParity, EncodesAVideoThatIsGreyBetweenItsEndsAsIfAllOfItWereThere) {
+  const AutoencoderKLWan vae = GetParam().load();
+  const at::Tensor whole = at::zeros_like(input("clip")), small = enlarged("tiled.small");
+  const int64_t last = whole.size(2) - 1;
+  whole.narrow(2, 0, 1).copy_(input("clip").narrow(2, 0, 1));
+  const auto ends = [&](const at::Tensor &end) { return Video(whole.narrow(2, 0, 1), end, last + 1); };
+  EXPECT_TRUE(at::equal(vae.encode(ends({}), quiet()), vae.encode(whole, quiet())));
+  const at::Tensor end = input("clip").narrow(2, last, 1);
+  whole.narrow(2, last, 1).copy_(end);
+  EXPECT_TRUE(at::equal(vae.encode(ends(end), quiet()), vae.encode(whole, quiet())));
+
+  const at::Tensor grey = at::zeros_like(small.narrow(2, 0, 1)).repeat({1, 1, 5, 1, 1});
+  grey.narrow(2, 0, 1).copy_(small.narrow(2, 0, 1));
+  grey.narrow(2, 4, 1).copy_(small.narrow(2, 0, 1));
+  const Video video(small.narrow(2, 0, 1), small.narrow(2, 0, 1), 5);
+  EXPECT_TRUE(at::equal(tiled_encode(vae, video, quiet(), [] {}), tiled_encode(vae, grey, quiet(), [] {})));
+}
+
 TEST_P(VaeParity, NormalizesLatents) {
   const AutoencoderKLWan vae = GetParam().load();
   EXPECT_TRUE(at::equal(vae.normalize(reference("latents.9")), reference("normalized")));

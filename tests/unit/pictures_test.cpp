@@ -21,6 +21,7 @@
 namespace wan::test {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
 namespace fs = std::filesystem;
 
@@ -105,6 +106,29 @@ TEST_F(Pictures, WhatIsMissingOrNotTakenIsSaidBeforeWeightsAreRead) {
   EXPECT_THAT(refusal(ti2v, options), HasSubstr("TI2V-5B, which takes no last-image"));
   options.num_frames = 1;
   EXPECT_THAT(refusal(i2v, options), HasSubstr("no room for a last-image"));
+}
+
+TEST_F(Pictures, EncodingThemIsAStageOfItsOwn) {
+  for (const auto &[name, encodings] :
+       {std::pair{"i2v-a14b", 1}, std::pair{"ti2v-5b", 1}, std::pair{"i2v-21", 2}}) {
+    const Model loaded = load_model(model(name).string(), test_device_name(), WAN_DTYPE_FLOAT32);
+    WanGenerateOptions options = clip_of(model(name));
+    std::vector<WanStage> stages;
+    std::vector<std::pair<int32_t, int32_t>> steps;
+    Listener listener;
+    listener.picture = [](WanPictureKind) { return picture(32, 64); };
+    listener.progress = [&](const WanProgress &progress) {
+      if (stages.empty() || stages.back() != progress.stage) stages.push_back(progress.stage);
+      if (progress.stage == WAN_STAGE_PICTURES) steps.emplace_back(progress.step, progress.steps);
+    };
+    options.pictures[WAN_PICTURE_FIRST] = true;
+    generate(loaded, options, listener);
+    EXPECT_THAT(stages,
+                ElementsAre(WAN_STAGE_TEXT, WAN_STAGE_PICTURES, WAN_STAGE_DENOISE, WAN_STAGE_DECODE));
+    ASSERT_EQ(steps.size(), static_cast<size_t>(encodings) + 1) << name;
+    EXPECT_EQ(steps.front(), std::pair(0, encodings));
+    EXPECT_EQ(steps.back(), std::pair(encodings, encodings));
+  }
 }
 
 TEST_F(Pictures, ClipsThatContinueNeedAModelThatTakesAPictureAndNoCrossfade) {
