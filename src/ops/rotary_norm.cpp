@@ -71,6 +71,10 @@ at::Tensor rotary_rms_norm(const Product &x, const at::Tensor &weight, const at:
   return rotate(normed, cos, sin).to(normed.scalar_type());
 }
 
+at::Tensor rotate_heads(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin) {
+  return rotate(x.flatten(2), cos, sin).to(x.scalar_type());
+}
+
 at::Tensor fp8_rotary_rms_norm(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
                                const at::Tensor &sin, double eps, bool centers) {
   const at::Tensor center = centers ? mean_of_some(x, weight, cos, sin, eps) : at::Tensor();

@@ -16,9 +16,12 @@ at::Tensor heads_rms_norm(const Product &x, const at::Tensor &weight, double eps
 at::Tensor rotary_rms_norm(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
                            const at::Tensor &sin, double eps);
 
-/// The same rounded to e4m3, whose range needs no scale for what a norm gives. centers: less one vector for
-/// all tokens, about their mean, so that what is left is rounded finer. The softmax does not see what is
-/// taken from all keys alike (SageAttention, https://arxiv.org/abs/2410.02367).
+/// The turning alone, of keys that were normed before. x: [B, L, heads, head_dim]. Returns the same.
+at::Tensor rotate_heads(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin);
+
+/// The same as rotary_rms_norm() rounded to e4m3, whose range needs no scale for what a norm gives. centers:
+/// less one vector for all tokens, about their mean, so that what is left is rounded finer. The softmax does
+/// not see what is taken from all keys alike (SageAttention, https://arxiv.org/abs/2410.02367).
 at::Tensor fp8_rotary_rms_norm(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
                                const at::Tensor &sin, double eps, bool centers = false);
 

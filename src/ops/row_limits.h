@@ -14,8 +14,8 @@ constexpr int kMaxRowChannels = kRowVector * kRowThreads * kMaxRowVectors;  // 5
 constexpr int kWideRowThreads = 256, kMaxWideRowVectors = 7;
 constexpr int kMaxWideRowChannels = kRowVector * kWideRowThreads * kMaxWideRowVectors;
 
-/// Runs of tokens with a timestep of their own each.
-constexpr int kMaxSegments = 4;
+/// Runs of tokens with a timestep of their own each: Rolling Forcing has five sections in flight.
+constexpr int kMaxSegments = 5;
 
 /// The largest number of e4m3, which the largest magnitude of a row becomes.
 constexpr float kLargestE4m3 = 448;

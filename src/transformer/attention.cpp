@@ -53,11 +53,32 @@ at::Tensor WanAttention::attend(const Projected &own) const {
   return attention(own.query, own.key, heads(own.value.sum()));
 }
 
+/// Where keys are kept unrotated, their norm is rounded before they are turned, as all references do.
+KeyValue WanAttention::extend(const Activations &x, const RotaryEmbedding &rotary,
+                              const LayerCache &cache) const {
+  const Product key = to_k_.product(x);
+  const at::Tensor value = heads(to_v_.product(x).sum());
+  if (!cache.cache->keeps_unrotated())
+    return cache.cache->extend(cache.layer,
+                               {rotary_rms_norm(key, norm_k_, rotary.cos, rotary.sin, eps_), value}, {});
+  const at::Tensor unrotated = heads(heads_rms_norm(key, norm_k_, eps_));
+  return cache.cache->extend(cache.layer, {rotate_heads(unrotated, rotary.cos, rotary.sin), value},
+                             unrotated);
+}
+
+void WanAttention::remember(const Activations &x, const RotaryEmbedding &rotary,
+                            const LayerCache &cache) const {
+  extend(x, rotary, cache);
+}
+
 /// Between the stages is the place of what makes other tokens of one's own: an exchange with other GPUs, and
 /// a cache of earlier keys and values.
-Product WanAttention::self_attention(const Activations &x, const RotaryEmbedding &rotary) const {
-  const Projected own = project_and_rotate(x, rotary);
-  return project(attend(own));
+Product WanAttention::self_attention(const Activations &x, const RotaryEmbedding &rotary,
+                                     const LayerCache &cache) const {
+  if (!cache.cache) return project(attend(project_and_rotate(x, rotary)));
+  const at::Tensor query = rotary_rms_norm(to_q_.product(x), norm_q_, rotary.cos, rotary.sin, eps_);
+  const KeyValue seen = extend(x, rotary, cache);
+  return project(attention(query, seen.key, seen.value));
 }
 
 KeyValue WanAttention::key_value(const at::Tensor &x, const Linear &to_k, const Linear &to_v,

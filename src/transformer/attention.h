@@ -10,20 +10,22 @@
 
 #include "checkpoint/config.h"
 #include "checkpoint/weights.h"
+#include "transformer/kv_cache.h"
 #include "transformer/linear.h"
 #include "transformer/rope.h"
 
 namespace wan {
 
-/// [B, L, heads, head_dim].
-struct KeyValue {
-  at::Tensor key, value;
-};
-
 /// What a block sees beside the tokens. The same in all forwards of a prompt.
 struct CrossContext {
   KeyValue text;
   KeyValue image;  // undefined where the model sees no pictures
+};
+
+/// A cache, or none, and the layer in it.
+struct LayerCache {
+  KeyValueCache *cache = nullptr;
+  size_t layer = 0;
 };
 
 class WanAttention {
@@ -32,7 +34,10 @@ class WanAttention {
   WanAttention(const TransformerConfig &config, const Weights &weights, WanQuantization quantization,
                bool sees_pictures = false);
 
-  Product self_attention(const Activations &x, const RotaryEmbedding &rotary) const;
+  /// cache: where earlier tokens are seen too; else null.
+  Product self_attention(const Activations &x, const RotaryEmbedding &rotary, const LayerCache &cache) const;
+  /// Only leaves the tokens' keys and values in the cache.
+  void remember(const Activations &x, const RotaryEmbedding &rotary, const LayerCache &cache) const;
   /// text: [B, 512, D]; image: [B, L, D], undefined where there is none.
   CrossContext cross_context(const at::Tensor &text, const at::Tensor &image) const;
   Product cross_attention(const Activations &x, const CrossContext &context) const;
@@ -64,6 +69,8 @@ class WanAttention {
 
   bool attends_in_fp8(const Activations &x) const;
   Projected project_and_rotate(const Activations &x, const RotaryEmbedding &rotary) const;
+  /// The keys and values that x sees through a cache.
+  KeyValue extend(const Activations &x, const RotaryEmbedding &rotary, const LayerCache &cache) const;
   at::Tensor attend(const Projected &own) const;
   KeyValue key_value(const at::Tensor &x, const Linear &to_k, const Linear &to_v,
                      const at::Tensor &norm_k) const;

@@ -29,7 +29,10 @@ class WanTransformerBlock {
 
   /// x: [B, L, D]; context: what cross_attention() made for this block.
   at::Tensor operator()(const at::Tensor &x, const CrossContext &context, const Modulation &modulation,
-                        const RotaryEmbedding &rotary) const;
+                        const RotaryEmbedding &rotary, const LayerCache &cache = {}) const;
+  /// Only leaves the tokens' keys and values in the cache.
+  void remember(const at::Tensor &x, const Modulation &modulation, const RotaryEmbedding &rotary,
+                const LayerCache &cache) const;
   const WanAttention &cross_attention() const { return attn2_; }
   template <typename Function>
   void for_each_tensor(Function function) {
@@ -43,6 +46,9 @@ class WanTransformerBlock {
   }
 
  private:
+  /// Six rows for each segment: shift, scale and gate of self-attention, and the same of the feed-forward.
+  std::vector<at::Tensor> rows_of(const Modulation &modulation) const;
+
   const double eps_;
   at::Tensor scale_shift_table_;  // [1, 6, D] float32
   WanAttention attn1_, attn2_;

@@ -9,6 +9,7 @@
 
 #include "run_context.h"
 #include "transformer/attention.h"
+#include "transformer/kv_cache.h"
 #include "transformer/rope.h"
 #include "transformer/step_cache.h"
 
@@ -44,6 +45,9 @@ struct Pass {
   /// Whose forward follows this one, so that its first blocks come in time; null: the same model's. Where
   /// that does not come true, they come a little later.
   const WanTransformer3DModel *next = nullptr;
+  KeyValueCache *keys = nullptr;  // of earlier frames, where the model is causal
+  /// Nothing is predicted: the pass only leaves keys and values in the cache.
+  bool remembers_only = false;
 };
 
 }  // namespace wan

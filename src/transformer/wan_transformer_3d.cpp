@@ -121,9 +121,15 @@ at::Tensor WanTransformer3DModel::operator()(const at::Tensor &latents, const Pa
   for (size_t i = 0; i < blocks_->size(); ++i) {
     pass.run.check();
     const auto &block = blocks_->use<WanTransformerBlock>(i);
+    const LayerCache cache = {pass.keys, i};
+    if (pass.remembers_only && i + 1 == blocks_->size()) {
+      block.remember(x, modulation, pass.rotary, cache);
+      blocks_->done(i, next);
+      return {};
+    }
     CrossContext &context = pass.context.blocks[i];
     if (!context.text.key.defined()) context = cross_context(block, pass.context, context.image);
-    x = block(x, context, modulation, pass.rotary);
+    x = block(x, context, modulation, pass.rotary, cache);
     blocks_->done(i, next);
     window.advance();
     if (i == 0 && pass.cache && pass.cache->skips_rest(tokens, x)) break;

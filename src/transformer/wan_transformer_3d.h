@@ -51,10 +51,14 @@ class WanTransformer3DModel {
   EncodedContext encode(const at::Tensor &text, const at::Tensor &image = {}) const;
 
   /// latents: [B, in_channels, T, H, W]; pass.rotary: tables for (T, H / patch, W / patch). Returns the
-  /// predicted velocity, [B, out_channels, T, H, W] in the weights' dtype.
+  /// predicted velocity, [B, out_channels, T, H, W] in the weights' dtype; undefined where the pass only
+  /// remembers.
   at::Tensor operator()(const at::Tensor &latents, const Pass &pass) const;
   /// Bytes of the blocks' weights.
   uint64_t block_bytes() const { return blocks_->bytes(); }
+  /// Of the activations.
+  at::ScalarType dtype() const { return dtype_; }
+  at::Device device() const { return patch_weight_.device(); }
 
   /// Tables for latents of this size.
   RotaryEmbedding rotary(int64_t frames, int64_t height, int64_t width) const;

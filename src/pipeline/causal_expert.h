@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// One network of a causal model at work: what it keeps of the prompt and of earlier frames.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "run_context.h"
+#include "transformer/wan_transformer_3d.h"
+
+namespace wan {
+
+class CausalExpert {
+ public:
+  /// slots: latent frames that are remembered; height, width: of the latents. See KeyValueCache. text: as
+  /// WanTransformer3DModel::encode() takes it.
+  CausalExpert(const WanTransformer3DModel &model, const TransformerConfig &config, int64_t slots,
+               int64_t height, int64_t width, bool keeps_unrotated, const at::Tensor &text);
+
+  void set_text(const at::Tensor &text) { context_ = model_.encode(text); }
+  /// One velocity, float32. latents: [1, C, F, H, W]; timesteps: of each of the F frames.
+  at::Tensor operator()(const at::Tensor &latents, const std::vector<double> &timesteps, KeyPlan plan,
+                        const RunContext &run);
+  /// Remembers finished latents.
+  void remember(const at::Tensor &latents, KeyPlan plan, const RunContext &run);
+
+ private:
+  at::Tensor forward(const at::Tensor &latents, const std::vector<double> &timesteps, KeyPlan plan,
+                     bool remembers_only, const RunContext &run);
+
+  const WanTransformer3DModel &model_;
+  const int64_t frame_tokens_;
+  EncodedContext context_;
+  KeyValueCache cache_;
+};
+
+}  // namespace wan
