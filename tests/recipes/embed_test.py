@@ -10,6 +10,7 @@ import sys
 import tempfile
 import unittest
 
+from picture_model import PictureModel
 from support import EXAMPLES, FPS, FRAMES, HEIGHT, WIDTH, SmallModel, size_and_frames
 
 PROGRAMS = {"C++": [os.environ["WAN_TEST_EMBED"]], "Python": [sys.executable, str(EXAMPLES / "embed.py")]}
@@ -64,6 +65,31 @@ class Embed(unittest.TestCase):
 
         self.each(check)
         self.assertEqual(outputs["C++"], outputs["Python"])
+
+    def test_clips_begin_with_pictures(self):
+        model = PictureModel()
+        self.addCleanup(model.close)
+
+        def run(*arguments):
+            outputs = set()
+            for language in PROGRAMS:
+                status, out, err = self.run_to_end(language, "--model", str(model.path), *arguments, *PROMPTS[:2])
+                self.assertEqual((status, len(out.splitlines())), (0, 2 * FRAMES), err)
+                outputs.add(out)
+            self.assertEqual(len(outputs), 1)
+            return outputs.pop()
+
+        photo = str(EXAMPLES / "photo.jpg")
+        videos = [run(), run("--image", photo), run("--colour", "3060c0"), run("--colour", "c06030")]
+        self.assertEqual(len(set(videos)), 4)
+
+    def test_a_model_that_takes_no_picture_says_so(self):
+        def check(language):
+            status, out, err = self.run_to_end(language, "--image", str(EXAMPLES / "photo.jpg"), "a red circle")
+            self.assertEqual((status, out), (1, ""))
+            self.assertIn("takes no image", err)
+
+        self.each(check)
 
     def test_missing_model(self):
         def check(language):
