@@ -2,6 +2,10 @@
 // while it runs, and tells what went wrong. Prints a line for each frame, with the mean colour of its pixels.
 //
 //     embed "a red circle bouncing on a blue background" "a green star rising on a white background"
+//     embed --model Wan2.2-TI2V-5B-Diffusers --image cat.jpg "the cat turns its head" "it jumps"
+//
+// With a model that takes pictures, clips begin with that of --image, a path or URI, or with one that is
+// painted here: --colour 3060c0.
 //
 // embed.py does the same in Python.
 //
@@ -12,6 +16,7 @@
 #include <gst/video/video.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <deque>
 #include <string>
 
@@ -25,12 +30,14 @@ constexpr const char *kLaunch =
 struct Embed {
   GMainLoop *loop = g_main_loop_new(nullptr, FALSE);
   GstElement *pipeline = nullptr, *wan = nullptr;
+  GstSample *picture = nullptr;
   std::deque<std::string> prompts;  // still to be enqueued
   int newest_clip = -1;
   bool failed = false;
 
   ~Embed() {
     if (pipeline) gst_element_set_state(pipeline, GST_STATE_NULL);
+    if (picture) gst_sample_unref(picture);
     gst_clear_object(&wan);
     gst_clear_object(&pipeline);
     g_main_loop_unref(loop);
@@ -76,6 +83,20 @@ GstFlowReturn take_sample(GstAppSink *sink, gpointer) {
   return mapped ? GST_FLOW_OK : GST_FLOW_ERROR;
 }
 
+// A picture may be pixels that the program has, in any format of raw video: the caps say what they are.
+GstSample *paint(guint colour) {
+  GstVideoInfo info;
+  gst_video_info_set_format(&info, GST_VIDEO_FORMAT_RGB, 64, 48);
+  GstBuffer *buffer = gst_buffer_new_allocate(nullptr, GST_VIDEO_INFO_SIZE(&info), nullptr);
+  const guint8 pixel[3] = {guint8(colour >> 16), guint8(colour >> 8), guint8(colour)};
+  for (gsize at = 0; at < GST_VIDEO_INFO_SIZE(&info); at += 3) gst_buffer_fill(buffer, at, pixel, 3);
+  GstCaps *caps = gst_video_info_to_caps(&info);
+  GstSample *sample = gst_sample_new(buffer, caps, nullptr, nullptr);
+  gst_caps_unref(caps);
+  gst_buffer_unref(buffer);
+  return sample;
+}
+
 // A queued clip comes before any other, and the stream does not end before the queue is empty. The second
 // argument of "enqueue" may hold settings of that clip alone; setting the property "prompt" would change all
 // clips from the next on.
@@ -83,6 +104,7 @@ void enqueue_next(Embed &embed) {
   if (embed.prompts.empty()) return;
   GstStructure *settings =
       gst_structure_new("settings", "seed", G_TYPE_INT64, gint64(embed.newest_clip + 2), nullptr);
+  if (embed.picture) gst_structure_set(settings, "image", GST_TYPE_SAMPLE, embed.picture, nullptr);
   guint accepted = 0;
   g_signal_emit_by_name(embed.wan, "enqueue", embed.prompts.front().c_str(), settings, &accepted);
   gst_structure_free(settings);
@@ -136,7 +158,7 @@ gboolean end(gpointer embed) {
   return G_SOURCE_CONTINUE;
 }
 
-bool build(Embed &embed, const char *model) {
+bool build(Embed &embed, const char *model, const char *image) {
   GError *error = nullptr;
   embed.pipeline = gst_parse_launch_full(kLaunch, nullptr, GST_PARSE_FLAG_FATAL_ERRORS, &error);
   if (!embed.pipeline) {
@@ -146,6 +168,7 @@ bool build(Embed &embed, const char *model) {
   }
   embed.wan = gst_bin_get_by_name(GST_BIN(embed.pipeline), "wan");
   if (model) g_object_set(embed.wan, "model", model, nullptr);
+  if (image) g_object_set(embed.wan, "image", image, nullptr);
   enqueue_next(embed);
 
   GstElement *sink = gst_bin_get_by_name(GST_BIN(embed.pipeline), "sink");
@@ -174,17 +197,21 @@ int run(Embed &embed) {
 int main(int argc, char **argv) {
   gst_init(&argc, &argv);
   Embed embed;
-  const char *model = nullptr;
+  const char *model = nullptr, *image = nullptr;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     if (argument == "--model" && i + 1 < argc)
       model = argv[++i];
+    else if (argument == "--image" && i + 1 < argc)
+      image = argv[++i];
+    else if (argument == "--colour" && i + 1 < argc && !embed.picture)
+      embed.picture = paint(guint(std::strtoul(argv[++i], nullptr, 16)));
     else
       embed.prompts.push_back(argument);
   }
   if (embed.prompts.empty()) {
-    g_printerr("Usage: embed [--model DIRECTORY] PROMPT...\n");
+    g_printerr("Usage: embed [--model DIRECTORY] [--image FILE | --colour RRGGBB] PROMPT...\n");
     return 2;
   }
-  return build(embed, model) ? run(embed) : 1;
+  return build(embed, model, image) ? run(embed) : 1;
 }

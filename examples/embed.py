@@ -3,6 +3,10 @@
 runs, and tells what went wrong. Prints a line for each frame, with the mean colour of its pixels.
 
     embed.py "a red circle bouncing on a blue background" "a green star rising on a white background"
+    embed.py --model Wan2.2-TI2V-5B-Diffusers --image cat.jpg "the cat turns its head" "it jumps"
+
+With a model that takes pictures, clips begin with that of --image, a path or URI, or with one that is painted here:
+--colour 3060c0.
 
 Debian: python3-gi gir1.2-gst-plugins-base-1.0 python3-gst-1.0. embed.cpp does the same in C++."""
 
@@ -46,8 +50,14 @@ def take_sample(sink):
     return Gst.FlowReturn.OK
 
 
+def paint(colour):
+    """A picture may be pixels that the program has, in any format of raw video: the caps say what they are."""
+    caps = Gst.Caps.from_string("video/x-raw,format=RGB,width=64,height=48,framerate=0/1")
+    return Gst.Sample.new(Gst.Buffer.new_wrapped(bytes.fromhex(colour) * 64 * 48), caps, None, None)
+
+
 class Embed:
-    def __init__(self, prompts, model):
+    def __init__(self, prompts, model, image, colour):
         self.prompts = prompts  # still to be enqueued
         self.newest_clip = -1
         self.failed = False
@@ -56,6 +66,9 @@ class Embed:
         self.wan = self.pipeline.get_by_name("wan")
         if model:
             self.wan.props.model = model
+        if image:
+            self.wan.props.image = image
+        self.picture = paint(colour) if colour else None
         self.enqueue_next()
         self.pipeline.get_by_name("sink").connect("new-sample", take_sample)
 
@@ -65,6 +78,8 @@ class Embed:
         next on."""
         if self.prompts:
             settings = Gst.Structure.new_from_string(f"settings, seed=(gint64){self.newest_clip + 2}")
+            if self.picture:
+                settings.set_value("image", self.picture)
             self.wan.emit("enqueue", self.prompts.pop(0), settings)
 
     def show_progress(self, progress):
@@ -109,10 +124,13 @@ def main():
     Gst.init(None)
     parser = argparse.ArgumentParser(description="Makes a clip of each prompt, and prints the mean colour of its frames.")
     parser.add_argument("--model", metavar="DIRECTORY")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--image", metavar="FILE")
+    begin.add_argument("--colour", metavar="RRGGBB")
     parser.add_argument("prompts", metavar="PROMPT", nargs="+")
     arguments = parser.parse_args()
     try:
-        embed = Embed(arguments.prompts, arguments.model)
+        embed = Embed(arguments.prompts, arguments.model, arguments.image, arguments.colour)
     except GLib.Error as error:
         print(f"{error.message}. Is GST_PLUGIN_PATH set?", file=sys.stderr)
         return 1

@@ -117,6 +117,12 @@ double Message::number(const char *member, double least, double most) const {
   return value;
 }
 
+bool Message::truth(const char *member) const {
+  JsonNode *node = find(member);
+  if (node && json_node_get_value_type(node) != G_TYPE_BOOLEAN) fail(member, "true or false");
+  return node && json_node_get_boolean(node);
+}
+
 Json &Json::text(const char *name, const std::string &value) {
   json_object_set_string_member(object_, name, value.c_str());
   return *this;
@@ -131,6 +137,18 @@ Json &Json::texts(const char *name, const std::vector<std::string> &values) {
 
 Json &Json::integer(const char *name, gint64 value) {
   json_object_set_int_member(object_, name, value);
+  return *this;
+}
+
+Json &Json::truth(const char *name, bool value) {
+  json_object_set_boolean_member(object_, name, value);
+  return *this;
+}
+
+Json &Json::objects(const char *name, std::vector<Json> values) {
+  JsonArray *array = json_array_new();
+  for (Json &value : values) json_array_add_object_element(array, std::exchange(value.object_, nullptr));
+  json_object_set_array_member(object_, name, array);
   return *this;
 }
 

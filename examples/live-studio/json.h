@@ -33,6 +33,8 @@ class Message {
   std::vector<std::string> texts(const char *member, size_t most) const;
   gint64 integer(const char *member, gint64 least, gint64 most) const;
   double number(const char *member, double least, double most) const;
+  /** False if there is no such member. */
+  bool truth(const char *member) const;
   /** Null if there is no such member. */
   JsonNode *find(const char *member) const;
 
@@ -52,6 +54,8 @@ class Json {
   Json &text(const char *name, const std::string &value);
   Json &texts(const char *name, const std::vector<std::string> &values);
   Json &integer(const char *name, gint64 value);
+  Json &truth(const char *name, bool value);
+  Json &objects(const char *name, std::vector<Json> values);
   Json &object(const char *name, Json value);
   /** Null where the value is its property's default, which stands for "as the model suggests". */
   Json &property(const char *name, GObject *object, const char *property);

@@ -4,7 +4,7 @@
 //     live-studio       main loop                          options  the command line
 //     web_server        the page and its WebSocket         page/    the page itself
 //     studio, session   what pages send, and are told      json     their messages
-//     source            wansrc's settings and state
+//     source, picture   wansrc's settings and state, and what clips begin with
 //     pipeline, viewer  encoders, and a branch of the pipeline for each viewer
 //
 // SPDX-License-Identifier: LGPL-2.1-or-later
@@ -40,8 +40,9 @@ int run(const Options &options) {
     if (!error.empty()) std::fprintf(stderr, "error: %s\n", error.c_str());
     g_main_loop_quit(loop);
   });
-  const WebServer server(options.address, options.port,
-                         [&](SoupWebsocketConnection *connection) { studio.add(connection); });
+  const WebServer server(
+      options.address, options.port, [&](guint clip) { return studio.picture(clip); },
+      [&](SoupWebsocketConnection *connection) { studio.add(connection); });
   const auto on_signal = [](gpointer studio) -> gboolean {
     static_cast<Studio *>(studio)->close();
     return G_SOURCE_CONTINUE;

@@ -54,7 +54,7 @@ void take(char *from, std::string *to) {
 Options parse_options(int *argc, char ***argv) {
   Options options;
   options.source.prompt = "a red circle bouncing on a blue background";
-  char *address = nullptr, *model = nullptr, *prompt = nullptr, *stun = nullptr;
+  char *address = nullptr, *model = nullptr, *prompt = nullptr, *stun = nullptr, *image = nullptr;
   const std::array entries = {
       GOptionEntry{"address", 'a', 0, G_OPTION_ARG_STRING, &address,
                    "IP address to serve at (127.0.0.1: this machine only)", "IP"},
@@ -69,6 +69,8 @@ Options parse_options(int *argc, char ***argv) {
       GOptionEntry{"fps", 0, 0, G_OPTION_ARG_INT, &options.video.fps, "Frames a second", "N"},
       GOptionEntry{"prompt", 0, 0, G_OPTION_ARG_STRING, &prompt, "What is shown while nothing is queued",
                    "TEXT"},
+      GOptionEntry{"image", 0, 0, G_OPTION_ARG_FILENAME, &image,
+                   "What clips begin with that have no picture of their own, if the model takes one", "FILE"},
       GOptionEntry{"steps", 0, 0, G_OPTION_ARG_INT, &options.source.steps, "Denoising steps", "N"},
       GOptionEntry{"num-frames", 0, 0, G_OPTION_ARG_INT, &options.source.num_frames, "Frames of a clip", "N"},
       GOptionEntry{"seed", 0, 0, G_OPTION_ARG_INT64, &options.source.seed,
@@ -85,6 +87,7 @@ Options parse_options(int *argc, char ***argv) {
   take(address, &options.address);
   take(model, &options.source.model);
   take(prompt, &options.source.prompt);
+  take(image, &options.source.image);
   take(stun, &options.network.stun);
   if (!parsed) throw std::runtime_error(error->message);
   if (*argc > 1) throw std::runtime_error(std::string("unknown argument \"") + (*argv)[1] + "\"");

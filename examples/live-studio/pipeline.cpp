@@ -88,6 +88,10 @@ Pipeline::Pipeline(const VideoOptions &options, PipelineEvents events) : events_
     return G_SOURCE_CONTINUE;
   };
   watch_ = gst_bus_add_watch(bus, on_message, this);
+  const auto at_once = [](GstBus *, GstMessage *message, gpointer self) {
+    return static_cast<Pipeline *>(self)->on_message_at_once(message);
+  };
+  gst_bus_set_sync_handler(bus, at_once, this, nullptr);
 }
 
 Pipeline::~Pipeline() {
@@ -174,6 +178,20 @@ void Pipeline::on_error(GstMessage *message) {
     events_.branch_failed(branch, error->message);
   else
     events_.failed(error->message);
+}
+
+// In the thread that posts. What is posted in the main loop's is the answer to what that asks for: not what
+// happens meanwhile.
+GstBusSyncReply Pipeline::on_message_at_once(GstMessage *message) {
+  const bool is_answer = GST_MESSAGE_TYPE(message) == GST_MESSAGE_WARNING &&
+                         GST_MESSAGE_SRC(message) == GST_OBJECT(source_) &&
+                         g_main_context_is_owner(g_main_context_default());
+  if (!is_answer) return GST_BUS_PASS;
+  g_autoptr(GError) warning = nullptr;
+  gst_message_parse_warning(message, &warning, nullptr);
+  events_.refused(warning->message);
+  gst_message_unref(message);
+  return GST_BUS_DROP;
 }
 
 void Pipeline::on_message(GstMessage *message) {

@@ -34,6 +34,8 @@ struct PipelineEvents {
   std::function<void(const GstStructure *)> source_message;
   std::function<void(GstElement *branch, const std::string &error)> branch_failed;
   std::function<void(const std::string &error)> failed;
+  std::function<void(const std::string &reason)>
+      refused;  // while the main loop asks the source for something
 };
 
 class Pipeline {
@@ -60,6 +62,7 @@ class Pipeline {
  private:
   GstElement *find(const std::string &name) const;
   void open(const Codec &codec, bool open);
+  GstBusSyncReply on_message_at_once(GstMessage *message);
   void on_message(GstMessage *message);
   void on_error(GstMessage *message);
   bool is_branch(GstObject *object, GstElement **branch) const;

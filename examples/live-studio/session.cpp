@@ -16,12 +16,8 @@ Session::Session(SoupWebsocketConnection *connection, OnMessage on_message, OnCl
       on_message_(std::move(on_message)),
       on_closed_(std::move(on_closed)) {
   const auto message = +[](SoupWebsocketConnection *, gint type, GBytes *bytes, Session *self) {
-    gsize size = 0;
-    const auto *data = static_cast<const char *>(g_bytes_get_data(bytes, &size));
     self->heard_ = g_get_monotonic_time();
-    if (type != SOUP_WEBSOCKET_DATA_TEXT) return self->send_error("Messages must be text.");
-    if (size > kLongestMessage) return self->send_error("The message is too long.");
-    self->on_text(std::string(data, size));
+    self->on_message(type, bytes);
   };
   const auto pong =
       +[](SoupWebsocketConnection *, GBytes *, Session *self) { self->heard_ = g_get_monotonic_time(); };
@@ -53,12 +49,27 @@ void Session::close_if_silent() {
     close(SOUP_WEBSOCKET_CLOSE_POLICY_VIOLATION, "no answer to pings");
 }
 
+// What is wrong is answered, and changes nothing.
+void Session::on_message(gint type, GBytes *bytes) try {
+  if (type == SOUP_WEBSOCKET_DATA_BINARY) return on_picture(bytes);
+  gsize size = 0;
+  const auto *data = static_cast<const char *>(g_bytes_get_data(bytes, &size));
+  on_text(std::string(data, size));
+} catch (const std::runtime_error &error) {
+  Json answer("error");
+  if (type == SOUP_WEBSOCKET_DATA_BINARY) answer.text("request", "picture");
+  send(answer.text("message", error.what()));
+}
+
 void Session::on_text(const std::string &text) {
-  try {
-    on_message_(this, Message(text));
-  } catch (const std::runtime_error &error) {
-    send_error(error.what());
-  }
+  if (text.size() > kLongestMessage) throw BadMessage("The message is too long.");
+  on_message_(this, Message(text));
+}
+
+void Session::on_picture(GBytes *bytes) {
+  picture.reset();
+  picture = std::make_shared<Picture>(bytes);
+  send(Json("done").text("request", "picture"));
 }
 
 }  // namespace studio

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "json.h"
+#include "picture.h"
 #include "viewer.h"
 
 namespace studio {
@@ -32,9 +33,12 @@ class Session {
   void close_if_silent();
 
   std::shared_ptr<Viewer> viewer;  // none until the page asks for video
+  PicturePtr picture;              // for the next clip that the page queues with one
 
  private:
+  void on_message(gint type, GBytes *bytes);
   void on_text(const std::string &text);
+  void on_picture(GBytes *bytes);
 
   SoupWebsocketConnection *connection_;
   OnMessage on_message_;

@@ -23,7 +23,8 @@ Studio::Studio(const VideoOptions &video, const SourceOptions &source, const Net
                    tell_soon();
                  },
                  [this](GstElement *branch, const std::string &error) { on_branch_failed(branch, error); },
-                 [this](const std::string &error) { end(error); }}),
+                 [this](const std::string &error) { end(error); },
+                 [this](const std::string &reason) { source_.note_refusal(reason); }}),
       source_(pipeline_.source(), source) {
   const auto second = [](gpointer data) -> gboolean {
     auto *self = static_cast<Studio *>(data);
@@ -66,7 +67,7 @@ void Studio::follow(Session *session, const Message &message) {
     return session->viewer->take_candidate(message.text("candidate", 500));
   }
   if (type == "enqueue")
-    source_.enqueue(message);
+    enqueue(session, message);
   else if (type == "set")
     source_.set(message);
   else if (type == "skip")
@@ -77,6 +78,13 @@ void Studio::follow(Session *session, const Message &message) {
     throw BadMessage("There is no command \"" + type + "\".");
   session->send(Json("done").text("request", type));
   tell_soon();
+}
+
+void Studio::enqueue(Session *session, const Message &message) {
+  const bool with_picture = message.truth("picture");
+  if (with_picture && !session->picture) throw BadMessage("There is no picture for the clip.");
+  source_.enqueue(message, with_picture ? session->picture : nullptr);
+  if (with_picture) session->picture.reset();
 }
 
 // The first codec of the page's list that there is here.

@@ -33,11 +33,14 @@ class Studio {
   void play() { pipeline_.play(); }
   /** Takes a page's connection. */
   void add(SoupWebsocketConnection *connection);
+  /** Of a clip that is queued, made or on air; null if it has none. */
+  PicturePtr picture(guint clip) const { return source_.picture(clip); }
   /** Takes leave of the pages, then ends. */
   void close();
 
  private:
   void follow(Session *session, const Message &message);
+  void enqueue(Session *session, const Message &message);
   void watch(Session *session, const Message &message);
   void remove(Session *session);
   void on_branch_failed(GstElement *branch, const std::string &error);

@@ -2,6 +2,7 @@
 #include "web_server.h"
 
 #include <array>
+#include <cstring>
 #include <stdexcept>
 
 namespace studio {
@@ -16,9 +17,11 @@ constexpr std::array kPages = {
     Page{"/studio.js", "/gst-wan/studio/studio.js", "text/javascript; charset=utf-8"},
 };
 
+constexpr char kPictures[] = "/picture/";  // and the clip's id
+
 // Nothing from elsewhere, and not in another page's frame, where a click could be led astray.
 constexpr char kPolicy[] =
-    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'";
 
 void set_headers(SoupServerMessage *message) {
@@ -26,6 +29,7 @@ void set_headers(SoupServerMessage *message) {
   soup_message_headers_replace(headers, "Content-Security-Policy", kPolicy);
   soup_message_headers_replace(headers, "X-Content-Type-Options", "nosniff");
   soup_message_headers_replace(headers, "Referrer-Policy", "no-referrer");
+  soup_message_headers_replace(headers, "Cross-Origin-Resource-Policy", "same-origin");
   soup_message_headers_replace(headers, "Cache-Control", "no-cache");
 }
 
@@ -45,19 +49,25 @@ bool is_own_page(SoupServerMessage *message) {
   return uri && g_uri_get_host(uri) && is_own_name(g_uri_get_host(uri));
 }
 
-void serve(SoupServer *, SoupServerMessage *message, const char *path, GHashTable *, gpointer data) {
-  const Page &page = *static_cast<const Page *>(data);
+// Null bytes: there is no such page.
+void serve(SoupServerMessage *message, GBytes *bytes, const char *type) {
   set_headers(message);
-  if (g_strcmp0(path, page.path) != 0)
-    return soup_server_message_set_status(message, SOUP_STATUS_NOT_FOUND, nullptr);
+  if (!bytes) return soup_server_message_set_status(message, SOUP_STATUS_NOT_FOUND, nullptr);
   const std::string method = soup_server_message_get_method(message);
   if (method != "GET" && method != "HEAD")
     return soup_server_message_set_status(message, SOUP_STATUS_METHOD_NOT_ALLOWED, nullptr);
-  g_autoptr(GBytes) bytes = g_resources_lookup_data(page.resource, G_RESOURCE_LOOKUP_FLAGS_NONE, nullptr);
-  soup_message_headers_set_content_type(soup_server_message_get_response_headers(message), page.type,
-                                        nullptr);
+  soup_message_headers_set_content_type(soup_server_message_get_response_headers(message), type, nullptr);
   soup_message_body_append_bytes(soup_server_message_get_response_body(message), bytes);
   soup_server_message_set_status(message, SOUP_STATUS_OK, nullptr);
+}
+
+void serve_page(SoupServer *, SoupServerMessage *message, const char *path, GHashTable *, gpointer data) {
+  const Page &page = *static_cast<const Page *>(data);
+  g_autoptr(GBytes) bytes =
+      g_strcmp0(path, page.path) == 0
+          ? g_resources_lookup_data(page.resource, G_RESOURCE_LOOKUP_FLAGS_NONE, nullptr)
+          : nullptr;
+  serve(message, bytes, page.type);
 }
 
 // A foreign page could open a WebSocket to here: browsers leave it to the server to refuse.
@@ -67,11 +77,16 @@ void check_origin(SoupServer *, SoupServerMessage *message, const char *, GHashT
 
 }  // namespace
 
-WebServer::WebServer(const std::string &address, int port, OnConnection on_connection)
+WebServer::WebServer(const std::string &address, int port, FindPicture find_picture,
+                     OnConnection on_connection)
     : server_(soup_server_new("server-header", "gst-wan ", nullptr)),
+      find_picture_(std::move(find_picture)),
       on_connection_(std::move(on_connection)) {
   for (const Page &page : kPages)
-    soup_server_add_handler(server_, page.path, serve, const_cast<Page *>(&page), nullptr);
+    soup_server_add_handler(server_, page.path, serve_page, const_cast<Page *>(&page), nullptr);
+  const auto picture = [](SoupServer *, SoupServerMessage *message, const char *path, GHashTable *,
+                          gpointer self) { static_cast<WebServer *>(self)->serve_picture(message, path); };
+  soup_server_add_handler(server_, kPictures, picture, this, nullptr);
   const auto opened = [](SoupServer *, SoupServerMessage *, const char *, SoupWebsocketConnection *connection,
                          gpointer self) { static_cast<WebServer *>(self)->on_connection_(connection); };
   soup_server_add_early_handler(server_, "/socket", check_origin, nullptr, nullptr);
@@ -83,6 +98,15 @@ WebServer::WebServer(const std::string &address, int port, OnConnection on_conne
   if (!soup_server_listen(server_, socket_address, SoupServerListenOptions(0), &error))
     throw std::runtime_error("Cannot listen on " + address + ", port " + std::to_string(port) + ": " +
                              error->message);
+}
+
+void WebServer::serve_picture(SoupServerMessage *message, const std::string &path) const {
+  guint64 clip = 0;
+  const bool is_number =
+      path.starts_with(kPictures) &&
+      g_ascii_string_to_unsigned(path.c_str() + strlen(kPictures), 10, 1, G_MAXUINT, &clip, nullptr);
+  const PicturePtr picture = is_number ? find_picture_(guint(clip)) : nullptr;
+  serve(message, picture ? picture->thumbnail() : nullptr, "image/jpeg");
 }
 
 std::string WebServer::url() const {

@@ -8,14 +8,17 @@
 #include <functional>
 #include <string>
 
+#include "picture.h"
+
 namespace studio {
 
 class WebServer {
  public:
   using OnConnection = std::function<void(SoupWebsocketConnection *)>;
+  using FindPicture = std::function<PicturePtr(guint clip)>;
 
   /** Throws std::runtime_error if it cannot listen there. Port 0: one that is free. */
-  WebServer(const std::string &address, int port, OnConnection on_connection);
+  WebServer(const std::string &address, int port, FindPicture find_picture, OnConnection on_connection);
   ~WebServer() { g_object_unref(server_); }
   WebServer(const WebServer &) = delete;
   WebServer &operator=(const WebServer &) = delete;
@@ -23,9 +26,10 @@ class WebServer {
   std::string url() const;
 
  private:
-  void add_page(const char *path);
+  void serve_picture(SoupServerMessage *message, const std::string &path) const;
 
   SoupServer *server_;
+  FindPicture find_picture_;
   OnConnection on_connection_;
 };
 

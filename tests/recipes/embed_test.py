@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
-# The examples embed.cpp, embed.py and clip_files.py.
+# The examples embed.cpp, embed.py, clip_files.py and quickstart.sh.
 #
 # SPDX-License-Identifier: LGPL-2.1-or-later
 import os
+import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import unittest
 
+from peers import ffprobe
+from picture_model import PictureModel
 from support import EXAMPLES, FPS, FRAMES, HEIGHT, WIDTH, SmallModel, size_and_frames
 
 PROGRAMS = {"C++": [os.environ["WAN_TEST_EMBED"]], "Python": [sys.executable, str(EXAMPLES / "embed.py")]}
@@ -65,6 +69,31 @@ class Embed(unittest.TestCase):
         self.each(check)
         self.assertEqual(outputs["C++"], outputs["Python"])
 
+    def test_clips_begin_with_pictures(self):
+        model = PictureModel()
+        self.addCleanup(model.close)
+
+        def run(*arguments):
+            outputs = set()
+            for language in PROGRAMS:
+                status, out, err = self.run_to_end(language, "--model", str(model.path), *arguments, *PROMPTS[:2])
+                self.assertEqual((status, len(out.splitlines())), (0, 2 * FRAMES), err)
+                outputs.add(out)
+            self.assertEqual(len(outputs), 1)
+            return outputs.pop()
+
+        photo = str(EXAMPLES / "photo.jpg")
+        videos = [run(), run("--image", photo), run("--colour", "3060c0"), run("--colour", "c06030")]
+        self.assertEqual(len(set(videos)), 4)
+
+    def test_a_model_that_takes_no_picture_says_so(self):
+        def check(language):
+            status, out, err = self.run_to_end(language, "--image", str(EXAMPLES / "photo.jpg"), "a red circle")
+            self.assertEqual((status, out), (1, ""))
+            self.assertIn("takes no image", err)
+
+        self.each(check)
+
     def test_missing_model(self):
         def check(language):
             status, out, err = self.run_to_end(language, "--model", "/nowhere", "a red circle")
@@ -102,6 +131,54 @@ class Embed(unittest.TestCase):
             self.assertLess(len(out.splitlines()), 100 * FRAMES)
 
         self.each(check)
+
+
+class Quickstart(unittest.TestCase):
+    """With stand-ins for what installs and builds, and for the model that takes pictures."""
+
+    SETUP = """set -euo pipefail
+        root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) build_packages=() run_packages=()
+        fail() { echo "error: $*" >&2; exit 1; }
+        say() { echo "$*"; }
+        install_packages() { echo "packages $*"; }
+        install_libtorch() { :; }; find_nvcc() { :; }; configure() { :; }; build() { :; }
+        meson() { shift 5; "$@"; }
+    """
+
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory(prefix="wan quickstart-")
+        self.addCleanup(directory.cleanup)
+        self.root = pathlib.Path(directory.name)
+        for name in ("tools", "examples", "models"):
+            (self.root / name).mkdir()
+        (self.root / "tools/setup.sh").write_text(self.SETUP)
+        shutil.copy(EXAMPLES / "quickstart.sh", self.root / "examples")
+        for model, name in ((SmallModel(), "wan-tiny"), (PictureModel(), "wan-tiny-ti2v")):
+            self.addCleanup(model.close)
+            (self.root / "models" / name).symlink_to(model.path)
+
+    def run_quickstart(self, *arguments):
+        return subprocess.run(["bash", "examples/quickstart.sh", *arguments], cwd=self.root, text=True, timeout=60,
+                              capture_output=True, env={**os.environ, "GST_WAN_MODEL": str(self.root / "models/wan-tiny")})
+
+    def test_a_prompt_becomes_a_video(self):
+        done = self.run_quickstart('a "red" \\ circle')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(size_and_frames("wan.mp4", self.root), (WIDTH, HEIGHT, FRAMES))
+        title = ffprobe("-of", "default=nk=1:nw=1", "-show_entries", "format_tags=title", "wan.mp4", directory=self.root)
+        self.assertEqual(title, [['a "red" \\ circle']])
+
+    def test_a_picture_becomes_a_video(self):
+        shutil.copy(EXAMPLES / "photo.jpg", self.root / 'a "photo".jpg')
+        done = self.run_quickstart("--image", 'a "photo".jpg', "moving to the left")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("packages gstreamer1.0-plugins-bad", done.stdout)
+        self.assertEqual(size_and_frames("wan.mp4", self.root), (96, 32, FRAMES))  # the picture's aspect
+
+    def test_a_picture_that_is_not_there_is_told_before_anything_is_installed(self):
+        done = self.run_quickstart("--image", "nothing.jpg")
+        self.assertEqual((done.returncode, done.stdout, done.stderr),
+                         (1, "", "error: the picture nothing.jpg cannot be read\n"))
 
 
 class ClipFiles(unittest.TestCase):

@@ -10,8 +10,10 @@ live       the line goes on until SIGINT, and ends well then
 live=KIND  the same, and somebody receives KIND: see Receiver
 display    on an X server; a live line must draw something on it
 needs=WHY  it is not run
+model=M    a small model that takes pictures stands at M
 
-A block ```srt NAME is a file that the lines may use. Ports are replaced by free ones."""
+A block ```srt NAME is a file that the lines may use, and so is photo.jpg. Ports are replaced by free ones, and cameras by
+videotestsrc."""
 
 import os
 import pathlib
@@ -25,6 +27,7 @@ import tempfile
 import unittest
 
 from peers import free_port, listens, nginx_rtmp, until
+from picture_model import PictureModel
 from support import EXAMPLES, FPS, FRAMES, HEIGHT, WIDTH, SmallModel, size_and_frames
 
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -115,10 +118,12 @@ class Recipes(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.model, cls.display = SmallModel(), Display()
+        cls.picture_model = PictureModel(width=160, height=96)
 
     @classmethod
     def tearDownClass(cls):
         cls.model.close()
+        cls.picture_model.close()
         cls.display.close()
 
     def setUp(self):
@@ -126,6 +131,7 @@ class Recipes(unittest.TestCase):
         self.addCleanup(directory.cleanup)
         self.directory = pathlib.Path(directory.name)
         self.ports = {port: str(free_port(kind)) for port, kind in PORTS.items()}
+        (self.directory / "photo.jpg").symlink_to(EXAMPLES / "photo.jpg")
         for block in BLOCKS:
             if block.language == "srt":
                 (self.directory / next(iter(block.words))).write_text(block.script)
@@ -157,6 +163,9 @@ class Recipes(unittest.TestCase):
         script = recipe.script
         for port, free in self.ports.items():
             script = script.replace(f":{port}", f":{free}").replace(f"port={port}", f"port={free}")
+        script = script.replace("v4l2src", "videotestsrc is-live=true")
+        if "model" in recipe.words:
+            (self.directory / recipe.words["model"]).symlink_to(self.picture_model.path)
         display = {"DISPLAY": self.display.name} if "display" in recipe.words else {}
         line = Process(["bash", "-o", "pipefail", "-c", script], self.directory, "line",
                        GST_WAN_MODEL=str(self.model.path), **display)

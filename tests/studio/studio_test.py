@@ -5,6 +5,7 @@ misbehaves. studio_test.py LIVE_STUDIO [unittest's arguments]
 
 Prints what it measures on the way. Each test leaves the studio with an empty queue and a blue picture.
 """
+import base64
 import ctypes
 import os
 import random
@@ -12,13 +13,15 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
-from support import Page, Studio, open_browser, wait_for
+from picture_model import PictureModel
+from support import Page, Studio, encoded_picture, open_browser, wait_for
 
 PROGRAM = None
 BLUE, RED, GREEN = ("a white circle on a blue background", "a white star on a red background",
@@ -116,8 +119,6 @@ class Protocol(unittest.TestCase):
                 with self.subTest(text[:60]):
                     page.send_text(text)
                     self.assertEqual(page.read("error", "done")["type"], "error")
-            page.send_frame(2, b"binary")
-            self.assertEqual(page.read("error", "done")["type"], "error")
 
     def test_wrong_frames_end_the_connection(self):
         for opcode, payload, code in ((1, b"\xff\xfe", 1007), (3, b"reserved", 1002)):
@@ -128,6 +129,43 @@ class Protocol(unittest.TestCase):
             for _ in range(20):
                 page.send_frame(1, b"a" * 2000000)
                 time.sleep(0.1)
+
+    def test_wrong_pictures_are_answered(self):
+        jpeg = encoded_picture(64, 48)
+        scan = jpeg[jpeg.index(b"\xff\xda"):-2]
+        with self.studio.socket() as page:
+            for data, message in ((b"", "JPEG"), (b"binary", "JPEG"), (b"\xff\xd8\xff", "JPEG"), (jpeg[:300], "JPEG"),
+                                  (encoded_picture(64, 48, "png"), "JPEG"), (jpeg[:-2] + 8 * scan + b"\xff\xd9", "baseline"),
+                                  (encoded_picture(2064, 16), "2048x2048"), (encoded_picture(16, 2064), "2048x2048"),
+                                  (jpeg + bytes(600000), "512 KiB")):
+                with self.subTest(data[:30]):
+                    page.send_picture(data)
+                    answer = page.read("error", "done")
+                    self.assertEqual((answer["type"], answer.get("request")), ("error", "picture"))
+                    self.assertIn(message, answer["message"])
+            page.send(type="enqueue", prompt=BLUE, picture=True)
+            self.assertEqual(page.read("error", "done")["message"], "There is no picture for the clip.")
+            page.send(type="enqueue", prompt=BLUE, picture=1)
+            self.assertEqual(page.read("error", "done")["message"], '"picture" must be true or false.')
+
+    def test_garbled_pictures_do_no_harm(self):
+        chance = random.Random(20261128)
+        jpeg = encoded_picture(160, 96)
+        with self.studio.socket() as page:
+            for _ in range(40):
+                data = bytearray(jpeg)
+                for _ in range(chance.randrange(1, 12)):
+                    data[chance.randrange(3, len(data))] = chance.randrange(256)
+                page.send_picture(bytes(data[:chance.randrange(300, len(data) + 1)] if chance.random() < 0.3 else data))
+                page.read("error", "done")
+
+    def test_a_model_that_takes_no_picture_says_so(self):
+        with self.studio.socket() as page:
+            page.send_picture(encoded_picture(64, 48))
+            self.assertEqual(page.read("error", "done"), {"type": "done", "request": "picture"})
+            page.send(type="enqueue", prompt=BLUE, picture=True)
+            self.assertIn("takes no image", page.read("error", "done")["message"])
+            self.assertEqual(page.read("state")["queue"], [])
 
     def test_a_setting_that_is_wrong_leaves_the_others_alone(self):
         with self.studio.socket() as page:
@@ -252,6 +290,84 @@ class Protocol(unittest.TestCase):
             with self.studio.socket() as page:
                 return page.read_frame()[0] == 1
         wait_for("there is room again", there_is_room)
+
+
+class Pictures(unittest.TestCase):
+    """With a model that takes them."""
+
+    DROP = """
+        const [kind, data] = arguments, transfer = new DataTransfer();
+        transfer.items.add(new File([Uint8Array.from(atob(data), c => c.charCodeAt(0))], 'it', {type: 'image/png'}));
+        const what = {bubbles: true, cancelable: true, dataTransfer: transfer, clipboardData: transfer};
+        document.dispatchEvent(kind === 'drop' ? new DragEvent(kind, what) : new ClipboardEvent(kind, what));
+    """
+
+    @classmethod
+    def setUpClass(cls):
+        model = PictureModel()
+        cls.addClassCleanup(model.close)
+        cls.studio = Studio(PROGRAM, "--model", str(model.path), "--prompt", "")
+        cls.addClassCleanup(cls.studio.stop)
+        cls.driver = open_browser()
+        cls.addClassCleanup(cls.driver.quit)
+
+    def setUp(self):
+        self.page = Page(self.driver, self.studio.url)
+        wait_for("it is connected", lambda: self.page.text("viewers") == "1")
+        self.driver.get_log("browser")
+
+    def tearDown(self):
+        self.assertTrue(self.studio.is_running())
+        self.assertEqual(self.driver.get_log("browser"), [])
+
+    def preview(self):
+        """Width and height of the picture that the page shows for the next clip."""
+        wait_for("the picture is shown", lambda: self.page.find("preview").is_displayed() and
+                 self.page.run("return preview.naturalWidth"))
+        return self.page.run("return [preview.naturalWidth, preview.naturalHeight]")
+
+    def test_a_picture_goes_through_the_queue_on_air(self):
+        with tempfile.NamedTemporaryFile(suffix=".png") as file:
+            file.write(encoded_picture(1600, 400, "png"))
+            file.flush()
+            self.page.wait_for_frames()
+            self.page.find("picture").send_keys(file.name)
+            self.assertEqual(self.preview(), [533, 400])  # of the video's shape
+            self.page.find("prompt").send_keys(RED, Keys.ENTER)
+            for _ in range(3):  # so that it is seen in the queue before its turn
+                self.page.find("prompt").send_keys(BLUE, Keys.ENTER)
+            wait_for("the form is empty", lambda: not self.page.find("preview").is_displayed())
+        seen = wait_for("it is in the queue or on air", lambda: self.page.run(
+            "return [...document.querySelectorAll('#queue img, #air-picture:not([hidden])')].map(each => each.src)"))
+        status, headers, body = self.studio.get(re.sub("http://[^/]*", "", seen[0]))
+        self.assertEqual((status, headers["Content-Type"], body[:3]), (200, "image/jpeg", b"\xff\xd8\xff"))
+        self.assertEqual(headers["Cross-Origin-Resource-Policy"], "same-origin")
+        wait_for("it is on air with its picture", lambda: self.page.text("air") == RED and
+                 self.page.run("return document.getElementById('air-picture').naturalHeight") == 96)
+        wait_for("the next has none", lambda: self.page.text("air") == BLUE and
+                 not self.page.find("air-picture").is_displayed())
+        for path in ("/picture/", "/picture/0", "/picture/x", "/picture/4294967296", "/picture/9999", "/pictures"):
+            self.assertEqual(self.studio.get(path)[0], 404)
+
+    def test_pictures_are_dropped_and_pasted(self):
+        data = base64.b64encode(encoded_picture(300, 200, "png")).decode()
+        for kind in ("drop", "paste"):
+            with self.subTest(kind):
+                self.page.run(self.DROP, kind, data)
+                self.assertEqual(self.preview()[1], 200)
+                self.page.find("remove").click()
+                self.assertFalse(self.page.find("preview").is_displayed())
+        self.page.run(self.DROP, "paste", base64.b64encode(b"no picture").decode())
+        wait_for("that is told", lambda: self.page.text("error") == "This browser cannot read it as a picture.")
+
+    def test_a_large_picture_is_made_small_enough(self):
+        noise = subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "nullsrc=size=1800x1800,geq=random(1)*255:128:128",
+                                "-frames:v", "1", "-q:v", "2", "-f", "image2pipe", "-c:v", "mjpeg", "-"],
+                               capture_output=True, check=True).stdout
+        self.assertGreater(len(noise), 1024 * 1024)
+        self.page.run(self.DROP, "drop", base64.b64encode(noise).decode())
+        self.assertLessEqual(max(self.preview()), 1280)
+        self.page.find("remove").click()
 
 
 class Browser(unittest.TestCase):

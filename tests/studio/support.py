@@ -61,8 +61,23 @@ class Studio:
         """Of the process: its "fd" or its "task"s."""
         return len(os.listdir(f"/proc/{self.process.pid}/{what}"))
 
+    def get(self, path, host=None):
+        """The HTTP answer's status, headers and body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection.request("GET", path, headers={"Host": host or f"127.0.0.1:{self.port}"})
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        return answer.status, answer.headers, body
+
     def socket(self, **headers):
         return Socket(self.port, **headers)
+
+
+def encoded_picture(width, height, encoder="mjpeg"):
+    """The bytes of a picture file."""
+    return subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", f"testsrc=size={width}x{height}", "-frames:v", "1",
+                           "-c:v", encoder, "-f", "image2pipe", "-"], capture_output=True, check=True).stdout
 
 
 class Socket:
@@ -109,6 +124,9 @@ class Socket:
 
     def send_text(self, text):
         self.send_frame(1, text.encode() if isinstance(text, str) else text)
+
+    def send_picture(self, data):
+        self.send_frame(2, data)
 
     def send(self, **message):
         self.send_text(json.dumps(message))

@@ -10,6 +10,8 @@ let negotiation = null;    // what came from the program is followed in order
 let retryDelay = 500;      // ms
 let before = {};           // of the newest report; alive: when the last frame was seen to come
 let settingsEdited = false;
+let shownQueue = '[]';
+let picture = null;        // the JPEG (Blob) that the next queued clip begins with
 
 // ---- the connection to the program
 
@@ -18,6 +20,7 @@ function connect() {
   socket.onopen = () => {
     retryDelay = 500;
     watch();
+    if (picture) socket.send(picture);
   };
   socket.onmessage = event => {
     const message = JSON.parse(event.data);
@@ -48,14 +51,19 @@ const handlers = {
   done: ({request}) => {
     showError('');
     $('note').textContent = notes[request];
-    if (request === 'enqueue') $('prompt').value = '';
+    if (request === 'enqueue') clearForm();
+    if (request === 'picture') showPicture();
     if (request === 'set') settingsWereTaken();
   },
-  error: ({message}) => showError(message),
+  error: ({message, request}) => {
+    showError(message);
+    if (request === 'picture') removePicture();
+  },
 };
 
 const notes = {
   enqueue: 'Added to the queue.',
+  picture: 'The next clip that is queued begins with this picture.',
   set: 'From the next clip on.',
   skip: 'The clip is skipped.',
   clear: 'The queue is cleared.',
@@ -110,11 +118,36 @@ video.addEventListener('resize', () => {
 
 // ---- what the program says of itself
 
-const list = prompts => prompts.map(prompt => {
+const pictureOf = clip => `picture/${clip.id}`;
+
+const list = queue => queue.map(clip => {
   const item = document.createElement('li');
-  item.textContent = prompt;
+  item.textContent = clip.prompt;
+  if (clip.picture) item.append(thumbnail(clip));
   return item;
 });
+
+function thumbnail(clip) {
+  const image = new Image();
+  image.src = pictureOf(clip);
+  image.alt = 'Its picture';
+  image.onerror = () => image.remove();  // the clip has ended meanwhile
+  return image;
+}
+
+function showQueue(queue) {
+  const news = JSON.stringify(queue);
+  if (news === shownQueue) return;
+  shownQueue = news;
+  $('queue').replaceChildren(...list(queue));
+}
+
+function showAir(clip) {
+  show('air', clip.prompt || 'No prompt');
+  show('clip', `Clip ${clip.clip}, seed ${clip.seed}`);
+  if (clip.picture) $('air-picture').setAttribute('src', pictureOf(clip));
+  $('air-picture').hidden = !clip.picture;
+}
 
 // Assigns only what changes, since screen readers read out what is assigned.
 function show(id, text) {
@@ -122,10 +155,8 @@ function show(id, text) {
 }
 
 function showState({onAir, queue, settings, stats, viewers}) {
-  if (onAir) show('air', onAir.prompt || 'No prompt');
-  if (onAir) show('clip', `Clip ${onAir.clip}, seed ${onAir.seed}`);
-  const shown = [...$('queue').children].map(item => item.textContent);
-  if (JSON.stringify(shown) !== JSON.stringify(queue)) $('queue').replaceChildren(...list(queue));
+  if (onAir) showAir(onAir);
+  showQueue(queue);
   show('standing', `Then: ${settings.prompt ?? 'no prompt'}`);
   showMaking(stats);
   showStats(stats, viewers);
@@ -199,11 +230,92 @@ setInterval(async () => {
   if (stands && socket.readyState === WebSocket.OPEN) watch('No video gets through, trying again…');
 }, 1000);
 
+// ---- a picture for the next clip
+
+// The program takes baseline JPEGs of this size, which is what a canvas makes of whatever the browser can read; cameras'
+// orientation tags are followed, and nothing else of the file is kept.
+const longestSide = 1280, largestPicture = 512 * 1024;
+
+async function choosePicture(file) {
+  try {
+    picture = await toJpeg(await createImageBitmap(file));
+    if (socket.readyState === WebSocket.OPEN) socket.send(picture);
+    else showError('Not connected.');
+  } catch {
+    removePicture();
+    showError(`This browser cannot read ${file.name || 'that'} as a picture.`);
+  }
+}
+
+// Cut to the video's shape, since the model would stretch it to that.
+function crop({width, height}) {
+  const aspect = video.videoWidth ? video.videoWidth / video.videoHeight : width / height;
+  const [w, h] = [Math.min(width, height * aspect), Math.min(height, width / aspect)];
+  return [(width - w) / 2, (height - h) / 2, w, h];
+}
+
+async function toJpeg(bitmap) {
+  const [x, y, w, h] = crop(bitmap);
+  const scale = Math.min(1, longestSide / Math.max(w, h));
+  const canvas = document.createElement('canvas');
+  [canvas.width, canvas.height] = [w, h].map(side => Math.max(1, Math.round(side * scale)));
+  const context = canvas.getContext('2d');
+  context.imageSmoothingQuality = 'high';
+  context.fillRect(0, 0, canvas.width, canvas.height);  // behind what is transparent
+  context.drawImage(bitmap, x, y, w, h, 0, 0, canvas.width, canvas.height);
+  let jpeg;
+  for (let quality = 0.95; quality > 0.1; quality -= 0.1) {
+    jpeg = await new Promise(done => canvas.toBlob(done, 'image/jpeg', quality));
+    if (jpeg.size <= largestPicture) break;
+  }
+  return jpeg;
+}
+
+function showPicture() {
+  URL.revokeObjectURL($('preview').src);
+  $('preview').src = URL.createObjectURL(picture);
+  $('chosen').hidden = false;
+}
+
+function removePicture() {
+  picture = null;
+  $('picture').value = '';
+  $('chosen').hidden = true;
+}
+
+function clearForm() {
+  $('prompt').value = '';
+  removePicture();
+}
+
+$('picture').addEventListener('change', () => {
+  if ($('picture').files.length) choosePicture($('picture').files[0]);
+});
+$('remove').addEventListener('click', () => {
+  removePicture();
+  $('picture').focus();
+});
+document.addEventListener('paste', ({clipboardData}) => {
+  const [file] = clipboardData.files;
+  if (file) choosePicture(file);
+});
+// Anywhere: a browser would go to what is dropped beside the field.
+document.addEventListener('dragover', event => {
+  event.preventDefault();
+  $('drop').classList.add('over');
+});
+for (const over of ['dragleave', 'drop']) document.addEventListener(over, () => $('drop').classList.remove('over'));
+document.addEventListener('drop', event => {
+  event.preventDefault();
+  const [file] = event.dataTransfer.files;
+  if (file) choosePicture(file);
+});
+
 // ---- what the viewer does
 
 $('prompt-form').addEventListener('submit', event => {
   event.preventDefault();
-  send({type: 'enqueue', prompt: $('prompt').value});
+  send({type: 'enqueue', prompt: $('prompt').value, picture: picture !== null});
 });
 $('stay').addEventListener('click', () => {
   if ($('prompt').reportValidity()) send({type: 'set', prompt: $('prompt').value});
