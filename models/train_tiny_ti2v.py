@@ -182,7 +182,9 @@ def pictures(a, count, seed, each=32):
         elif kind == 2: im = landscape(gen, dev, n, s, grain)
         elif kind == 3: im = leaves(landscape(gen, dev, n, s, grain), gen, dev, leaf // 8, .08, .5, grain)
         elif kind == 5: im = leaves(palette(noise(n, s, dev, gen, 4, 2, .35), gen, dev), gen, dev, leaf // 6, .05, .7, grain)
-        else: im = torch.stack([print_page(rng, s).to(dev) for _ in range(n)])
+        else:
+            pages = [print_page(rng, s).to(dev) for _ in range((n + 3) // 4)]
+            im = torch.stack([pages[j % len(pages)][rng.sample(range(3), 3)].roll(rng.randrange(s), 1 + j % 2) for j in range(n)])
         out[i:i + n] = (im.clamp(0, 1) * 255).round().byte()
     return out
 
