@@ -585,6 +585,7 @@ def check_forward(dit, te):
 def phase_joint(a, notes, pool):
     import subprocess, torch
     t0 = time.time()
+    if os.path.exists(f"{a.work}/dit.safetensors"): base.collect(a, ("dit", "te"))  # goes on from there
     end, dev, cuda = t0 + a.seconds, a.device, a.device == "cuda"
     torch.manual_seed(SEED + 50 + a.seed)
     random.seed(SEED)
@@ -788,7 +789,7 @@ def main():
     ap.add_argument("--seconds", type=float, default=260, help="joint: from start to end, rendering and encoding included")
     ap.add_argument("--cache-seconds", type=float, default=85, help="of these: to render and encode, from the start")
     ap.add_argument("--spare", type=float, default=6, help="of these: to evaluate and save at the end")
-    ap.add_argument("--cache-batch", type=int, default=16); ap.add_argument("--batch", type=int, default=128)
+    ap.add_argument("--cache-batch", type=int, default=32); ap.add_argument("--batch", type=int, default=128)
     ap.add_argument("--lr", type=float, default=1e-3); ap.add_argument("--muon-lr", type=float, default=1.5e-3)
     ap.add_argument("--text-lr", type=float, default=4e-4)
     ap.add_argument("--hold", type=float, default=.3, help="share of the time before the learning rates begin to fall")
