@@ -35,8 +35,8 @@ VAE = dict(base_dim=24, decoder_base_dim=32, z_dim=48, dim_mult=[1, 2, 2, 2], nu
            temperal_downsample=[False, True, True], dropout=0.0, in_channels=12, out_channels=12, is_residual=True, patch_size=2,
            scale_factor_spatial=16, scale_factor_temporal=4)
 PICTURE = 512  # a picture's width and height: larger than a clip, so that a camera finds something beside the frame
-PHOTOS = dict(astronaut="png", camera="png", rocket="jpg", hubble_deep_field="jpg", moon="png", brick="png", grass="png", gravel="png",
-              coins="png", motorcycle_left="png")  # of scikit-image; chelsea and coffee are kept to look at
+PHOTOS = dict(astronaut="png", camera="png", rocket="jpg", hubble_deep_field="jpg", brick="png", grass="png", gravel="png",
+              coins="png")  # of scikit-image; chelsea and coffee are kept to look at
 UNSEEN = dict(chelsea="png", coffee="png")
 
 # ------------------------------------------------------------------------------------------------------------- pictures
