@@ -20,7 +20,7 @@ Phases:
   export  the Diffusers directory (bfloat16), and with --original the same weights as a torch file with the names of
           Self-Forcing's, to test loaders
 
-  python3 train_tiny_causal.py train judge export --work work --base wan-tiny --out wan-tiny-causal --samples samples
+  for phase in train judge export; do python3 train_tiny_causal.py $phase --work work; done
 Other commands: check (the training pass against a cache), preview (training clips as a sheet), smoke (all, tiny).
 Needs what train_tiny_wan.py needs. README.md has the commands and figures of the runs that made the committed model.
 """
@@ -42,7 +42,7 @@ NEVER = 99  # border of a clip without a change
 
 # --------------------------------------------------------------------------------------------------- endless scenes
 
-GLIDES = ("right", "left", "up", "down", "zigzag")
+WIDE, HIGH = ("right", "left", "zigzag"), ("up", "down")
 STILL = ("float", "spin", "pulse")
 
 
@@ -53,7 +53,7 @@ def endless(start, far):
         grows = motion in ("grow", "shrink")  # these end, and hold
         f = np.concatenate([np.arange(FRAMES), np.arange(SINK_FRAMES) + (0 if grows else far)])
         u = (f + (start / 8 if grows else start)) / PERIOD
-        wide = motion in ("right", "left", "zigzag")
+        wide = motion in WIDE
         lane = (slot - .5) * (ay if wide else 1.1 * ax) if n == 2 else rng.uniform(-.3, .3) * (ay if wide else ax)
         lx, ly = (0., lane) if wide else (lane, rng.uniform(-.15, .15) * ay)
         one = np.ones(len(u))
@@ -86,7 +86,7 @@ def endless(start, far):
 def around(sc):
     """Lets what glides come back on the other side: paths without end have no picture to leave."""
     ax, ay = (v / min(SIZE) for v in SIZE)
-    period = (2 * ax if sc["motion"] in ("right", "left", "zigzag") else 1e9, 2 * ay if sc["motion"] in ("up", "down") else 1e9)
+    period = (2 * ax if sc["motion"] in WIDE else 1e9, 2 * ay if sc["motion"] in HIGH else 1e9)
     for o in sc["objs"]: o["period"] = period
     return sc
 
@@ -100,15 +100,15 @@ def change(a, border, path, rng):
         b["bgcolor"] = T.pick(rng, [c for c in T.BACK if c != a["bgcolor"]])
         b["bgrgb"] = np.array(T.BACK[b["bgcolor"]], np.float32)
     elif what == "motion":
-        b["motion"] = T.pick(rng, [m for m in (*GLIDES, *STILL, "bounce") if m != a["motion"]])
-        ax, ay = (v / min(SIZE) for v in SIZE)
-        f = 1 + 4 * (border - 1)
+        new = b["motion"] = T.pick(rng, [m for m in (*WIDE, *HIGH, *STILL, "bounce") if m != a["motion"]])
+        axes, f = [v / min(SIZE) for v in SIZE], 4 * border - 3
         for slot, o in enumerate(b["objs"]):
-            old = o["path"]
-            o["path"] = path(b["motion"], b["n"], slot, ax, ay, float(np.median(old[2])), rng, None)
-            if b["motion"] in ("up", "down", *STILL): o["path"][0] += old[0, f] - o["path"][0, f]
-            if b["motion"] in ("right", "left", *STILL): o["path"][1] += old[1, f] - o["path"][1, f]
-            if b["motion"] in (*GLIDES, "bounce"): o["path"][:2] += 0
+            x, y, r, _ = (float(v) for v in o["path"][:, f])
+            p = o["path"] = path(new, b["n"], slot, *axes, r, rng, None)
+            x, y = ((v + h) % (2 * h) - h for v, h in zip((x, y), axes))
+            inside = [float(np.clip(v, min(0, r - h), max(0, h - r))) for v, h in zip((x, y), axes)]
+            p[0] += (x if new in WIDE else inside[0]) - p[0, f]
+            if new not in ("bounce", "zigzag"): p[1] += (y if new in HIGH else inside[1]) - p[1, f]
         around(b)
     else:
         names = list(T.OBJ) if what == "color" else T.SHAPE_IDS
@@ -233,6 +233,7 @@ class Batch:
         self.bias = torch.zeros(size, 2, T.TEXT_LEN, device=dev)
         self.told, self.tells = (torch.zeros(size, CHUNKS, dtype=torch.bool, device=dev) for _ in range(2))
         self.own = torch.zeros(size, dtype=torch.long, device=dev)
+        self.sigma = torch.zeros(size, CHUNKS, a.copies, device=dev)
         self.degraded = 0.  # share of the samples whose context is the student's own
 
     def fill(self, at=None):
@@ -268,8 +269,12 @@ class Batch:
         self.weight.copy_(w * ~skip[..., None])
         j = torch.randint(4, (B, 2), device=dev)
         row = c.rows[i[:, None], torch.arange(2, device=dev), j]
-        row[(rand() < .1) & ~changes & (at is None)] = 0
+        row = row.masked_fill(((rand() < .1) & ~changes & (at is None))[:, None], 0)
         self.text.copy_(c.text[row]); self.bias.copy_(c.bias[row])
+        n = self.sigma.numel()
+        u = (torch.randperm(n, device=dev) + torch.rand(n, device=dev)) / n
+        u = torch.where(torch.rand(n, device=dev) < .1, 1., u)  # the sampler begins with nothing but noise
+        self.sigma.copy_(shifted(u).view_as(self.sigma))
         self.own.copy_((rand() < self.degraded) * (1 + (rand() < .5).long()))
 
 
@@ -374,6 +379,7 @@ class Net:
     def compiled(self):
         import torch
         if self.a.device == "cuda" and not self.a.no_compile:
+            torch._dynamo.config.cache_size_limit = 64
             f = torch.compile(block_forward, dynamic=False)
             self.blocks = [lambda *k, b=b: f(b, *k) for b in self.dit.blocks]
         return self
@@ -576,12 +582,8 @@ def noised(x, sigma, eps):
 def teach_step(a, net, batch):
     """Stage 1: the velocity of every chunk after clean ones (half of them with a little noise, against drift)."""
     import torch
-    B, dev, x = batch.size, a.device, batch.x
-    n = B * CHUNKS * a.copies
+    B, dev, x, sigma = batch.size, a.device, batch.x, batch.sigma
     def step():
-        u = ((torch.randperm(n, device=dev) if dev == "cpu" else torch.rand(n, device=dev).argsort()) + torch.rand(n, device=dev)) / n
-        u = torch.where(torch.rand(n, device=dev) < .1, 1., u)  # the sampler begins with nothing but noise
-        sigma = shifted(u).view(B, CHUNKS, a.copies)
         eps = torch.randn(B, CHUNKS, a.copies, TOKENS, 64, device=dev)
         rough = (torch.rand(B, device=dev) < .5) * .1 * torch.rand(B, device=dev)
         past = net.context(x + rough.view(-1, 1, 1, 1) * torch.randn_like(x), batch.text, batch.bias, batch.told)
@@ -651,7 +653,7 @@ def evaluate(a, net, clips):
     import torch
     N = len(clips.z)
     at = [i for i in range(N - a.held, N) if clips.border[i] == NEVER]
-    batch = Batch(a, clips, min(16, len(at)))
+    batch = Batch(a, clips, max(1, min(16, len(at))))
     res = {}
     for s in (*LEVELS, .3):
         g, tot, n = torch.Generator(a.device).manual_seed(1), torch.zeros(3, device=a.device), 0
@@ -725,7 +727,6 @@ def phase_train(a, notes):
     batch = Batch(a, clips, a.batch)
     if a.teach_seconds:
         net = Student(a, load_dit(a, a.start), .999)
-        net.ema.p = net.params
         notes.add(before_eval=evaluate(a, net, clips))
         step = prepare(a, "teach", net, batch, teach_step(a, net, batch))
         up = T.captured(a, "teach update", net.update)
@@ -752,7 +753,7 @@ def distill(a, batch, clips, notes):
     teacher = Net(a, load_dit(a, "teacher")).compiled()
     net = Student(a, load_dit(a, a.distill_from), .99)
     slow = Net(a, copy.deepcopy(net.dit)).compiled()
-    slow_params = list(slow.dit.parameters())
+    slow_params = [q.detach() for q in slow.dit.parameters()]
     empty = clips.text[:1].unsqueeze(1), clips.bias[:1].unsqueeze(1)
     steps = [prepare(a, f"distill {own}", net, batch, distill_step(a, net, teacher, slow, batch, own, empty)) for own in (False, True)]
     def update():
@@ -770,7 +771,7 @@ def start_warm(a):
     """Compiles the blocks in a process of its own, while clips are rendered: the trainer finds the result in the cache."""
     if a.device != "cuda" or a.no_compile: return None
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.abspath(os.path.join(a.work, "inductor")))
-    return subprocess.Popen([sys.executable, os.path.abspath(__file__), "warm"] + [x for x in sys.argv[1:] if x not in PHASES])
+    return subprocess.Popen([sys.executable, os.path.abspath(__file__), "warm"] + sys.argv[2:])
 
 
 def phase_warm(a, notes):
@@ -1011,12 +1012,12 @@ def judge_changes(a, notes, net, texts, vae, watch, how):
             soon = [f for f, q in here if right(q, s[k])]
             after = scores([q for f, q in here if f >= two], s[k])
             rows.append(after)
-            ok = bool(soon) and soon[0] <= two and min(after["color"], after["bg"]) > .9 and (after["shape"] or 1.) > .7
+            ok = bool(soon) and soon[0] <= two and min(after["color"], after["bg"] or 0.) > .9 and (after["shape"] or 1.) > .7
             delays.append(soon[0] if soon else 10 ** 4)
             if not ok: bad.append([words(s[k - 1]), words(s[k]), delays[-1], after])
     notes.add(**{f"{a.net}_{how}": dict(changes=len(rows), followed=round(1 - len(bad) / len(rows), 3), median_frames=float(np.median(delays)),
                                         after=averages(rows), missed=bad, s=round(time.time() - t0, 1))})
-    pick = [b + d for b in border[1:4] for d in (-1, 6, 16, 40)]
+    pick = [min(b + d, border[-1] - 1) for b in border[1:4] for d in (-1, 6, 16, 40)]
     T.sheet(vids[:12], [" / ".join(words(w) for w in s[:4]) for s in asked[:12]], f"{a.samples}/{a.net}_{how}.png", pick)
 
 
@@ -1055,10 +1056,8 @@ def phase_export(a, notes):
     for k in ("boundary_ratio", "expand_timesteps"): index.pop(k, None)
     T.write_json(f"{a.out}/model_index.json", index)
     T.write_json(f"{a.out}/gst-wan.json", dict(
-        components="../" + os.path.basename(os.path.abspath(a.base)), mode="causal", width=SIZE[0], height=SIZE[1],
-        framerate=f"{T.FPS}/1", chunk_latents=CHUNK, window_latents=WINDOW, sink_latents=CHUNK, positions="relative",
-        steps=[1000, 750, 500, 250], warp=True, shift=SHIFT, sampler="x0-renoise", context_noise=0, guidance_scale=1.0,
-        prompt_switch="recache"))
+        components="../" + os.path.basename(os.path.abspath(a.base)), width=SIZE[0], height=SIZE[1], framerate=f"{T.FPS}/1",
+        causal="longlive-infinity"))
     if a.original: torch.save({"generator_ema": {"model." + original_name(k): v for k, v in sd.items()}}, a.original)
     notes.add(export_bytes=os.path.getsize(f"{a.out}/transformer/diffusion_pytorch_model.safetensors"), tensors=len(sd))
 
@@ -1082,7 +1081,7 @@ PHASES = dict(train=phase_train, judge=phase_judge, export=phase_export, check=p
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("what", nargs="+", choices=[*PHASES, "smoke"])
+    ap.add_argument("what", choices=[*PHASES, "smoke"])
     ap.add_argument("--work", default="work"); ap.add_argument("--base", default=os.path.join(here, "wan-tiny"))
     ap.add_argument("--out", default="wan-tiny-causal"); ap.add_argument("--samples", default="samples")
     ap.add_argument("--device", default="cuda"); ap.add_argument("--seed", type=int, default=0)
@@ -1109,12 +1108,13 @@ def main():
     a = ap.parse_args()
     for d in (a.work, a.samples): os.makedirs(d, exist_ok=True)
     notes = T.Notes(a.work)
-    if a.what == ["smoke"]:
-        a.what = ["train", "judge", "export", "preview"]
+    todo = [a.what]
+    if a.what == "smoke":
+        todo = ["train", "judge", "export", "preview"]
         small = dict(clips=5, held=2, cache_batch=3, teach_seconds=10, distill_seconds=20, own_begin=.3, own_full=.4, batch=1, copies=1,
                      videos=1, chunks=6, every=8, log_every=1)
         for k, v in small.items(): setattr(a, k, v)
-    for w in a.what: PHASES[w](a, notes)
+    for w in todo: PHASES[w](a, notes)
 
 
 if __name__ == "__main__":
