@@ -46,13 +46,13 @@ WIDE, HIGH = ("right", "left", "zigzag"), ("up", "down")
 STILL = ("float", "spin", "pulse")
 
 
-def endless(start, far):
+def endless(start, far, shown=0):
     """train_tiny_wan.path for motions that go on for ever, from frame start of the motion: FRAMES frames, and after them
-    SINK_FRAMES that are far frames off."""
+    SINK_FRAMES that are far frames off. What grows or shrinks begins to in the frame in which it is first shown."""
     def path(motion, n, slot, ax, ay, r, rng, frames):
         grows = motion in ("grow", "shrink")  # these end, and hold
         f = np.concatenate([np.arange(FRAMES), np.arange(SINK_FRAMES) + (0 if grows else far)])
-        u = (f + (start / 8 if grows else start)) / PERIOD
+        u = (f + (start / 8 - shown if grows else start)) / PERIOD
         wide = motion in WIDE
         lane = (slot - .5) * (ay if wide else 1.1 * ax) if n == 2 else rng.uniform(-.3, .3) * (ay if wide else ax)
         lx, ly = (0., lane) if wide else (lane, rng.uniform(-.15, .15) * ay)
@@ -140,7 +140,7 @@ def make_clip(args):
     border = CHUNK * rng.randint(1, 6)
     whole = rng.random() < .5
     for k in range(1, 1000):
-        p = endless(rng.uniform(0, 64), 0)
+        p = endless(rng.uniform(0, 64), 0, 4 * border - 3)
         b = make(10 ** 9 + k * 10 ** 7, p) if whole else change(a, border, p, rng)
         if permitted(b) and not held_out(a, b): return a, b, border
 
@@ -613,7 +613,7 @@ def distill_step(a, net, teacher, slow, batch, own, empty):
     B, dev, x, R = batch.size, a.device, batch.x, a.copies
     levels = torch.tensor([*LEVELS, 0.], device=dev)
     said, tells = (batch.text, batch.bias), batch.tells
-    first = tuple(z.expand(B, 1, *z.shape[1:]) for z in empty)
+    first = tuple(z.expand(B, *z.shape[1:]) for z in empty)
     def guided(past):
         def velocity(y, s):
             v = teacher.velocity(y, s, *said, tells, past)
