@@ -263,7 +263,7 @@ class Batch:
         kept = (chunk == 0) & (far | (new > KEEP))[:, None]
         self.told.copy_(~old | (recached[:, None] & ~kept))
         # Not trained on: a full window's sink with fewer frames behind it, and old chunks under the new prompt.
-        skip = (far[:, None] & (chunk > 0) & (chunk < KEEP - 1)) | (recached[:, None] & old)
+        skip = (chunk > 0) & ((far[:, None] & (chunk < KEEP - 1)) | (recached[:, None] & old))
         w = 1 + self.a.object_weight * m.flatten(1, 2).view_as(self.weight)
         w[:, 0, :TOKENS // CHUNK] += self.a.first_weight
         self.weight.copy_(w * ~skip[..., None])
