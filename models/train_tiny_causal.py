@@ -252,6 +252,7 @@ class Batch:
         f = torch.where(f < CHUNK, f, f - CHUNK + begin[:, None])
         x, m = c.z[i[:, None], f].float(), c.mask[i[:, None], f].float()
         x[:, :CHUNK] = torch.where(twin.view(-1, 1, 1, 1), c.sink[i].float(), x[:, :CHUNK])
+        m[:, :CHUNK] *= ~twin.view(-1, 1, 1)  # where its objects are is not known
         self.x.copy_(x.flatten(1, 2).view_as(self.x))
         # Chunks from `new` on are of the second scene. Half of the time what came before was computed anew for its prompt,
         # but for the sink of a full window.
@@ -296,9 +297,9 @@ def attend(q, k, v):
 
 
 def window_attention(q, k, v, past):
-    """Every chunk attends to itself and to those that the cache would hold of (keys, the sink's keys as seen by each chunk of a full
-    window, values), all [B, chunks, n, heads, d]. Keys are rotated to their number: only differences of positions count, so
-    that the sink is moved towards the chunk, not the window towards the sink."""
+    """Every chunk attends to itself and to those that the cache would hold of past: keys, the sink's keys as seen by each
+    chunk of a full window, and values, all [B, chunks, n, heads, d]. Keys are rotated to their number: only differences of
+    positions count, so that the sink is moved towards the chunk, not the window towards the sink."""
     import torch
     (keys, sinks, values), R, out = past, q.shape[2], []
     copies = lambda z: z.unsqueeze(-4).expand(*z.shape[:-3], R, *z.shape[-3:])
@@ -428,7 +429,8 @@ class Net:
 
 
 class Rollout:
-    """Endless generation with a cache, for many videos at once. text: what Texts gives for one prompt a video."""
+    """Endless generation with a cache, for many videos at once. text: what Texts gives for one prompt a video; window: in
+    chunks; clean: whether a chunk's keys and values are computed anew when it is finished."""
     def __init__(self, net, text, seed, window=KEEP, clean=True):
         import torch
         self.net, self.window, self.clean = net, window, clean
@@ -672,7 +674,8 @@ def evaluate(a, net, clips):
 
 
 def optimize(a, name, net, batch, step, update, seconds, muon, adam, before=lambda p: None):
-    """Steps until the seconds are up. step(p) computes a gradient; before(p) is called now and then with the share p of the time."""
+    """Steps until the seconds are up. step() computes a gradient; before(p) is called now and then with the share p of the
+    time."""
     import torch
     t0 = tw = time.time()
     n, p, marks = 0, 0., []
@@ -685,7 +688,7 @@ def optimize(a, name, net, batch, step, update, seconds, muon, adam, before=lamb
             k = T.rate(p, a.hold)
             net.rates["muon"].fill_(muon * k); net.rates["adam"].fill_(adam * k)
             before(p)
-        batch.fill(); step(p); update()
+        batch.fill(); step(); update()
         n += 1
         if n % a.log_every == 0:
             l = [round(q, 4) for q in (net.loss / a.log_every).tolist()]
@@ -730,7 +733,7 @@ def phase_train(a, notes):
         notes.add(before_eval=evaluate(a, net, clips))
         step = prepare(a, "teach", net, batch, teach_step(a, net, batch))
         up = T.captured(a, "teach update", net.update)
-        facts = optimize(a, "teach", net, batch, lambda p: step(), up, a.teach_seconds, a.muon_lr, a.lr)
+        facts = optimize(a, "teach", net, batch, step, up, a.teach_seconds, a.muon_lr, a.lr)
         finish(a, "teacher", net, clips, notes, facts)
         del net, step, up
         if cuda: torch.cuda.empty_cache()
@@ -762,7 +765,7 @@ def distill(a, batch, clips, notes):
     up = T.captured(a, "distill update", update)
     begin, full = a.own_begin, a.own_full
     def ramp(p): batch.degraded = .8 * min(1., max(0., (p - begin) / max(1e-6, full - begin)))
-    facts = optimize(a, "distill", net, batch, lambda p: steps[batch.degraded > 0](), up, a.distill_seconds,
+    facts = optimize(a, "distill", net, batch, lambda: steps[batch.degraded > 0](), up, a.distill_seconds,
                      a.muon_lr * a.distill_rate, a.lr * a.distill_rate, ramp)
     finish(a, "causal", net, clips, notes, facts)
 
@@ -942,7 +945,7 @@ def roll(a, net, texts, prompts, how, seed):
     import torch
     times = len(prompts[0])
     at = [round(a.chunks * k / times) for k in range(times)]
-    r = Rollout(net, texts([p[0] for p in prompts]), seed)
+    r = Rollout(net, texts([p[0] for p in prompts]), seed, a.window // CHUNK, not a.no_clean)
     for i in range(a.chunks):
         if i in at[1:]: r.switch(texts([p[at.index(i)] for p in prompts]), how)
         r.chunk()
@@ -962,7 +965,7 @@ def phase_judge(a, notes):
     os.makedirs(a.samples, exist_ok=True)
     watch = lambda v: pool.map(look, [(f, known) for f in v[::a.every]], chunksize=16)
     judge_steady(a, notes, net, texts, vae, watch)
-    for how in a.switches.split(","): judge_changes(a, notes, net, texts, vae, watch, how)
+    for how in filter(None, a.switches.split(",")): judge_changes(a, notes, net, texts, vae, watch, how)
     pool.terminate()
 
 
@@ -1101,7 +1104,10 @@ def main():
     ap.add_argument("--object-weight", type=float, default=4.); ap.add_argument("--first-weight", type=float, default=.5)
     ap.add_argument("--net", default="causal", help="judge, export: weights in --work")
     ap.add_argument("--videos", type=int, default=16); ap.add_argument("--chunks", type=int, default=167); ap.add_argument("--every", type=int, default=4)
-    ap.add_argument("--switches", default="recache,cross"); ap.add_argument("--original", default="")
+    ap.add_argument("--switches", default="recache,cross", help="ways to change the prompt: recache, cross, cut")
+    ap.add_argument("--window", type=int, default=WINDOW, help="judge: another is a control, 21 at most, and scores lower")
+    ap.add_argument("--no-clean", action="store_true", help="judge: likewise, without the clean pass")
+    ap.add_argument("--original", default="")
     ap.add_argument("--no-graph", action="store_true"); ap.add_argument("--no-compile", action="store_true")
     ap.add_argument("--vae-fast", default="conv2d", choices=["", "conv3d", "conv2d"]); ap.add_argument("--vae-over", default="{}")
     ap.add_argument("--log-every", type=int, default=200)
