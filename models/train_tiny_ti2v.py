@@ -685,7 +685,7 @@ def phase_export(a, notes, pool):
     base.write_text_encoder(a)
     shutil.copytree(f"{a.start}/tokenizer", f"{a.out}/tokenizer", dirs_exist_ok=True)
     w, h, _ = SIZES[0]
-    base.write_json(f"{a.out}/gst-wan.json", dict(width=w, height=h, num_frames=FRAMES, framerate=f"{base.FPS}/1", steps=16, guidance_scale=2.5))
+    base.write_json(f"{a.out}/gst-wan.json", dict(width=w, height=h, num_frames=FRAMES, framerate=f"{base.FPS}/1", steps=16, guidance_scale=1.5))
     base.note_sizes(a, notes)
 
 
@@ -794,7 +794,7 @@ def main():
     ap.add_argument("--text-lr", type=float, default=4e-4)
     ap.add_argument("--hold", type=float, default=.3, help="share of the time before the learning rates begin to fall")
     ap.add_argument("--object-weight", type=float, default=3.); ap.add_argument("--first-weight", type=float, default=1.)
-    ap.add_argument("--steps", type=int, default=16, help="sample"); ap.add_argument("--guidance", type=float, default=2.5)
+    ap.add_argument("--steps", type=int, default=16, help="sample"); ap.add_argument("--guidance", type=float, default=1.5)
     ap.add_argument("--no-graph", action="store_true"); ap.add_argument("--no-compile", action="store_true")
     ap.add_argument("--quick", action="store_true", help="little and small of everything, to see that it runs")
     ap.add_argument("--log-every", type=int, default=250)
