@@ -3,6 +3,7 @@
 //
 //     live-studio       main loop                          options  the command line
 //     web_server        the page and its WebSocket         page/    the page itself
+//     listener, traffic connections to it, and their limits
 //     studio, session   what pages send, and are told      json     their messages
 //     source, picture   wansrc's settings and state, and what clips begin with
 //     pipeline, viewer  encoders, and a branch of the pipeline for each viewer
@@ -42,7 +43,9 @@ int run(const Options &options) {
   });
   const WebServer server(
       options.address, options.port, [&](guint clip) { return studio.picture(clip); },
-      [&](SoupWebsocketConnection *connection) { studio.add(connection); });
+      [&](SoupWebsocketConnection *websocket, const ConnectionPtr &connection) {
+        studio.add(websocket, connection);
+      });
   const auto on_signal = [](gpointer studio) -> gboolean {
     static_cast<Studio *>(studio)->close();
     return G_SOURCE_CONTINUE;

@@ -108,6 +108,8 @@ void Viewer::start(const NetworkOptions &network) {
                                                 GST_PARSE_FLAG_FATAL_ERRORS, &error);
   if (!branch_) throw std::runtime_error(error->message);
   webrtc_ = gst_bin_get_by_name(GST_BIN(branch_), "webrtc");
+  count_++;
+  g_object_weak_ref(G_OBJECT(webrtc_), gone, nullptr);
   g_autoptr(GstElement) queue = gst_bin_get_by_name(GST_BIN(branch_), "queue");
   g_autoptr(GstPad) sink = gst_element_get_static_pad(queue, "sink");
   gst_element_add_pad(branch_, gst_ghost_pad_new("sink", sink));
@@ -217,6 +219,7 @@ void Viewer::on_connection_state() {
   GstWebRTCPeerConnectionState state;
   g_object_get(webrtc_, "connection-state", &state, nullptr);
   connected_ = state == GST_WEBRTC_PEER_CONNECTION_STATE_CONNECTED;
+  was_connected_ |= connected_;
   if (connected_) pipeline_->force_key_frame(codec_);
   if (state == GST_WEBRTC_PEER_CONNECTION_STATE_FAILED)
     send_(Json("error").text("message", "The video connection failed."));
