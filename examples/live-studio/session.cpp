@@ -8,7 +8,7 @@ constexpr gsize kLongestMessage = 32 * 1024;      // answered by an error
 constexpr guint64 kLargestMessage = 1024 * 1024;  // ends the connection
 constexpr guint kPingSeconds = 5;
 constexpr gint64 kSilence = 20 * G_USEC_PER_SEC;
-constexpr gint64 kUnread = 10 * G_USEC_PER_SEC;
+constexpr gint64 kUnread = 5 * G_USEC_PER_SEC;
 constexpr gint64 kUnconnected = 60 * G_USEC_PER_SEC;
 constexpr int kMostRefused = 4096;
 

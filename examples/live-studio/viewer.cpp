@@ -118,6 +118,7 @@ void Viewer::start(const NetworkOptions &network) {
   set_up_ice(network.address);
   connect_signals(queue);
   pipeline_->attach(codec_, branch_);
+  is_attached_ = true;
 }
 
 // Only from the address that the page is served at, and without asking a router to open ports (UPnP).
@@ -161,8 +162,20 @@ void Viewer::connect_signals(GstElement *queue) {
   connect(queue, "overrun", on_overrun, handle);
 }
 
+// What webrtcbin has still to do when it is stopped holds it for ever, so that is waited for.
+void Viewer::finish_tasks() const {
+  g_autoptr(GstPromise) done = gst_promise_new();
+  g_signal_emit_by_name(webrtc_, "get-stats", nullptr, done);
+  gst_promise_wait(done);
+}
+
 Viewer::~Viewer() {
-  if (branch_) pipeline_->detach(codec_, branch_);
+  if (is_attached_) {
+    finish_tasks();
+    pipeline_->detach(codec_, branch_);
+  } else {
+    gst_clear_object(&branch_);
+  }
   gst_clear_object(&webrtc_);
 }
 
@@ -184,8 +197,7 @@ void Viewer::on_offer(const Description &offer, const std::string &error) {
     return;
   }
   g_autofree char *text = gst_sdp_message_as_text(offer->sdp);
-  g_autoptr(GstPromise) ignored = gst_promise_new();
-  g_signal_emit_by_name(webrtc_, "set-local-description", offer.get(), ignored);
+  g_signal_emit_by_name(webrtc_, "set-local-description", offer.get(), nullptr);
   negotiation_ = Negotiation::Offered;
   send_(Json("offer").text("codec", codec_.name).text("sdp", text));
 }

@@ -49,6 +49,7 @@ class Viewer : public std::enable_shared_from_this<Viewer> {
   void set_up_ice(const std::string &address);
   void set_up_transceiver();
   void connect_signals(GstElement *queue);
+  void finish_tasks() const;
   void make_offer();
   void on_offer(const std::shared_ptr<GstWebRTCSessionDescription> &offer, const std::string &error);
   void on_connection_state();
@@ -61,7 +62,7 @@ class Viewer : public std::enable_shared_from_this<Viewer> {
   Send send_;
   GstElement *branch_ = nullptr, *webrtc_ = nullptr;
   Negotiation negotiation_ = Negotiation::NotBegun;
-  bool connected_ = false, was_connected_ = false;
+  bool is_attached_ = false, connected_ = false, was_connected_ = false;
   gint64 begun_ = g_get_monotonic_time();
 
   static inline std::atomic<int> count_ = 0;
