@@ -14,7 +14,7 @@ namespace studio {
 namespace {
 
 constexpr size_t kMostRequests = 64;  // connections that are no WebSocket
-constexpr gint64 kLongestRequest = 15 * G_USEC_PER_SEC, kShortestRequest = G_USEC_PER_SEC;
+constexpr gint64 kLongestRequest = 6 * G_USEC_PER_SEC, kShortestRequest = G_USEC_PER_SEC;
 constexpr size_t kReserve = 96;  // descriptors that are left to the viewers that there are
 constexpr int kSendBuffer = 64 * 1024;
 constexpr char kNoRoom[] =
@@ -52,6 +52,7 @@ Listener::Listener(const std::string &address, int port, SoupServer *server)
   g_autoptr(GError) error = nullptr;
   g_autoptr(GSocketAddress) wanted = g_inet_socket_address_new_from_string(address.c_str(), guint(port));
   if (!wanted) throw std::runtime_error("\"" + address + "\" is no IP address.");
+  g_socket_listener_set_backlog(G_SOCKET_LISTENER(service_), SOMAXCONN);
   if (!g_socket_listener_add_address(G_SOCKET_LISTENER(service_), wanted, G_SOCKET_TYPE_STREAM,
                                      G_SOCKET_PROTOCOL_TCP, nullptr, &address_, &error))
     throw std::runtime_error("Cannot listen on " + address + ", port " + std::to_string(port) + ": " +
