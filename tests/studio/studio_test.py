@@ -108,10 +108,31 @@ class Protocol(unittest.TestCase):
         with self.studio.socket(host=f"localhost:{self.studio.port}") as page:
             self.assertEqual(page.status, 101)
 
+    def test_foreign_names_get_no_page(self):
+        own = f"127.0.0.1:{self.studio.port}"
+        for path in ("/", "/studio.js", "/picture/1", "/nothing"):
+            for host in ("example.org", f"{own}.example.org", f"example.org@{own}", f"{own}/", f"{own}?", f"{own}#", "localhost.example.org",
+                         "127.0.0.1.example.org", "[::1", "", "0x7f.1.example.org", "xn--localhost"):
+                with self.subTest(path=path, host=host):
+                    status, _, body = self.studio.get(path, host or " ")
+                    self.assertIn(status, (400, 403))
+                    self.assertEqual(body, b"")
+        for host in (own, f"localhost:{self.studio.port}", "[::1]"):
+            self.assertEqual(self.studio.get("/", host)[0], 200)
+        # Two of a kind are none of them.
+        for first, second in (("example.org", own), (own, "example.org")):
+            with contextlib.closing(self.studio.connect()) as connection:
+                connection.sendall(f"GET /socket HTTP/1.1\r\nHost: {own}\r\nOrigin: http://{first}\r\nOrigin: http://{second}\r\n"
+                                   "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                                   "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode())
+                self.assertEqual(connection.recv(12), b"HTTP/1.1 403")
+
     def test_wrong_messages_are_answered(self):
         with self.studio.socket() as page:
             for text in ("", "x", "{", "5", "null", "[]", "{}", '{"type": 5}', '{"type": "x"}', '{"type": "\\ud800"}',
                          "[" * 30000, '{"a":' * 5000, "x" * 500000,
+                         "/**/{}", '/*"*/' + "[" * 9000, '{"type": "skip"}//', '{"type": "skip",}', "{'type': 'skip'}", '{type: "skip"}',
+                         '{"type": "skip"} {}', '{"type": "skip\\u0000"}', '{"type": "\\x41"}',
                          '{"type": "enqueue"}', '{"type": "enqueue", "prompt": ""}',
                          '{"type": "enqueue", "prompt": ["a"]}', '{"type": "enqueue", "prompt": "%s"}' % ("a" * 3000),
                          '{"type": "set"}', '{"type": "set", "seed": "1"}', '{"type": "set", "seed": 1.5}',
@@ -629,6 +650,24 @@ class Browser(unittest.TestCase):
         with self.studio.socket() as page:
             page.send(type="set", steps=4)
             page.read("done")
+
+    def test_texts_stay_texts(self):
+        self.addCleanup(self.settle)
+        hostile = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>\"'&amp;\u202e{{1}}"
+        with self.studio.socket() as page:
+            page.send(type="set", prompt=hostile)
+            page.read("done")
+            page.send(type="skip")
+        for _ in range(3):
+            self.page.find("prompt").send_keys(hostile, Keys.ENTER)
+            wait_for("it is queued", lambda: self.page.find("prompt").get_property("value") == "")
+        self.page.run("send({type: arguments[0]})", "<img src=x>")
+        wait_for("an error shows it", lambda: "<img src=x>" in self.page.text("error"))
+        wait_for("the queue shows it", lambda: hostile in self.page.text("queue"))
+        wait_for("it is on air", lambda: self.page.text("air") == hostile)
+        self.assertIn(hostile, self.page.text("standing"))
+        self.assertEqual(self.page.run("return [window.hacked, document.querySelectorAll('img[src=x], main script').length]"),
+                         [None, 0])
 
     def test_it_reconnects(self):
         self.page.run("location.reload()")
