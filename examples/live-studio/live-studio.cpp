@@ -7,6 +7,7 @@
 //     studio, session   what pages send, and are told      json     their messages
 //     source, picture   wansrc's settings and state, and what clips begin with
 //     pipeline, viewer  encoders, and a branch of the pipeline for each viewer
+//     negotiation       what a page says of its side of the connection
 //
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <glib-unix.h>

@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "viewer.h"
 
-#include <gst/sdp/sdp.h>
-#include <gst/webrtc/webrtc.h>
-
-#include <algorithm>
 #include <stdexcept>
+
+#include "negotiation.h"
 
 namespace studio {
 namespace {
-
-using Description = std::shared_ptr<GstWebRTCSessionDescription>;
 
 // What a thread of webrtcbin's holds of a viewer, who may be gone when it is used.
 using Handle = std::weak_ptr<Viewer>;
@@ -54,37 +50,6 @@ Description offer_of(GstPromise *promise) {
   gst_structure_get(gst_promise_get_reply(promise), "offer", GST_TYPE_WEBRTC_SESSION_DESCRIPTION, &offer,
                     nullptr);
   return {offer, gst_webrtc_session_description_free};
-}
-
-// A viewer sends nothing, so what it says of what it sends is not needed, and need not be right.
-void leave_out_sources(GstSDPMessage *sdp) {
-  auto *media = const_cast<GstSDPMedia *>(gst_sdp_message_get_media(sdp, 0));
-  for (guint i = gst_sdp_media_attributes_len(media); i-- > 0;)
-    if (g_str_has_prefix(gst_sdp_media_get_attribute(media, i)->key, "ssrc"))
-      gst_sdp_media_remove_attribute(media, i);
-}
-
-// By which the connection's encryption knows the peer. webrtcbin of GStreamer 1.26 does not ask for it.
-bool has_fingerprint(const GstSDPMessage *sdp) {
-  return gst_sdp_media_get_attribute_val(gst_sdp_message_get_media(sdp, 0), "fingerprint") ||
-         gst_sdp_message_get_attribute_val(sdp, "fingerprint");
-}
-
-// The parser takes any text; webrtcbin checks what this lets through.
-Description parse_answer(const std::string &text) {
-  GstSDPMessage *sdp = nullptr;
-  const bool parsed = gst_sdp_message_new_from_text(text.c_str(), &sdp) == GST_SDP_OK;
-  const bool is_answer = parsed && gst_sdp_message_medias_len(sdp) == 1 &&
-                         g_strcmp0(gst_sdp_media_get_media(gst_sdp_message_get_media(sdp, 0)), "video") == 0;
-  if (!is_answer) {
-    if (sdp) gst_sdp_message_free(sdp);
-    throw BadMessage("The answer is no session description with one video.");
-  }
-  leave_out_sources(sdp);
-  Description answer(gst_webrtc_session_description_new(GST_WEBRTC_SDP_TYPE_ANSWER, sdp),
-                     gst_webrtc_session_description_free);
-  if (!has_fingerprint(sdp)) throw BadMessage("The answer has no fingerprint.");
-  return answer;
 }
 
 std::string branch_line(const Codec &codec) {
@@ -218,9 +183,7 @@ void Viewer::take_answer(const std::string &sdp) {
 }
 
 void Viewer::take_candidate(const std::string &candidate) {
-  const bool printable =
-      std::all_of(candidate.begin(), candidate.end(), [](char c) { return g_ascii_isprint(c) != 0; });
-  if (!printable || !candidate.starts_with("candidate:")) throw BadMessage("The candidate is none.");
+  check_candidate(candidate);
   // A name that hides the browser's address and would have to be looked up by multicast. It is not needed:
   // the browser sends to the addresses that it got from here, and is answered where it sends from.
   if (candidate.find(".local ") != std::string::npos) return;
