@@ -23,7 +23,7 @@ build_packages=(g++ meson ninja-build pkgconf python3-venv libgstreamer1.0-dev l
 run_packages=(gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly)
 test_packages=(ccache chromium chromium-driver clang ffmpeg gir1.2-gst-plugins-bad-1.0 gstreamer1.0-libav
   gstreamer1.0-nice gstreamer1.0-plugins-bad gstreamer1.0-plugins-base-apps gstreamer1.0-x libclang-rt-dev libgmock-dev
-  libgstreamer-plugins-bad1.0-dev libgstrtspserver-1.0-dev libgtest-dev libjson-glib-dev libnginx-mod-rtmp
+  libgstreamer-plugins-bad1.0-dev libgstrtspserver-1.0-dev libgtest-dev libnginx-mod-rtmp
   libsoup-3.0-dev nginx procps python3-gst-1.0 python3-selenium srt-tools xvfb)
 
 say() { printf '\033[1m%s\033[0m\n' "$*"; }

@@ -4,9 +4,9 @@
 #pragma once
 
 #include <gst/gst.h>
-#include <json-glib/json-glib.h>
 
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -19,13 +19,11 @@ struct BadMessage : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/** A message that came in. Nothing of it is trusted: what is not as expected throws BadMessage. */
+/** A message that came in, JSON as its standard has it and no more. Nothing of it is trusted: what is not as
+ * expected throws BadMessage. */
 class Message {
  public:
   explicit Message(const std::string &text);
-  ~Message() { json_node_unref(root_); }
-  Message(const Message &) = delete;
-  Message &operator=(const Message &) = delete;
 
   std::string type() const { return text("type", 32); }
   /** A text of at most `most` bytes. */
@@ -35,28 +33,26 @@ class Message {
   double number(const char *member, double least, double most) const;
   /** False if there is no such member. */
   bool truth(const char *member) const;
-  /** Null if there is no such member. */
-  JsonNode *find(const char *member) const;
+  bool has(const char *member) const { return root_.contains(member); }
+  bool is_null(const char *member) const { return has(member) && root_.at(member).is_null(); }
 
  private:
-  JsonNode *root_;
+  const nlohmann::json *find(const char *member) const { return has(member) ? &root_.at(member) : nullptr; }
+
+  nlohmann::json root_;
 };
 
 /** A message that goes out, or an object in one. */
 class Json {
  public:
-  Json() : object_(json_object_new()) {}
-  explicit Json(const char *type) : Json() { text("type", type); }
-  Json(Json &&other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
-  Json &operator=(Json &&) = delete;
-  ~Json() { g_clear_pointer(&object_, json_object_unref); }
+  Json() = default;
+  explicit Json(const char *type) { text("type", type); }
 
-  Json &text(const char *name, const std::string &value);
-  Json &texts(const char *name, const std::vector<std::string> &values);
-  Json &integer(const char *name, gint64 value);
-  Json &truth(const char *name, bool value);
-  Json &objects(const char *name, std::vector<Json> values);
-  Json &object(const char *name, Json value);
+  Json &text(const char *name, const std::string &value) { return set(name, value); }
+  Json &integer(const char *name, gint64 value) { return set(name, value); }
+  Json &truth(const char *name, bool value) { return set(name, value); }
+  Json &object(const char *name, const Json &value) { return set(name, value.object_); }
+  Json &objects(const char *name, const std::vector<Json> &values);
   /** Null where the value is its property's default, which stands for "as the model suggests". */
   Json &property(const char *name, GObject *object, const char *property);
   /** Each field of a structure as it is; 64-bit numbers that a double does not hold become text. */
@@ -65,7 +61,12 @@ class Json {
   std::string to_string() const;
 
  private:
-  JsonObject *object_;
+  Json &set(const char *name, nlohmann::json value) {
+    object_[name] = std::move(value);
+    return *this;
+  }
+
+  nlohmann::json object_ = nlohmann::json::object();
 };
 
 using Send = std::function<void(const Json &)>;

@@ -3,9 +3,11 @@
 //
 //     live-studio       main loop                          options  the command line
 //     web_server        the page and its WebSocket         page/    the page itself
+//     listener, traffic connections to it, and their limits
 //     studio, session   what pages send, and are told      json     their messages
 //     source, picture   wansrc's settings and state, and what clips begin with
 //     pipeline, viewer  encoders, and a branch of the pipeline for each viewer
+//     negotiation       what a page says of its side of the connection
 //
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <glib-unix.h>
@@ -42,7 +44,9 @@ int run(const Options &options) {
   });
   const WebServer server(
       options.address, options.port, [&](guint clip) { return studio.picture(clip); },
-      [&](SoupWebsocketConnection *connection) { studio.add(connection); });
+      [&](SoupWebsocketConnection *websocket, const ConnectionPtr &connection) {
+        studio.add(websocket, connection);
+      });
   const auto on_signal = [](gpointer studio) -> gboolean {
     static_cast<Studio *>(studio)->close();
     return G_SOURCE_CONTINUE;

@@ -9,7 +9,9 @@
 #include <memory>
 #include <string>
 
+#include "allowance.h"
 #include "json.h"
+#include "listener.h"
 #include "picture.h"
 #include "viewer.h"
 
@@ -20,7 +22,8 @@ class Session {
   using OnMessage = std::function<void(Session *, const Message &)>;
   using OnClosed = std::function<void(Session *)>;
 
-  Session(SoupWebsocketConnection *connection, OnMessage on_message, OnClosed on_closed);
+  Session(SoupWebsocketConnection *websocket, ConnectionPtr connection, OnMessage on_message,
+          OnClosed on_closed);
   ~Session();
   Session(const Session &) = delete;
   Session &operator=(const Session &) = delete;
@@ -28,22 +31,36 @@ class Session {
   void send(const std::string &text);
   void send(const Json &json) { send(json.to_string()); }
   void send_error(const std::string &message) { send(Json("error").text("message", message)); }
+  /** News that the next ones replace: not sent while the page does not read what it got before. */
+  void send_news(const std::string &text);
   void close(gushort code, const char *reason);
-  /** Closes the connection if the page has not answered for long: its machine is gone, or its network is. */
-  void close_if_silent();
+  /** Each second: closes the connection if the page has not answered, or not read, for long, and gives up
+   * video that nobody takes. */
+  void look_after();
+  /** Runs it when the main loop has nothing else to do, unless something newer is to be run by then. */
+  void run_soon(std::function<void()> run);
+  /** Throws BadMessage if video was asked for too often. */
+  void count_watch();
 
   std::shared_ptr<Viewer> viewer;  // none until the page asks for video
   PicturePtr picture;              // for the next clip that the page queues with one
 
  private:
+  bool is_allowed();
+  void run();
   void on_message(gint type, GBytes *bytes);
   void on_text(const std::string &text);
   void on_picture(GBytes *bytes);
 
-  SoupWebsocketConnection *connection_;
+  SoupWebsocketConnection *websocket_;
+  ConnectionPtr connection_;
   OnMessage on_message_;
   OnClosed on_closed_;
-  gint64 heard_ = g_get_monotonic_time();
+  gint64 heard_ = g_get_monotonic_time(), read_ = heard_;  // when the page last sent, and read, something
+  Allowance messages_{256, 32}, watches_{48, 1}, complaints_{1, 1};
+  int refused_ = 0;
+  std::function<void()> run_;
+  guint running_ = 0;
 };
 
 }  // namespace studio

@@ -35,15 +35,14 @@ struct Value {
 // Null in a message stands for the default.
 void read(const Message &message, const char *member, GParamSpec *pspec, GValue *value) {
   g_value_init(value, pspec->value_type);
-  if (JSON_NODE_HOLDS_NULL(message.find(member)))
+  if (message.is_null(member))
     g_param_value_set_default(pspec, value);
   else if (G_IS_PARAM_SPEC_STRING(pspec))
     g_value_set_string(value, message.text(member, kLongestPrompt).c_str());
   else if (G_IS_PARAM_SPEC_INT(pspec))
     g_value_set_int(value, gint(message.integer(member, 0, G_PARAM_SPEC_INT(pspec)->maximum)));
   else if (G_IS_PARAM_SPEC_INT64(pspec))
-    // Not the largest, which json-glib 1.10 makes of numbers that are too large.
-    g_value_set_int64(value, message.integer(member, 0, G_PARAM_SPEC_INT64(pspec)->maximum - 1));
+    g_value_set_int64(value, message.integer(member, 0, G_PARAM_SPEC_INT64(pspec)->maximum));
   else
     g_value_set_double(value, message.number(member, 0, G_PARAM_SPEC_DOUBLE(pspec)->maximum));
 }
@@ -72,10 +71,10 @@ std::vector<Json> Source::queue() const {
   std::vector<Json> queue;
   const size_t begun = clips_.size() - std::min(queue_length(), clips_.size());
   for (auto clip = std::next(clips_.begin(), ptrdiff_t(begun)); clip != clips_.end(); ++clip)
-    queue.push_back(std::move(Json()
-                                  .integer("id", clip->first)
-                                  .text("prompt", clip->second.prompt)
-                                  .truth("picture", clip->second.picture != nullptr)));
+    queue.push_back(Json()
+                        .integer("id", clip->first)
+                        .text("prompt", clip->second.prompt)
+                        .truth("picture", clip->second.picture != nullptr));
   return queue;
 }
 
@@ -106,7 +105,7 @@ void Source::set(const Message &message) {
   GObjectClass *klass = G_OBJECT_GET_CLASS(element_);
   bool any = false;
   for (size_t i = 0; i < kSettings.size(); ++i) {
-    if (!message.find(kSettings[i].name)) continue;
+    if (!message.has(kSettings[i].name)) continue;
     any = true;
     read(message, kSettings[i].name, g_object_class_find_property(klass, kSettings[i].property),
          &values[i].value);
@@ -138,12 +137,12 @@ void Source::describe(Json *state) const {
   stats.fields(structure);
   gst_structure_free(structure);
   state->objects("queue", queue());
-  state->object("settings", std::move(settings));
-  state->object("stats", std::move(stats));
+  state->object("settings", settings);
+  state->object("stats", stats);
   if (!on_air_) return;
   guint id = 0;
   gst_structure_get_uint(on_air_, "id", &id);
-  state->object("onAir", std::move(Json().fields(on_air_).truth("picture", picture(id) != nullptr)));
+  state->object("onAir", Json().fields(on_air_).truth("picture", picture(id) != nullptr));
 }
 
 }  // namespace studio

@@ -8,8 +8,15 @@ namespace studio {
 namespace {
 
 constexpr size_t kMostSessions = 32;
-constexpr guint kTellMilliseconds = 100;  // of news that come together, pages are told at once
+constexpr int kMostViewers = 2 * kMostSessions;  // with those that are not quite gone
+constexpr guint kTellMilliseconds = 100;         // of news that come together, pages are told at once
 constexpr guint kGoodbyeMilliseconds = 500;
+
+// Nobody waits for an answer to the goodbye.
+void refuse(SoupWebsocketConnection *websocket, const ConnectionPtr &connection) {
+  connection->is_websocket = false;
+  soup_websocket_connection_close(websocket, SOUP_WEBSOCKET_CLOSE_POLICY_VIOLATION, "too many viewers");
+}
 
 }  // namespace
 
@@ -28,7 +35,7 @@ Studio::Studio(const VideoOptions &video, const SourceOptions &source, const Net
       source_(pipeline_.source(), source) {
   const auto second = [](gpointer data) -> gboolean {
     auto *self = static_cast<Studio *>(data);
-    for (const auto &session : self->sessions_) session->close_if_silent();
+    for (const auto &session : self->sessions_) session->look_after();
     self->tell_soon();
     return G_SOURCE_CONTINUE;
   };
@@ -39,12 +46,10 @@ Studio::~Studio() {
   for (guint *id : {&second_, &telling_, &closing_}) g_clear_handle_id(id, g_source_remove);
 }
 
-void Studio::add(SoupWebsocketConnection *connection) {
-  if (sessions_.size() >= kMostSessions)
-    return soup_websocket_connection_close(connection, SOUP_WEBSOCKET_CLOSE_POLICY_VIOLATION,
-                                           "too many viewers");
+void Studio::add(SoupWebsocketConnection *websocket, const ConnectionPtr &connection) {
+  if (sessions_.size() >= kMostSessions) return refuse(websocket, connection);
   sessions_.push_back(std::make_unique<Session>(
-      connection, [this](Session *session, const Message &message) { follow(session, message); },
+      websocket, connection, [this](Session *session, const Message &message) { follow(session, message); },
       [this](Session *session) { remove(session); }));
   Json hello("hello");
   if (!network_.stun.empty()) hello.text("stun", network_.stun);
@@ -92,12 +97,21 @@ void Studio::watch(Session *session, const Message &message) {
   for (const std::string &name : message.texts("codecs", 16)) {
     const Codec *codec = Pipeline::find_codec(name);
     if (!codec) continue;
+    session->count_watch();
     session->viewer.reset();
-    session->viewer =
-        Viewer::create(&pipeline_, *codec, network_, [session](const Json &json) { session->send(json); });
-    return tell_soon();
+    return session->run_soon([=, this] { show(session, *codec); });
   }
   throw BadMessage("None of these codecs can be had here.");
+}
+
+// Not before the main loop has done with the viewer's last one, so that what asks often does not heap them
+// up.
+void Studio::show(Session *session, const Codec &codec) {
+  if (Viewer::count() >= kMostViewers || !has_room())
+    throw BadMessage("There is no room for another viewer.");
+  session->viewer =
+      Viewer::create(&pipeline_, codec, network_, [session](const Json &json) { session->send(json); });
+  tell_soon();
 }
 
 void Studio::on_branch_failed(GstElement *branch, const std::string &error) {
@@ -125,7 +139,7 @@ void Studio::tell() {
   state.integer("viewers", viewers);
   source_.describe(&state);
   const std::string text = state.to_string();
-  for (const auto &session : sessions_) session->send(text);
+  for (const auto &session : sessions_) session->send_news(text);
 }
 
 void Studio::close() {

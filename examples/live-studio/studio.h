@@ -32,7 +32,7 @@ class Studio {
   /** Throws std::runtime_error. */
   void play() { pipeline_.play(); }
   /** Takes a page's connection. */
-  void add(SoupWebsocketConnection *connection);
+  void add(SoupWebsocketConnection *websocket, const ConnectionPtr &connection);
   /** Of a clip that is queued, made or on air; null if it has none. */
   PicturePtr picture(guint clip) const { return source_.picture(clip); }
   /** Takes leave of the pages, then ends. */
@@ -42,6 +42,7 @@ class Studio {
   void follow(Session *session, const Message &message);
   void enqueue(Session *session, const Message &message);
   void watch(Session *session, const Message &message);
+  void show(Session *session, const Codec &codec);
   void remove(Session *session);
   void on_branch_failed(GstElement *branch, const std::string &error);
   void tell_soon();

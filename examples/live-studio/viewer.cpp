@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "viewer.h"
 
-#include <gst/sdp/sdp.h>
-#include <gst/webrtc/webrtc.h>
-
-#include <algorithm>
 #include <stdexcept>
+
+#include "negotiation.h"
 
 namespace studio {
 namespace {
-
-using Description = std::shared_ptr<GstWebRTCSessionDescription>;
 
 // What a thread of webrtcbin's holds of a viewer, who may be gone when it is used.
 using Handle = std::weak_ptr<Viewer>;
@@ -56,37 +52,6 @@ Description offer_of(GstPromise *promise) {
   return {offer, gst_webrtc_session_description_free};
 }
 
-// A viewer sends nothing, so what it says of what it sends is not needed, and need not be right.
-void leave_out_sources(GstSDPMessage *sdp) {
-  auto *media = const_cast<GstSDPMedia *>(gst_sdp_message_get_media(sdp, 0));
-  for (guint i = gst_sdp_media_attributes_len(media); i-- > 0;)
-    if (g_str_has_prefix(gst_sdp_media_get_attribute(media, i)->key, "ssrc"))
-      gst_sdp_media_remove_attribute(media, i);
-}
-
-// By which the connection's encryption knows the peer. webrtcbin of GStreamer 1.26 does not ask for it.
-bool has_fingerprint(const GstSDPMessage *sdp) {
-  return gst_sdp_media_get_attribute_val(gst_sdp_message_get_media(sdp, 0), "fingerprint") ||
-         gst_sdp_message_get_attribute_val(sdp, "fingerprint");
-}
-
-// The parser takes any text; webrtcbin checks what this lets through.
-Description parse_answer(const std::string &text) {
-  GstSDPMessage *sdp = nullptr;
-  const bool parsed = gst_sdp_message_new_from_text(text.c_str(), &sdp) == GST_SDP_OK;
-  const bool is_answer = parsed && gst_sdp_message_medias_len(sdp) == 1 &&
-                         g_strcmp0(gst_sdp_media_get_media(gst_sdp_message_get_media(sdp, 0)), "video") == 0;
-  if (!is_answer) {
-    if (sdp) gst_sdp_message_free(sdp);
-    throw BadMessage("The answer is no session description with one video.");
-  }
-  leave_out_sources(sdp);
-  Description answer(gst_webrtc_session_description_new(GST_WEBRTC_SDP_TYPE_ANSWER, sdp),
-                     gst_webrtc_session_description_free);
-  if (!has_fingerprint(sdp)) throw BadMessage("The answer has no fingerprint.");
-  return answer;
-}
-
 std::string branch_line(const Codec &codec) {
   // Frames wait here until the connection is made, and are dropped if it cannot take them.
   return std::string("queue name=queue leaky=downstream max-size-buffers=8 ! ") + codec.payloader + " ! " +
@@ -108,6 +73,8 @@ void Viewer::start(const NetworkOptions &network) {
                                                 GST_PARSE_FLAG_FATAL_ERRORS, &error);
   if (!branch_) throw std::runtime_error(error->message);
   webrtc_ = gst_bin_get_by_name(GST_BIN(branch_), "webrtc");
+  count_++;
+  g_object_weak_ref(G_OBJECT(webrtc_), gone, nullptr);
   g_autoptr(GstElement) queue = gst_bin_get_by_name(GST_BIN(branch_), "queue");
   g_autoptr(GstPad) sink = gst_element_get_static_pad(queue, "sink");
   gst_element_add_pad(branch_, gst_ghost_pad_new("sink", sink));
@@ -116,6 +83,7 @@ void Viewer::start(const NetworkOptions &network) {
   set_up_ice(network.address);
   connect_signals(queue);
   pipeline_->attach(codec_, branch_);
+  is_attached_ = true;
 }
 
 // Only from the address that the page is served at, and without asking a router to open ports (UPnP).
@@ -159,8 +127,20 @@ void Viewer::connect_signals(GstElement *queue) {
   connect(queue, "overrun", on_overrun, handle);
 }
 
+// What webrtcbin has still to do when it is stopped holds it for ever, so that is waited for.
+void Viewer::finish_tasks() const {
+  g_autoptr(GstPromise) done = gst_promise_new();
+  g_signal_emit_by_name(webrtc_, "get-stats", nullptr, done);
+  gst_promise_wait(done);
+}
+
 Viewer::~Viewer() {
-  if (branch_) pipeline_->detach(codec_, branch_);
+  if (is_attached_) {
+    finish_tasks();
+    pipeline_->detach(codec_, branch_);
+  } else {
+    gst_clear_object(&branch_);
+  }
   gst_clear_object(&webrtc_);
 }
 
@@ -182,8 +162,7 @@ void Viewer::on_offer(const Description &offer, const std::string &error) {
     return;
   }
   g_autofree char *text = gst_sdp_message_as_text(offer->sdp);
-  g_autoptr(GstPromise) ignored = gst_promise_new();
-  g_signal_emit_by_name(webrtc_, "set-local-description", offer.get(), ignored);
+  g_signal_emit_by_name(webrtc_, "set-local-description", offer.get(), nullptr);
   negotiation_ = Negotiation::Offered;
   send_(Json("offer").text("codec", codec_.name).text("sdp", text));
 }
@@ -204,9 +183,7 @@ void Viewer::take_answer(const std::string &sdp) {
 }
 
 void Viewer::take_candidate(const std::string &candidate) {
-  const bool printable =
-      std::all_of(candidate.begin(), candidate.end(), [](char c) { return g_ascii_isprint(c) != 0; });
-  if (!printable || !candidate.starts_with("candidate:")) throw BadMessage("The candidate is none.");
+  check_candidate(candidate);
   // A name that hides the browser's address and would have to be looked up by multicast. It is not needed:
   // the browser sends to the addresses that it got from here, and is answered where it sends from.
   if (candidate.find(".local ") != std::string::npos) return;
@@ -217,6 +194,7 @@ void Viewer::on_connection_state() {
   GstWebRTCPeerConnectionState state;
   g_object_get(webrtc_, "connection-state", &state, nullptr);
   connected_ = state == GST_WEBRTC_PEER_CONNECTION_STATE_CONNECTED;
+  was_connected_ |= connected_;
   if (connected_) pipeline_->force_key_frame(codec_);
   if (state == GST_WEBRTC_PEER_CONNECTION_STATE_FAILED)
     send_(Json("error").text("message", "The video connection failed."));

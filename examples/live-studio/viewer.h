@@ -7,6 +7,7 @@
 #include <gst/gst.h>
 #include <gst/webrtc/webrtc.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -30,6 +31,12 @@ class Viewer : public std::enable_shared_from_this<Viewer> {
   Viewer(const Viewer &) = delete;
   Viewer &operator=(const Viewer &) = delete;
 
+  /** Viewers, with those of whom something is still there. */
+  static int count() { return count_; }
+  /** Microseconds since video was asked for. */
+  gint64 age() const { return g_get_monotonic_time() - begun_; }
+  bool was_connected() const { return was_connected_; }
+
   void take_answer(const std::string &sdp);
   void take_candidate(const std::string &candidate);
   bool has_branch(const GstElement *branch) const { return branch == branch_; }
@@ -38,9 +45,11 @@ class Viewer : public std::enable_shared_from_this<Viewer> {
   Viewer(Pipeline *pipeline, const Codec &codec, Send send)
       : pipeline_(pipeline), codec_(codec), send_(std::move(send)) {}
   void start(const NetworkOptions &network);
+  static void gone(gpointer, GObject *) { --count_; }
   void set_up_ice(const std::string &address);
   void set_up_transceiver();
   void connect_signals(GstElement *queue);
+  void finish_tasks() const;
   void make_offer();
   void on_offer(const std::shared_ptr<GstWebRTCSessionDescription> &offer, const std::string &error);
   void on_connection_state();
@@ -53,7 +62,10 @@ class Viewer : public std::enable_shared_from_this<Viewer> {
   Send send_;
   GstElement *branch_ = nullptr, *webrtc_ = nullptr;
   Negotiation negotiation_ = Negotiation::NotBegun;
-  bool connected_ = false;
+  bool is_attached_ = false, connected_ = false, was_connected_ = false;
+  gint64 begun_ = g_get_monotonic_time();
+
+  static inline std::atomic<int> count_ = 0;
 };
 
 }  // namespace studio

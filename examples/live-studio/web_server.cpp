@@ -3,7 +3,6 @@
 
 #include <array>
 #include <cstring>
-#include <stdexcept>
 
 namespace studio {
 namespace {
@@ -40,18 +39,28 @@ bool is_own_name(const char *host) {
   return name == "localhost" || g_hostname_is_ip_address(host) || name == own || name == own + ".local";
 }
 
+// "http://" and the host and port that was asked for, as an Origin has it; empty if that is not this program.
+std::string own_origin(SoupServerMessage *message) {
+  // All of them, one after the other if there are several.
+  const char *host = soup_message_headers_get_list(soup_server_message_get_request_headers(message), "Host");
+  const std::string origin = std::string("http://") + (host ? host : "");
+  g_autoptr(GUri) uri = g_uri_parse(origin.c_str(), G_URI_FLAGS_NONE, nullptr);
+  const bool is_host_alone = uri && !g_uri_get_userinfo(uri) && *g_uri_get_path(uri) == 0 &&
+                             !g_uri_get_query(uri) && !g_uri_get_fragment(uri);
+  return is_host_alone && g_uri_get_host(uri) && is_own_name(g_uri_get_host(uri)) ? origin : "";
+}
+
 bool is_own_page(SoupServerMessage *message) {
-  SoupMessageHeaders *headers = soup_server_message_get_request_headers(message);
-  const char *host = soup_message_headers_get_one(headers, "Host");
-  const char *origin = soup_message_headers_get_one(headers, "Origin");
-  if (!host || !origin || std::string("http://") + host != origin) return false;
-  g_autoptr(GUri) uri = g_uri_parse(origin, G_URI_FLAGS_NONE, nullptr);
-  return uri && g_uri_get_host(uri) && is_own_name(g_uri_get_host(uri));
+  const char *origin =
+      soup_message_headers_get_list(soup_server_message_get_request_headers(message), "Origin");
+  return origin && own_origin(message) == origin;
 }
 
 // Null bytes: there is no such page.
 void serve(SoupServerMessage *message, GBytes *bytes, const char *type) {
   set_headers(message);
+  if (own_origin(message).empty())
+    return soup_server_message_set_status(message, SOUP_STATUS_FORBIDDEN, nullptr);
   if (!bytes) return soup_server_message_set_status(message, SOUP_STATUS_NOT_FOUND, nullptr);
   const std::string method = soup_server_message_get_method(message);
   if (method != "GET" && method != "HEAD")
@@ -80,6 +89,7 @@ void check_origin(SoupServer *, SoupServerMessage *message, const char *, GHashT
 WebServer::WebServer(const std::string &address, int port, FindPicture find_picture,
                      OnConnection on_connection)
     : server_(soup_server_new("server-header", "gst-wan ", nullptr)),
+      listener_(address, port, server_),
       find_picture_(std::move(find_picture)),
       on_connection_(std::move(on_connection)) {
   for (const Page &page : kPages)
@@ -87,17 +97,20 @@ WebServer::WebServer(const std::string &address, int port, FindPicture find_pict
   const auto picture = [](SoupServer *, SoupServerMessage *message, const char *path, GHashTable *,
                           gpointer self) { static_cast<WebServer *>(self)->serve_picture(message, path); };
   soup_server_add_handler(server_, kPictures, picture, this, nullptr);
-  const auto opened = [](SoupServer *, SoupServerMessage *, const char *, SoupWebsocketConnection *connection,
-                         gpointer self) { static_cast<WebServer *>(self)->on_connection_(connection); };
+  const auto opened = [](SoupServer *, SoupServerMessage *message, const char *,
+                         SoupWebsocketConnection *connection, gpointer data) {
+    auto *self = static_cast<WebServer *>(data);
+    if (const ConnectionPtr kept = self->listener_.keep(message)) self->on_connection_(connection, kept);
+  };
+  // A few bytes, compressed, could stand for more than there is memory.
+  soup_server_remove_websocket_extension(server_, SOUP_TYPE_WEBSOCKET_EXTENSION_DEFLATE);
   soup_server_add_early_handler(server_, "/socket", check_origin, nullptr, nullptr);
   soup_server_add_websocket_handler(server_, "/socket", nullptr, nullptr, opened, this, nullptr);
-  g_autoptr(GError) error = nullptr;
-  g_autoptr(GSocketAddress) socket_address =
-      g_inet_socket_address_new_from_string(address.c_str(), guint(port));
-  if (!socket_address) throw std::runtime_error("\"" + address + "\" is no IP address.");
-  if (!soup_server_listen(server_, socket_address, SoupServerListenOptions(0), &error))
-    throw std::runtime_error("Cannot listen on " + address + ", port " + std::to_string(port) + ": " +
-                             error->message);
+}
+
+WebServer::~WebServer() {
+  soup_server_disconnect(server_);
+  g_object_unref(server_);
 }
 
 void WebServer::serve_picture(SoupServerMessage *message, const std::string &path) const {
@@ -107,13 +120,6 @@ void WebServer::serve_picture(SoupServerMessage *message, const std::string &pat
       g_ascii_string_to_unsigned(path.c_str() + strlen(kPictures), 10, 1, G_MAXUINT, &clip, nullptr);
   const PicturePtr picture = is_number ? find_picture_(guint(clip)) : nullptr;
   serve(message, picture ? picture->thumbnail() : nullptr, "image/jpeg");
-}
-
-std::string WebServer::url() const {
-  GSList *uris = soup_server_get_uris(server_);
-  g_autofree char *url = g_uri_to_string(static_cast<GUri *>(uris->data));
-  g_slist_free_full(uris, reinterpret_cast<GDestroyNotify>(g_uri_unref));
-  return url;
 }
 
 }  // namespace studio

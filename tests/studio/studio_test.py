@@ -6,11 +6,15 @@ misbehaves. studio_test.py LIVE_STUDIO [unittest's arguments]
 Prints what it measures on the way. Each test leaves the studio with an empty queue and a blue picture.
 """
 import base64
+import contextlib
 import ctypes
 import os
 import random
 import re
+import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -104,10 +108,31 @@ class Protocol(unittest.TestCase):
         with self.studio.socket(host=f"localhost:{self.studio.port}") as page:
             self.assertEqual(page.status, 101)
 
+    def test_foreign_names_get_no_page(self):
+        own = f"127.0.0.1:{self.studio.port}"
+        for path in ("/", "/studio.js", "/picture/1", "/nothing"):
+            for host in ("example.org", f"{own}.example.org", f"example.org@{own}", f"{own}/", f"{own}?", f"{own}#", "localhost.example.org",
+                         "127.0.0.1.example.org", "[::1", "", "0x7f.1.example.org", "xn--localhost"):
+                with self.subTest(path=path, host=host):
+                    status, _, body = self.studio.get(path, host or " ")
+                    self.assertIn(status, (400, 403))
+                    self.assertEqual(body, b"")
+        for host in (own, f"localhost:{self.studio.port}", "[::1]"):
+            self.assertEqual(self.studio.get("/", host)[0], 200)
+        # Two of a kind are none of them.
+        for first, second in (("example.org", own), (own, "example.org")):
+            with contextlib.closing(self.studio.connect()) as connection:
+                connection.sendall(f"GET /socket HTTP/1.1\r\nHost: {own}\r\nOrigin: http://{first}\r\nOrigin: http://{second}\r\n"
+                                   "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                                   "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode())
+                self.assertEqual(connection.recv(12), b"HTTP/1.1 403")
+
     def test_wrong_messages_are_answered(self):
         with self.studio.socket() as page:
             for text in ("", "x", "{", "5", "null", "[]", "{}", '{"type": 5}', '{"type": "x"}', '{"type": "\\ud800"}',
                          "[" * 30000, '{"a":' * 5000, "x" * 500000,
+                         "/**/{}", '/*"*/' + "[" * 9000, '{"type": "skip"}//', '{"type": "skip",}', "{'type': 'skip'}", '{type: "skip"}',
+                         '{"type": "skip"} {}', '{"type": "skip\\u0000"}', '{"type": "\\x41"}',
                          '{"type": "enqueue"}', '{"type": "enqueue", "prompt": ""}',
                          '{"type": "enqueue", "prompt": ["a"]}', '{"type": "enqueue", "prompt": "%s"}' % ("a" * 3000),
                          '{"type": "set"}', '{"type": "set", "seed": "1"}', '{"type": "set", "seed": 1.5}',
@@ -292,6 +317,158 @@ class Protocol(unittest.TestCase):
         wait_for("there is room again", there_is_room)
 
 
+class Storm(unittest.TestCase):
+    """Clients that harm. A warning of GLib's ends the program."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.studio = Studio(PROGRAM, "--num-frames", "9", descriptors=256, G_DEBUG="fatal-warnings")
+        cls.addClassCleanup(cls.studio.stop)
+        with cls.studio.socket() as page:
+            wait_for("clips have been made", lambda: page.read("state")["stats"]["frames-pushed"] > 30)
+
+    def setUp(self):
+        def room():  # those who were before may not be quite gone
+            self.page = self.studio.socket()
+            self.addCleanup(self.page.__exit__)
+            with contextlib.suppress(OSError, EOFError):
+                return self.page.read_frame()[0] == 1
+        wait_for("there is room", room)
+
+    def tearDown(self):
+        self.assertTrue(self.studio.is_running())
+        self.answers_at_once()
+
+    def answers_at_once(self):
+        self.page.messages.clear()
+        begin = time.monotonic()
+        self.page.send(type="set", steps=4)
+        self.page.read("done")
+        self.assertLess(time.monotonic() - begin, 10)  # of a loaded machine; it takes milliseconds
+
+    def connections(self):
+        return self.studio.count("fd")
+
+    def test_connections_that_ask_for_nothing_give_way(self):
+        pages = [self.studio.connect() for _ in range(300)]
+        for page in pages[::2]:  # half of them half a request
+            with contextlib.suppress(OSError):
+                page.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        self.assertLess(self.connections(), 200)
+        wait_for("a page is served beside them", lambda: self.studio.get("/")[0] == 200)
+        self.studio.socket().__exit__()
+        refused = sum(page.recv(12, socket.MSG_DONTWAIT) == b"HTTP/1.1 503" for page in pages[-100:])
+        self.assertEqual(refused, 100)
+        wait_for("they are cut", lambda: self.studio.get("/")[0] == 200 and self.connections() < 60)
+        for page in pages:
+            page.close()
+
+    def test_requests_without_an_end_are_cut(self):
+        for head in (b"GET / HTTP/1.1\r\nHost: a\r\nX: ", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n",
+                     b"POST /socket HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n80000000\r\n"):
+            with self.subTest(head[:40]), contextlib.closing(self.studio.connect()) as connection:
+                before = self.studio.memory()
+                with self.assertRaises(OSError):
+                    connection.sendall(head)
+                    for _ in range(64):
+                        connection.sendall(b"x" * 1024 * 1024)
+                self.assertLess(self.studio.memory() - before, 32 * 1024 * 1024)
+
+    def test_fragments_without_an_end_are_cut(self):
+        before = self.studio.memory()
+        with self.studio.socket() as page, self.assertRaises(OSError):
+            page.send_frame(1, b'"', whole=False)
+            for _ in range(64):
+                page.send_frame(0, b"x" * 1000000, whole=False)
+        self.assertLess(self.studio.memory() - before, 32 * 1024 * 1024)
+
+    def test_nothing_is_inflated(self):
+        with self.studio.socket(**{"Sec-WebSocket-Extensions": "permessage-deflate"}) as page:
+            self.assertEqual(page.status, 101)
+            self.assertNotIn("deflate", page.head)
+
+    def test_messages_without_an_end_are_refused(self):
+        with self.studio.socket() as page:
+            with contextlib.suppress(OSError):
+                for _ in range(20000):
+                    page.send_text('{"type": "watch", "codecs": ["vp8"]}')
+                    if page.socket in select.select([page.socket], [], [], 0)[0] and page.read_frame()[0] == 8:
+                        break
+            self.answers_at_once()
+        wait_for("its video is gone", lambda: self.studio.count("task") < 40)
+
+    def test_a_client_that_does_not_read_is_cut(self):
+        with contextlib.closing(self.studio.connect(receive_buffer=4096)) as connection:
+            connection.sendall(f"GET /socket HTTP/1.1\r\nHost: 127.0.0.1:{self.studio.port}\r\nUpgrade: websocket\r\n"
+                               f"Origin: http://127.0.0.1:{self.studio.port}\r\nConnection: Upgrade\r\n"
+                               "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode())
+            before = self.studio.memory()
+            ping, pong = (bytes([opcode, 0x80 | 125, 0, 0, 0, 0]) + bytes(125) for opcode in (0x89, 0x8a))
+            connection.sendall(ping * 4000)
+
+            def is_cut():
+                try:
+                    connection.send(pong, socket.MSG_DONTWAIT)
+                except OSError:
+                    return True
+            wait_for("it is cut", is_cut)
+            self.assertLess(self.studio.memory() - before, 32 * 1024 * 1024)
+
+    def test_descriptors_do_not_run_out(self):
+        pages = []
+        self.addCleanup(lambda: [page.__exit__() for page in pages])
+        with contextlib.suppress(OSError, EOFError, IndexError):
+            for _ in range(31):
+                pages.append(self.studio.socket())
+        answers = []
+        for page in pages:
+            for _ in range(3):
+                page.send(type="watch", codecs=["vp8"])
+            answers.append(page.read("offer", "error"))
+        self.assertEqual(answers[0]["type"], "offer")
+        self.assertEqual(answers[-1].get("message"), "There is no room for another viewer.")
+
+    def test_a_storm_leaves_nothing(self):
+        chance = random.Random(20261129)
+        jpeg = encoded_picture(640, 480)
+
+        def come_and_go():
+            page = self.studio.socket()
+            for phase in range(chance.randrange(6)):
+                if phase == 0:
+                    page.send(type="watch", codecs=[chance.choice(("vp8", "h264"))])
+                elif phase == 1:
+                    offer = page.read("offer")["sdp"]
+                elif phase == 2:
+                    page.send(type="answer", sdp=answer_to(offer))
+                elif phase == 3:
+                    page.send(type="candidate", candidate="candidate:1 1 UDP 2015363327 127.0.0.1 9 typ host")
+                elif phase == 4:
+                    page.send_picture(jpeg)
+            if chance.random() < 0.3:
+                page.send_frame(8, b"\x03\xe8")
+            if chance.random() < 0.3:  # in the middle of a frame
+                page.socket.sendall(b"\x81\xfe\x10")
+            if chance.random() < 0.5:  # with a reset
+                page.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            page.__exit__()
+
+        def storm(count):
+            for _ in range(count):
+                come_and_go()
+            wait_for("all are gone", lambda: self.page.read("state")["viewers"] == 0)
+
+        def count():
+            return self.studio.count("fd"), self.studio.count("task")
+
+        storm(10)  # libraries keep what they open once
+        wait_for("it is quiet", lambda: self.studio.count("fd") < 30)
+        before, memory = count(), self.studio.memory()
+        storm(50)
+        wait_for(f"files and threads are as before, {before}", lambda: all(now <= then + 3 for now, then in zip(count(), before)))
+        self.assertLess(self.studio.memory() - memory, 32 * 1024 * 1024)
+
+
 class Pictures(unittest.TestCase):
     """With a model that takes them."""
 
@@ -473,6 +650,24 @@ class Browser(unittest.TestCase):
         with self.studio.socket() as page:
             page.send(type="set", steps=4)
             page.read("done")
+
+    def test_texts_stay_texts(self):
+        self.addCleanup(self.settle)
+        hostile = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>\"'&amp;\u202e{{1}}"
+        with self.studio.socket() as page:
+            page.send(type="set", prompt=hostile)
+            page.read("done")
+            page.send(type="skip")
+        for _ in range(3):
+            self.page.find("prompt").send_keys(hostile, Keys.ENTER)
+            wait_for("it is queued", lambda: self.page.find("prompt").get_property("value") == "")
+        self.page.run("send({type: arguments[0]})", "<img src=x>")
+        wait_for("an error shows it", lambda: "<img src=x>" in self.page.text("error"))
+        wait_for("the queue shows it", lambda: hostile in self.page.text("queue"))
+        wait_for("it is on air", lambda: self.page.text("air") == hostile)
+        self.assertIn(hostile, self.page.text("standing"))
+        self.assertEqual(self.page.run("return [window.hacked, document.querySelectorAll('img[src=x], main script').length]"),
+                         [None, 0])
 
     def test_it_reconnects(self):
         self.page.run("location.reload()")

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import socket
 import struct
 import subprocess
@@ -32,15 +33,19 @@ def wait_for(what, condition, patience=PATIENCE):
 class Studio:
     """The program, with small and short clips of the embedded model."""
 
-    def __init__(self, program, *options, port=0):
+    def __init__(self, program, *options, port=0, descriptors=None, **environment):
+        """With at most so many file descriptors, and environment variables."""
         self.program = program
         self.options = options
+        self.environment = {**os.environ, **environment}
+        self.limit = descriptors and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors)))
         self.start(port)
 
     def start(self, port=0):
         command = [self.program, "--port", str(port), "--width", "128", "--height", "96", "--num-frames", "33",
                    "--steps", "4", "--seed", "1", *self.options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self.environment,
+                                        preexec_fn=self.limit)
         line = self.process.stdout.readline()
         found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
         assert found, f"no URL in {line!r}"
@@ -70,6 +75,20 @@ class Studio:
         connection.close()
         return answer.status, answer.headers, body
 
+    def memory(self):
+        """Bytes that are resident."""
+        with open(f"/proc/{self.process.pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def connect(self, receive_buffer=None):
+        """A bare TCP connection."""
+        connection = socket.socket()
+        if receive_buffer:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.settimeout(PATIENCE)
+        connection.connect(("127.0.0.1", self.port))
+        return connection
+
     def socket(self, **headers):
         return Socket(self.port, **headers)
 
@@ -83,13 +102,14 @@ def encoded_picture(width, height, encoder="mjpeg"):
 class Socket:
     """A WebSocket client that sends whatever it is told to."""
 
-    def __init__(self, port, host=None, origin=None):
+    def __init__(self, port, host=None, origin=None, **more):
         host = host or f"127.0.0.1:{port}"
         origin = f"http://{host}" if origin is None else origin
         headers = {"Host": host, "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
                    "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode()}
         if origin:
             headers["Origin"] = origin
+        headers.update(more)
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         connection.request("GET", "/socket", headers=headers)
         self.socket = connection.sock
@@ -101,6 +121,7 @@ class Socket:
                 break
             head += byte
         self.status = int(head.split()[1])
+        self.head = head.decode().lower()
         self.messages = []
 
     def __enter__(self):
@@ -109,7 +130,7 @@ class Socket:
     def __exit__(self, *_):
         self.socket.close()
 
-    def send_frame(self, opcode, payload):
+    def send_frame(self, opcode, payload, whole=True):
         mask = os.urandom(4)
         size = len(payload)
         if size < 126:
@@ -120,7 +141,7 @@ class Socket:
             length = struct.pack("!BQ", 0x80 | 127, size)
         masked = (int.from_bytes(payload, "big") ^ int.from_bytes((mask * (size // 4 + 1))[:size], "big")) \
             .to_bytes(size, "big")
-        self.socket.sendall(bytes([0x80 | opcode]) + length + mask + masked)
+        self.socket.sendall(bytes([0x80 * whole | opcode]) + length + mask + masked)
 
     def send_text(self, text):
         self.send_frame(1, text.encode() if isinstance(text, str) else text)
