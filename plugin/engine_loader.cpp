@@ -7,24 +7,28 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <filesystem>
 #include <mutex>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 namespace wan {
 namespace {
 
 // A path of the installed tree. The tree may have been moved, so its root is taken from where the plugin lies
-// now.
+// now. GStreamer may have come there by a link to a part of the tree, such as Debian's /lib, beside which the
+// rest is not.
 std::string installed(std::string_view path) {
   constexpr std::string_view prefix = WAN_PREFIX;
   const std::string_view place = std::string_view(WAN_PLUGIN_FILE).substr(prefix.size());
   Dl_info plugin;
   if (!path.starts_with(prefix) || !dladdr(reinterpret_cast<void *>(&installed), &plugin))
     return std::string(path);
-  const std::string_view file = plugin.dli_fname;
+  std::error_code failure;
+  const std::string file = std::filesystem::canonical(plugin.dli_fname, failure).string();
   if (!file.ends_with(place)) return std::string(path);
-  return std::string(file.substr(0, file.size() - place.size())).append(path.substr(prefix.size()));
+  return file.substr(0, file.size() - place.size()).append(path.substr(prefix.size()));
 }
 
 std::string choose(const std::string &chosen, const char *variable, std::string_view fallback) {

@@ -45,6 +45,7 @@ esac
 
 install_packages "${build_packages[@]}" "${run_packages[@]}" "${test_packages[@]}"
 install_libtorch
+install_wheel_tools
 find_nvcc
 configure build -Dtests=true
 

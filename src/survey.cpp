@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "survey.h"
+
+#include <ATen/Context.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <torch/headeronly/version.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/config.h"
+#include "checkpoint/input_file.h"
+#include "device.h"
+#include "error.h"
+#include "host.h"
+#include "pipeline/component_source.h"
+#include "pipeline/memory_mode.h"
+#include "transformer/block_store.h"
+#include "wan/engine.h"
+
+namespace wan {
+
+namespace {
+
+using nlohmann::json;
+
+json survey_gpu(at::Device device) {
+  const auto [free, total] = at::getDeviceAllocator(device.type())->getMemoryInfo(device.index());
+  return {{"name", describe_device(device)},
+          {"compute_capability", compute_capability(device) / 10.0},
+          {"total", total},
+          {"free", free}};
+}
+
+void survey_gpus(json &answer) {
+  if (!at::hasCUDA()) return;
+  const long version = at::detail::getCUDAHooks().versionCUDART();
+  answer["cuda"] = std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+  at::globalContext().lazyInitDevice(at::kCUDA);
+  const int count = c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount();
+  for (int i = 0; i < count; ++i)
+    answer["gpus"].push_back(survey_gpu({at::kCUDA, static_cast<c10::DeviceIndex>(i)}));
+}
+
+void survey_machine(json &answer) {
+  answer.update({{"version", WAN_VERSION}, {"libtorch", TORCH_VERSION}, {"host_free", free_host_memory()}});
+  answer["gpus"] = json::array();
+  const DeviceChoice choice = choose_device("auto");
+  survey_gpus(answer);
+  answer["device"] = describe_device(choice.device);
+  answer["free"] = free_memory(choice.device);
+  answer["remarks"] = choice.passed_over;
+}
+
+/// A clip of the checkpoint's own size, without a cache of steps.
+uint64_t clip_bytes(const CheckpointConfig &config, at::ScalarType dtype) {
+  const VaeConfig &vae = config.vae;
+  const WanDefaults &clip = config.defaults;
+  return denoise_bytes(config.transformer, dtype, (clip.num_frames - 1) / vae.temporal_scale() + 1,
+                       clip.height / vae.spatial_scale(), clip.width / vae.spatial_scale(), /*cached=*/false);
+}
+
+json survey_mode(WanMemoryMode mode, const WeightBytes &weights, uint64_t clip, at::Device device) {
+  const uint64_t needed = weights.on_gpu(mode) + std::max(clip, weights.text_encoder);
+  const uint64_t host = mode == WAN_MEMORY_RESIDENT ? 0 : weights.blocks + kHostReserve;
+  return {{"name", memory_mode_name(mode)},
+          {"device", needed},
+          {"host", host},
+          {"fits", needed <= free_memory(device) && host <= free_memory(at::kCPU)}};
+}
+
+std::vector<WanMemoryMode> memory_modes(at::Device device, bool two_experts) {
+  if (device.is_cpu()) return {WAN_MEMORY_RESIDENT};
+  if (!two_experts) return {WAN_MEMORY_RESIDENT, WAN_MEMORY_STREAM};
+  return {WAN_MEMORY_RESIDENT, WAN_MEMORY_ONE_EXPERT, WAN_MEMORY_STREAM};
+}
+
+void survey_memory(json &answer, const CheckpointConfig &config) {
+  const at::Device device = choose_device("auto").device;
+  const at::ScalarType dtype = device.is_cpu() ? at::kFloat : at::kBFloat16;
+  const WeightBytes weights = WeightBytes::of(config, dtype, WAN_QUANTIZATION_NONE, vae_dtype(dtype, device));
+  for (const WanMemoryMode mode : memory_modes(device, weights.two_experts))
+    answer["modes"].push_back(survey_mode(mode, weights, clip_bytes(config, dtype), device));
+  answer["mode"] =
+      memory_mode_name(choose_memory_mode(WAN_MEMORY_AUTO, config, dtype, WAN_QUANTIZATION_NONE, device));
+}
+
+/// What the element asks before it loads a checkpoint.
+void require_description(const std::string &directory) {
+  WanDefaults defaults;
+  WanError error;
+  const WanStatus status = wan_engine(WAN_ENGINE_ABI)->describe(directory.c_str(), &defaults, &error);
+  if (status != WAN_OK) throw Error(status, error.message);
+}
+
+void survey_checkpoint(json &answer, const std::string &directory) {
+  require_description(directory);
+  const CheckpointConfig config = CheckpointConfig::read(local_path(directory));
+  const WanDefaults &clip = config.defaults;
+  answer.update({{"variant", clip.variant},
+                 {"width", clip.width},
+                 {"height", clip.height},
+                 {"num_frames", clip.num_frames}});
+  open_checkpoint(config, {}, at::kCPU, RunContext({}), [](uint64_t, uint64_t) {});
+  survey_memory(answer, config);
+}
+
+std::string sentence(const std::string &message) {
+  return printable(message, message.npos) + (message.ends_with('.') ? "" : ".");
+}
+
+}  // namespace
+
+}  // namespace wan
+
+extern "C" const char *wan_survey(const char *model_dir) {
+  thread_local std::string text;
+  nlohmann::json answer;
+  try {
+    if (model_dir)
+      wan::survey_checkpoint(answer, model_dir);
+    else
+      wan::survey_machine(answer);
+  } catch (const c10::Error &failure) {
+    answer["error"] = wan::sentence(wan::first_line(failure.what_without_backtrace()));
+  } catch (const std::exception &failure) {
+    answer["error"] = wan::sentence(failure.what());
+  }
+  text = answer.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return text.c_str();
+}
