@@ -27,6 +27,10 @@ class RunContext {
       throw Error(WAN_CANCELLED, "The sender of the picture asked to stop");
     return picture;
   }
+  /// What is asked for the next section of an endless video; false: it ends.
+  bool next_section(WanSection &section) const {
+    return !callbacks_.next_section || callbacks_.next_section(callbacks_.user, &section);
+  }
   /// The message is made printable.
   void log(WanLogLevel level, const std::string &message) const {
     if (callbacks_.log) callbacks_.log(callbacks_.user, level, printable(message, message.npos).c_str());

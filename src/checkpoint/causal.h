@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -54,6 +55,16 @@ struct CausalConfig {
   ImageStart image_start = ImageStart::kNone;
 
   int64_t steps() const { return static_cast<int64_t>(denoising_step_list.size()); }
+
+  /// A family by its name: "self-forcing", "longlive2", … Nothing where there is none.
+  static std::optional<CausalConfig> preset(std::string_view name);
+  /// What the config.json of a CausalWanTransformer3DModel says.
+  void apply_transformer_config(const JsonFile &file);
+  /// "causal" of a gst-wan.json: a preset's name, or an object that may have one and the names of the above.
+  /// Throws wan::Error (WAN_INVALID), likewise below.
+  void apply(const JsonFile &file, const std::function<void(CausalConfig &)> &behind_preset);
+  /// Refuses what does not fit together.
+  void check(const std::string &source, bool two_experts) const;
 };
 
 }  // namespace wan

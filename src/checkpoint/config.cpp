@@ -105,31 +105,70 @@ void parse_framerate(const JsonFile &file, const Variant &variant, WanDefaults &
   if (rate < 1e-2 || rate > 1e3) throw file.error("framerate", "must be from 1/100 to 1000/1");
 }
 
-CheckpointConfig read_diffusers(const std::filesystem::path &directory) {
+const std::vector<std::string> kTransformers = {"WanTransformer3DModel", "CausalWanTransformer3DModel"};
+
+/// What "components" of gst-wan.json names.
+std::optional<std::filesystem::path> directory_beside(const std::filesystem::path &directory,
+                                                      const JsonFile &suggestions) {
+  const auto other = suggestions.find<std::string>("components");
+  if (!other) return std::nullopt;
+  constexpr std::string_view kBeside = "../";
+  const std::filesystem::path name = other->starts_with(kBeside) ? other->substr(kBeside.size()) : "";
+  if (name.empty() || name != name.filename() || name == "." || name == "..")
+    throw suggestions.error("components", "must be the directory of a model beside this one, as \"../NAME\"");
+  return directory / ".." / name;
+}
+
+/// The directory of a component: in that of the model, or, if it is not there, in the one beside it.
+std::filesystem::path component_directory(const std::filesystem::path &directory, const JsonFile &suggestions,
+                                          const char *component) {
+  const auto other = directory_beside(directory, suggestions);
+  return other && !is_there(directory / component) ? *other / component : directory / component;
+}
+
+/// A causal model has a sampler of its own.
+SchedulerConfig read_scheduler(const JsonFile &index, const std::filesystem::path &directory, bool causal) {
+  constexpr int64_t kTrainTimesteps = 1000;
+  if (causal) return {WAN_SCHEDULER_UNIPC, 1, kTrainTimesteps};
+  require_component(index, "scheduler", {"UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"});
+  return SchedulerConfig::parse(JsonFile(directory / "scheduler_config.json"));
+}
+
+/// Where the experts of a causal model change each other does not stand in its files.
+std::optional<double> read_boundary(const JsonFile &index, bool two_experts, bool causal) {
+  if (index.has("boundary_ratio")) return index.number("boundary_ratio", 0, 0, 1);
+  if (two_experts && causal) return CausalConfig::preset("fastvideo-a14b")->boundary_ratio;
+  return std::nullopt;
+}
+
+CheckpointConfig read_diffusers(const std::filesystem::path &directory, const JsonFile &suggestions) {
   const JsonFile index(directory / "model_index.json");
-  require_class(index, {"WanPipeline", "WanImageToVideoPipeline"});
-  require_component(index, "transformer", {"WanTransformer3DModel"});
+  require_class(index, {"WanPipeline", "WanImageToVideoPipeline", "WanCausalDMDPipeline"});
+  require_component(index, "transformer", kTransformers);
   require_component(index, "vae", {"AutoencoderKLWan"});
   require_component(index, "text_encoder", {"UMT5EncoderModel"});
   require_component(index, "tokenizer", {"T5TokenizerFast", "T5Tokenizer"});
-  require_component(index, "scheduler", {"UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"});
 
+  const auto directory_of = [&](const char *component) {
+    return component_directory(directory, suggestions, component);
+  };
   CheckpointConfig config{};
   config.directory = directory;
-  config.tokenizer = directory / "tokenizer";
+  config.tokenizer = directory_of("tokenizer");
   config.expand_timesteps = index.get<bool>("expand_timesteps", false);
-  if (index.has("boundary_ratio")) config.boundary_ratio = index.number("boundary_ratio", 0, 0, 1);
-  const bool has_transformer_2 = has_component(index, "transformer_2", {"WanTransformer3DModel"});
-  if (config.boundary_ratio.has_value() != has_transformer_2)
-    throw index.error("boundary_ratio", "and transformer_2 must be there together");
-  const auto config_of = [&directory](const char *component) {
-    return JsonFile(directory / component / "config.json");
+  const bool has_transformer_2 = has_component(index, "transformer_2", kTransformers);
+  const auto config_of = [&](const char *component) {
+    return JsonFile(directory_of(component) / "config.json");
   };
   config.transformer = TransformerConfig::parse(config_of("transformer"));
+  const bool causal = config.transformer.is_causal || suggestions.has("causal");
+  config.boundary_ratio = read_boundary(index, has_transformer_2, causal);
+  if (config.boundary_ratio.has_value() != has_transformer_2)
+    throw index.error("boundary_ratio", "and transformer_2 must be there together");
   if (has_transformer_2) config.transformer_2 = TransformerConfig::parse(config_of("transformer_2"));
   config.vae = VaeConfig::parse(config_of("vae"));
   config.text_encoder = TextEncoderConfig::parse(config_of("text_encoder"));
-  config.scheduler = SchedulerConfig::parse(JsonFile(directory / "scheduler" / "scheduler_config.json"));
+  config.scheduler = read_scheduler(index, directory_of("scheduler"), causal);
   // Some pipelines have one that their transformer does not take.
   if (config.transformer.image_dim) {
     require_component(index, "image_encoder", {"CLIPVisionModel", "CLIPVisionModelWithProjection"});
@@ -137,8 +176,8 @@ CheckpointConfig read_diffusers(const std::filesystem::path &directory) {
     config.files["image_encoder"] = image_encoder_files(directory / "image_encoder");
   }
   for (const char *component : {"transformer", "transformer_2", "vae"})
-    config.files[component] = {directory / component, "diffusion_pytorch_model"};
-  config.files["text_encoder"] = {directory / "text_encoder", "model"};
+    config.files[component] = {directory_of(component), "diffusion_pytorch_model"};
+  config.files["text_encoder"] = {directory_of("text_encoder"), "model"};
   return config;
 }
 
@@ -191,6 +230,23 @@ ModelTraits traits_of(const CheckpointConfig &config) {
           config.transformer_2.has_value()};
 }
 
+/// What is different where videos have no end.
+void describe_causal(const CausalConfig &causal, int64_t temporal_scale, WanDefaults &defaults) {
+  defaults.num_frames = 0;
+  defaults.steps = static_cast<int32_t>(causal.steps());
+  defaults.guidance_scale = defaults.guidance_scale_2 = 1;
+  defaults.flow_shift = causal.flow_shift;
+  defaults.scheduler = WAN_SCHEDULER_AUTO;
+  defaults.pictures[WAN_PICTURE_FIRST] =
+      causal.image_start == ImageStart::kNone ? WAN_PICTURE_REFUSED : WAN_PICTURE_OPTIONAL;
+  defaults.pictures[WAN_PICTURE_LAST] = WAN_PICTURE_REFUSED;
+  defaults.endless = true;
+  defaults.section_latents = static_cast<int32_t>(causal.num_frames_per_block);
+  defaults.section_frames = static_cast<int32_t>(causal.num_frames_per_block * temporal_scale);
+  defaults.first_section_frames = static_cast<int32_t>((causal.first_block - 1) * temporal_scale + 1);
+  defaults.prompt_switch = causal.prompt_switch;
+}
+
 /// Where pictures come through CLIP, its tokens have the width of `image_dim`.
 void parse_image_branch(const JsonFile &file, TransformerConfig &config) {
   const char *const clip = "without an image_dim (conditioning on a CLIP image)";
@@ -210,13 +266,14 @@ void parse_image_branch(const JsonFile &file, TransformerConfig &config) {
 }  // namespace
 
 TransformerConfig TransformerConfig::parse(const JsonFile &file) {
-  require_class(file, {"WanTransformer3DModel"});
+  require_class(file, kTransformers);
   require(file, "cross_attn_norm", true, "true");
   require(file, "qk_norm", std::string("rms_norm_across_heads"), "\"rms_norm_across_heads\"");
   const auto patch = file.get<std::vector<int64_t>>("patch_size", {1, 2, 2});
   if (patch.size() != 3 || patch[0] != 1 || patch[1] < 1 || patch[2] != patch[1] || patch[1] > 16)
     throw file.error("patch_size", "must be [1, p, p]");
   TransformerConfig config{};
+  config.is_causal = file.get<std::string>("_class_name", "") == kTransformers.back();
   config.num_attention_heads = dimension(file, "num_attention_heads", 40);
   config.attention_head_dim = dimension(file, "attention_head_dim", 128);
   if (config.attention_head_dim % 2 || config.attention_head_dim < 6)
@@ -407,8 +464,8 @@ WanDefaults CheckpointConfig::parse_defaults(const JsonFile &file) const {
   defaults.pictures[WAN_PICTURE_LAST] = variant->last_picture;
   defaults.size_multiple = static_cast<int32_t>(vae.spatial_scale() * transformer.patch_width);
   defaults.frames_multiple = static_cast<int32_t>(vae.temporal_scale());
-  file.allow_only(
-      {"width", "height", "num_frames", "framerate", "steps", "guidance_scale", "guidance_scale_2"});
+  file.allow_only({"width", "height", "num_frames", "framerate", "steps", "guidance_scale",
+                   "guidance_scale_2", "causal", "components", "state_dict"});
   defaults.width = static_cast<int32_t>(file.integer("width", variant->width, 1, kMaxDim));
   defaults.height = static_cast<int32_t>(file.integer("height", variant->height, 1, kMaxDim));
   if (defaults.width % defaults.size_multiple || defaults.height % defaults.size_multiple)
@@ -424,7 +481,41 @@ WanDefaults CheckpointConfig::parse_defaults(const JsonFile &file) const {
       own_guidance || !boundary_ratio ? defaults.guidance_scale : variant->guidance_scale_2, 0, kMaxGuidance);
   defaults.flow_shift = scheduler.flow_shift;
   defaults.scheduler = scheduler.scheduler;
+  if (causal) describe_causal(*causal, vae.temporal_scale(), defaults);
   return defaults;
+}
+
+void CheckpointConfig::parse_causal(const JsonFile &file) {
+  if (!transformer.is_causal && !file.has("causal")) return;
+  const auto &directory = files.at("transformer").directory;
+  const auto apply_transformer_config = [&](CausalConfig &config) {
+    if (transformer.is_causal) config.apply_transformer_config(JsonFile(directory / "config.json"));
+  };
+  causal = *CausalConfig::preset(transformer_2 ? "fastvideo-a14b" : "self-forcing");
+  if (file.has("causal"))
+    causal->apply(file, apply_transformer_config);
+  else
+    apply_transformer_config(*causal);
+  if (transformer_2 && !causal->boundary_ratio) causal->boundary_ratio = boundary_ratio;
+  causal->check(file.source(), transformer_2.has_value());
+}
+
+namespace {
+
+JsonFile read_suggestions(const std::filesystem::path &directory) {
+  const std::filesystem::path path = directory / "gst-wan.json";
+  return is_there(path) ? JsonFile(path) : JsonFile(std::string_view("{}"), path.string());
+}
+
+}  // namespace
+
+std::optional<CheckpointConfig> read_components_beside(const std::filesystem::path &directory,
+                                                       const JsonFile &suggestions) {
+  const auto other = directory_beside(directory, suggestions);
+  if (!other) return std::nullopt;
+  if (read_suggestions(*other).has("components"))  // which might lead back here
+    throw suggestions.error("components", "names a model that itself takes components of another one");
+  return CheckpointConfig::read(*other);
 }
 
 CheckpointConfig CheckpointConfig::read(const std::filesystem::path &directory) {
@@ -436,12 +527,13 @@ CheckpointConfig CheckpointConfig::read(const std::filesystem::path &directory) 
                   "other components and the tokenizer");
   if (!std::filesystem::is_directory(directory, status))
     throw not_found("There is no model directory '" + directory.string() + "'");
-  CheckpointConfig config =
-      is_there(directory / "model_index.json") ? read_diffusers(directory) : read_single_files(directory);
+  const JsonFile suggestions = read_suggestions(directory);
+  CheckpointConfig config = is_there(directory / "model_index.json")
+                                ? read_diffusers(directory, suggestions)
+                                : read_single_files(directory, suggestions);
   config.variant = &config.find_variant();
-  const std::filesystem::path path = directory / "gst-wan.json";
-  config.defaults = config.parse_defaults(is_there(path) ? JsonFile(path)
-                                                         : JsonFile(std::string_view("{}"), path.string()));
+  config.parse_causal(suggestions);
+  config.defaults = config.parse_defaults(suggestions);
   return config;
 }
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/causal.h"
 #include "checkpoint/json_file.h"
 #include "checkpoint/names.h"
 #include "checkpoint/variant.h"
@@ -30,6 +31,7 @@ struct TransformerConfig {
   double eps;
   std::optional<int64_t> image_dim;          // of CLIP's tokens, where pictures are seen through it
   std::optional<int64_t> pos_embed_seq_len;  // tokens of CLIP in all, where it sees two pictures
+  bool is_causal = false;                    // it is a CausalWanTransformer3DModel
 
   int64_t inner_dim() const { return num_attention_heads * attention_head_dim; }
   static TransformerConfig parse(const JsonFile &file);
@@ -87,6 +89,13 @@ struct SchedulerConfig {
   static SchedulerConfig parse(const JsonFile &file);
 };
 
+struct CheckpointConfig;
+
+/// The model beside `directory` that "components" of its gst-wan.json names, for what is not in it; nothing
+/// where there is no such key. Throws wan::Error.
+std::optional<CheckpointConfig> read_components_beside(const std::filesystem::path &directory,
+                                                       const JsonFile &suggestions);
+
 /// A checkpoint directory: where its parts are, and what they are like.
 struct CheckpointConfig {
   std::filesystem::path directory;
@@ -102,12 +111,18 @@ struct CheckpointConfig {
   SchedulerConfig scheduler;
   bool expand_timesteps = false;  // a picture comes as the first latent frame, at a timestep of its own
   const Variant *variant = nullptr;
+  std::optional<CausalConfig> causal;  // there where it makes endless videos
   WanDefaults defaults;
+
+  /// Whether it may be given pictures.
+  bool takes_pictures() const { return defaults.pictures[WAN_PICTURE_FIRST] != WAN_PICTURE_REFUSED; }
 
   /// Of a directory in Diffusers' format, which has a model_index.json, or in one of read_single_files.
   /// Throws wan::Error: WAN_NOT_FOUND for a missing directory or file, WAN_INVALID for one that is not what
   /// it should be or that asks for something not supported.
   static CheckpointConfig read(const std::filesystem::path &directory);
+  /// "causal" of gst-wan.json and of the transformer's config.json.
+  void parse_causal(const JsonFile &file);
   /// gst-wan.json beside model_index.json: what the checkpoint suggests where its authors' values for A14B
   /// are not right for it. All else of the configuration is known. Throws wan::Error (WAN_INVALID).
   WanDefaults parse_defaults(const JsonFile &file) const;

@@ -13,6 +13,7 @@
 
 #include "checkpoint/input_file.h"
 #include "checkpoint/pickle.h"
+#include "checkpoint/torch_file.h"
 
 namespace wan {
 
@@ -64,7 +65,7 @@ constexpr Sign kSigns[] = {
     {"vision_model.embeddings.class_embedding", Kind::kImageEncoder, Naming::kDiffusers},
     {"embeddings.class_embedding", Kind::kImageEncoder, Naming::kBareClipVision},
 };
-constexpr const char *kPrefixes[] = {"", "model.diffusion_model.", "diffusion_model."};
+constexpr const char *kPrefixes[] = {"", "model.diffusion_model.", "diffusion_model.", "model."};
 
 std::string name_of(Kind kind) {
   switch (kind) {
@@ -147,7 +148,8 @@ std::string paths_of(const Some &some) {
 /// What lies in a directory and the places that ComfyUI and Diffusers have for components.
 class Listing {
  public:
-  explicit Listing(const fs::path &directory) : directory_(directory) {
+  explicit Listing(const fs::path &directory, std::string part = {})
+      : directory_(directory), part_(std::move(part)) {
     for (const char *part :
          {"", "diffusion_models", "text_encoders", "text_encoder", "vae", "clip_vision", "image_encoder"})
       scan(part[0] ? directory / part : directory);
@@ -160,6 +162,7 @@ class Listing {
     return some;
   }
 
+  bool has(Kind kind) const { return !all(kind).empty(); }
   const FoundComponent &only(Kind kind) const { return only(kind, all(kind)); }
   const FoundComponent &only_vae(int64_t latents) const {
     return only(Kind::kVae, vaes_of(all(Kind::kVae), latents));
@@ -206,10 +209,11 @@ class Listing {
     if (status && status != std::errc::no_such_file_or_directory && status != std::errc::not_a_directory)
       throw invalid("The directory '" + directory.string() + "' cannot be read: " + status.message());
     std::set<std::string> stems, sharded;
+    std::vector<fs::path> torch_files;
     for (const fs::path &file : files) {
       const std::string name = file.filename().string(), extension = lower_case(file.extension().string());
       if (is_pickle(file))
-        pickles_.push_back(file.string());
+        (is_torch_file(file) ? torch_files.push_back(file) : pickles_.push_back(file.string()));
       else if (extension == ".gguf")
         ggufs_.push_back(file.string());
       else if (extension == ".safetensors")
@@ -222,6 +226,18 @@ class Listing {
       std::erase_if(stems, [&stem](const std::string &other) { return is_shard(other, stem); });
     }
     for (const std::string &stem : stems) add({directory, stem});
+    for (const fs::path &file : torch_files)
+      if (!stems.contains(file.stem().string()))
+        add({directory, file.stem().string(), Naming::kDiffusers, {}, file.extension().string(), part_});
+  }
+
+  static bool is_torch_file(const fs::path &file) {
+    try {
+      const InputFile input(file);
+      return is_zip(input.read(0, std::min<uint64_t>(input.size(), 4)));
+    } catch (const Error &) {
+      return false;  // named among the others where something is missing
+    }
   }
 
   /// Whether a file is in the place of an index, or by its name one of its shards: "STEM-00001-of-00006".
@@ -249,7 +265,7 @@ class Listing {
   void add(const ComponentFiles &files) {
     try {
       TensorShapes stored;
-      for (const SafetensorsFile &file : open_safetensors(files.directory, files.stem))
+      for (const SafetensorsFile &file : open_files(files))
         for (const auto &[name, entry] : file.tensors()) stored[name] = entry.shape;
       if (auto found = FoundComponent::recognise(files, stored)) components_.push_back(*std::move(found));
     } catch (const Error &error) {
@@ -265,6 +281,7 @@ class Listing {
   }
 
   const fs::path directory_;
+  const std::string part_;
   std::vector<FoundComponent> components_;
   std::vector<std::string> pickles_, ggufs_;
   std::vector<std::string> unreadable_;  // a sentence for each
@@ -420,7 +437,9 @@ std::optional<FoundComponent> FoundComponent::recognise(const ComponentFiles &fi
   for (const std::string prefix : kPrefixes)
     for (const Sign &sign : kSigns) {
       if (!stored.contains(prefix + sign.tensor)) continue;
-      FoundComponent found = {sign.kind, {files.directory, files.stem, sign.naming, prefix}, {}};
+      FoundComponent found = {sign.kind, files, {}};
+      found.files.naming = sign.naming;
+      found.files.prefix = prefix;
       for (const auto &[name, shape] : stored)
         if (name.starts_with(prefix))
           found.shapes[diffusers_name(sign.naming, name.substr(prefix.size()))] = shape;
@@ -565,24 +584,46 @@ TextEncoderConfig FoundComponent::text_encoder_config() const {
             {"relative_attention_num_buckets", length(bias, 0, 2)}}));
 }
 
-CheckpointConfig read_single_files(const fs::path &directory) {
-  const Listing listing(directory);
+namespace {
+
+/// The encoders of text and the VAE, of the directory or, where they are missing there, of another model.
+void find_shared(const Listing &listing, const std::optional<CheckpointConfig> &other,
+                 CheckpointConfig &config) {
+  if (!other || listing.has(Kind::kTextEncoder)) {
+    const FoundComponent &text_encoder = listing.only(Kind::kTextEncoder);
+    config.tokenizer = find_tokenizer(config.directory);
+    config.text_encoder = text_encoder.text_encoder_config();
+    config.files["text_encoder"] = text_encoder.files;
+  } else {
+    config.tokenizer = other->tokenizer;
+    config.text_encoder = other->text_encoder;
+    config.files["text_encoder"] = other->files.at("text_encoder");
+  }
+  if (!other || listing.has(Kind::kVae)) {
+    const FoundComponent &vae = listing.only_vae(config.transformer.out_channels);
+    config.files["vae"] = vae.files;
+    config.vae = vae_config(vae, config.transformer);
+  } else {
+    config.vae = other->vae;
+    config.files["vae"] = other->files.at("vae");
+  }
+}
+
+}  // namespace
+
+CheckpointConfig read_single_files(const fs::path &directory, const JsonFile &suggestions) {
+  const Listing listing(directory, suggestions.get<std::string>("state_dict", ""));
   const Experts experts = find_experts(directory, listing);
-  const FoundComponent &text_encoder = listing.only(Kind::kTextEncoder);
+  const std::optional<CheckpointConfig> other = read_components_beside(directory, suggestions);
   CheckpointConfig config{};
   config.directory = directory;
-  config.tokenizer = find_tokenizer(directory);
   config.transformer = transformer_config(experts.transformer, experts.have_config);
   config.files["transformer"] = experts.transformer.files;
   if (experts.transformer_2) {
     config.transformer_2 = transformer_config(*experts.transformer_2, experts.have_config);
     config.files["transformer_2"] = experts.transformer_2->files;
   }
-  config.text_encoder = text_encoder.text_encoder_config();
-  config.files["text_encoder"] = text_encoder.files;
-  const FoundComponent &vae = listing.only_vae(config.transformer.out_channels);
-  config.files["vae"] = vae.files;
-  config.vae = vae_config(vae, config.transformer);
+  find_shared(listing, other, config);
   if (config.transformer.image_dim) {
     const FoundComponent &image_encoder = listing.only(Kind::kImageEncoder);
     config.image_encoder = image_encoder.image_encoder_config();
@@ -602,7 +643,7 @@ CheckpointConfig read_single_files(const fs::path &directory) {
 ComponentFiles image_encoder_files(const fs::path &directory) {
   const ComponentFiles files = {directory, "model"};
   TensorShapes stored;
-  for (const SafetensorsFile &file : open_safetensors(files.directory, files.stem))
+  for (const SafetensorsFile &file : open_files(files))
     for (const auto &[name, entry] : file.tensors()) stored[name] = entry.shape;
   const auto found = FoundComponent::recognise(files, stored);
   return found ? found->files : files;

@@ -59,7 +59,11 @@ struct FoundComponent {
 /// Files that are something else or cannot be read do not matter while nothing is missing. Throws wan::Error:
 /// WAN_NOT_FOUND saying what is missing and what was found; WAN_INVALID where two files are for the same, or
 /// where a component is there in a format that is not read (pickle, GGUF) or broken. Leaves defaults open.
-CheckpointConfig read_single_files(const std::filesystem::path &directory);
+///
+/// A transformer, and what else is published so, may also be a .pt or .pth of torch.save(). suggestions:
+/// gst-wan.json; its "state_dict" is the part of such files that is taken, and its "components" a model
+/// beside this one that has what is missing here.
+CheckpointConfig read_single_files(const std::filesystem::path &directory, const JsonFile &suggestions);
 
 /// The files of the image encoder of a directory in Diffusers' format, in whose names one version of
 /// Transformers leaves a part out. Throws wan::Error.

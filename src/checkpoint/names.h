@@ -38,18 +38,20 @@ inline constexpr const char *kEmbedding = "shared.weight", *kTiedEmbedding = "en
 std::string list_names(const std::vector<std::string> &names, size_t shown = 3);
 
 /// The files of a component: DIRECTORY/STEM.safetensors, or the shards of
-/// DIRECTORY/STEM.safetensors.index.json.
+/// DIRECTORY/STEM.safetensors.index.json, or a file of torch.save().
 struct ComponentFiles {
   std::filesystem::path directory;
   std::string stem;
   Naming naming = Naming::kDiffusers;
   std::string prefix = {};  // of all names
+  std::string extension = ".safetensors";  // or that of a torch.save() file
+  std::string part = {};                   // of such a file, see parse_torch_file()
 
   std::string stored_name(std::string_view diffusers) const {
     return prefix + wan::stored_name(naming, diffusers);
   }
   /// For error messages.
-  std::string path() const { return (directory / (stem + ".safetensors")).string(); }
+  std::string path() const { return (directory / (stem + extension)).string(); }
 };
 
 }  // namespace wan

@@ -10,6 +10,7 @@
 #include "checkpoint/json_file.h"
 #include "checkpoint/names.h"
 #include "checkpoint/pickle.h"
+#include "checkpoint/torch_file.h"
 
 namespace wan {
 
@@ -194,10 +195,21 @@ SafetensorsHeader parse_safetensors_header(std::string_view head, uint64_t file_
   return header;
 }
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path &path) {
-  if (is_pickle(path)) throw pickle_error(path.string());
+SafetensorsFile::SafetensorsFile(const std::filesystem::path &path, const std::string &part) {
+  if (is_pickle(path)) {
+    open_torch_file(path, part);
+    return;
+  }
   file_ = std::make_shared<const InputFile>(path);
   header_ = parse_safetensors_header(read_head(*file_), file_->size(), file_->path());
+}
+
+void SafetensorsFile::open_torch_file(const std::filesystem::path &path, const std::string &part) {
+  constexpr uint64_t kSignature = 4;
+  file_ = std::make_shared<const InputFile>(path);
+  if (!is_zip(file_->read(0, std::min(file_->size(), kSignature)))) throw pickle_error(path.string());
+  const auto read = [this](uint64_t offset, size_t size) { return file_->read(offset, size); };
+  header_ = parse_torch_file(read, file_->size(), file_->path(), part);
 }
 
 const std::string &SafetensorsFile::path() const {
@@ -261,6 +273,11 @@ std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &direc
   std::vector<SafetensorsFile> files;
   for (const auto &[name, file] : shards) files.push_back(file);
   return files;
+}
+
+std::vector<SafetensorsFile> open_files(const ComponentFiles &files) {
+  if (is_pickle(files.path())) return {SafetensorsFile(files.path(), files.part)};
+  return open_safetensors(files.directory, files.stem);
 }
 
 }  // namespace wan

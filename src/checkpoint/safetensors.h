@@ -42,13 +42,14 @@ struct SafetensorsHeader {
 SafetensorsHeader parse_safetensors_header(std::string_view head, uint64_t file_size,
                                            const std::string &source);
 
+struct ComponentFiles;
 class InputFile;
 
-/// A safetensors file, open for reading.
+/// A safetensors file, or one of torch.save() (parse_torch_file(), which takes `part`), open for reading.
 class SafetensorsFile {
  public:
   /// Throws wan::Error: WAN_NOT_FOUND, WAN_INVALID.
-  explicit SafetensorsFile(const std::filesystem::path &path);
+  explicit SafetensorsFile(const std::filesystem::path &path, const std::string &part = {});
 
   const std::string &path() const;
   const std::map<std::string, TensorEntry> &tensors() const { return header_.tensors; }
@@ -58,6 +59,8 @@ class SafetensorsFile {
   void read(uint64_t begin, size_t size, std::byte *out) const;
 
  private:
+  void open_torch_file(const std::filesystem::path &path, const std::string &part);
+
   std::shared_ptr<const InputFile> file_;
   SafetensorsHeader header_;
 };
@@ -71,4 +74,6 @@ std::map<std::string, std::string> parse_weight_map(const JsonFile &index);
 /// Throws wan::Error: WAN_NOT_FOUND, WAN_INVALID.
 std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &directory,
                                               const std::string &stem);
+/// The same, or the one file of another format.
+std::vector<SafetensorsFile> open_files(const ComponentFiles &files);
 }  // namespace wan

@@ -101,7 +101,7 @@ at::Tensor stored_tensor(const SafetensorsFile &file, const std::string &name,
 CheckpointWeights::CheckpointWeights(ComponentFiles component, at::Device device,
                                      std::function<void(uint64_t)> loaded)
     : component_(std::move(component)),
-      files_(open_safetensors(component_.directory, component_.stem)),
+      files_(open_files(component_)),
       device_(device),
       loaded_(std::move(loaded)) {}
 

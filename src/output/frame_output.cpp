@@ -35,6 +35,22 @@ void FrameOutput::decode_in_tiles(const at::Tensor &latents, const Push &push,
     push(video.narrow(2, first, first ? scale : 1).to(latents.device()));
 }
 
+int64_t FrameOutput::append(const at::Tensor &latents, int32_t section, int64_t most) {
+  const auto steps = static_cast<int32_t>(latents.size(2));
+  const StageProgress progress(context_, WAN_STAGE_DECODE, steps);
+  int64_t frames = 0;
+  for (int32_t step = 0; step < steps && frames < most; ++step) {
+    context_.check();
+    const at::Tensor latent = vae_.denormalize(latents.narrow(2, step, 1));
+    const at::Tensor decoded = vae_.decode(latent, state_, context_);
+    const int64_t leaving = std::min(most - frames, decoded.size(2));
+    ring_.push(decoded.narrow(2, 0, leaving), section);
+    frames += leaving;
+    progress.report(step + 1);
+  }
+  return frames;
+}
+
 at::Tensor FrameOutput::operator()(const at::Tensor &latents, const FrameRange &range, bool tiled,
                                    Crossfade &fade) {
   const int64_t scale = vae_.temporal_scale();

@@ -24,8 +24,8 @@ struct FrameRange {
   int64_t end;
 };
 
-/// The decoder and the way out of the engine, of one clip. Allocates when it is made what the first chunk
-/// needs.
+/// The decoder and the way out of the engine, of one clip or of one endless video. Allocates when it is made
+/// what the first chunk needs.
 class FrameOutput {
  public:
   FrameOutput(const AutoencoderKLWan &vae, const WanGenerateOptions &options, std::shared_ptr<FramePool> pool,
@@ -35,6 +35,12 @@ class FrameOutput {
   /// decoded. Returns when all are handed over: the last of them, [1, 3, 1, s H, s W] float32 in [-1, 1].
   /// Throws as FrameRing::push() does.
   at::Tensor operator()(const at::Tensor &latents, const FrameRange &range, bool tiled, Crossfade &fade);
+
+  /// The next section of an endless video, [1, z_dim, F, H, W], of which up to `most` frames are decoded and
+  /// leave. Returns how many did; they may still be on their way. Throws likewise.
+  int64_t append(const at::Tensor &latents, int32_t section, int64_t most);
+  /// Returns when all are handed over.
+  void finish() { ring_.finish(); }
 
  private:
   /// Hears each chunk of frames, [1, 3, T, H, W].
@@ -46,6 +52,7 @@ class FrameOutput {
   const AutoencoderKLWan &vae_;
   const RunContext &context_;
   FrameRing ring_;
+  StreamState state_;  // of the endless video
 };
 
 }  // namespace wan

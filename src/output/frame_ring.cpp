@@ -77,9 +77,9 @@ void FrameRing::convert(const at::Tensor &frames, const Chunk &chunk) const {
   slot.complete.record(*copy_stream_);
 }
 
-void FrameRing::push(const at::Tensor &frames) {
+void FrameRing::push(const at::Tensor &frames, int32_t section) {
   wait_for_room(kDepth - 1);
-  Chunk chunk = {chunks_, frames_, static_cast<int32_t>(frames.size(2)), pool_->take(), {}, nullptr};
+  Chunk chunk = {chunks_, frames_, static_cast<int32_t>(frames.size(2)), section, pool_->take(), {}, nullptr};
   if (slots_.empty()) {
     chunk.frames = frames;
   } else {
@@ -117,6 +117,7 @@ void FrameRing::deliver(const Chunk &chunk) const {
   owned->num_frames = chunk.num_frames;
   owned->first_frame = chunk.first_frame;
   owned->chunk = chunk.index;
+  owned->section = chunk.section;
   owned->slot = chunk.pool_slot;
   const WanCallbacks &callbacks = context_.callbacks();
   if (!callbacks.frames(callbacks.user, owned.release()))

@@ -39,7 +39,8 @@ class FrameRing {
   /// frames: [1, 3, T, H, W] float32 in [-1, 1]; on the CPU they must stay as they are until their chunk is
   /// handed over. Waits only while kDepth chunks are on their way, which bounds memory and holds back the
   /// decoder. Throws wan::Error: WAN_CANCELLED, or what went wrong with an earlier chunk.
-  void push(const at::Tensor &frames);
+  /// section: of an endless video.
+  void push(const at::Tensor &frames, int32_t section = 0);
   /// Waits until every chunk was handed over. Throws as push() does.
   void finish();
 
@@ -53,7 +54,7 @@ class FrameRing {
     c10::Event converted, complete;
   };
   struct Chunk {
-    int32_t index, first_frame, num_frames;
+    int32_t index, first_frame, num_frames, section;
     std::shared_ptr<const at::Tensor> pool_slot;
     at::Tensor frames;  // of the CPU path: still to be converted
     DeviceSlot *slot;   // of the CUDA path: not complete yet

@@ -36,13 +36,23 @@ void CausalExpert::remember(const at::Tensor &latents, KeyPlan plan, const RunCo
   forward(latents, timesteps, std::move(plan), /*remembers_only=*/true, run);
 }
 
+const EncodedTimes &CausalExpert::encode_times(const std::vector<TimeSegment> &times) {
+  std::vector<double> key;
+  for (const TimeSegment &segment : times)
+    key.insert(key.end(), {segment.timestep, static_cast<double>(segment.first_token)});
+  const auto known = times_.find(key);
+  return known != times_.end() ? known->second : times_.emplace(key, model_.encode(times)).first->second;
+}
+
 at::Tensor CausalExpert::forward(const at::Tensor &latents, const std::vector<double> &timesteps,
                                  KeyPlan plan, bool remembers_only, const RunContext &run) {
   cache_.begin(std::move(plan));
+  const std::vector<TimeSegment> times = segments(timesteps, frame_tokens_);
   return model_(latents, {.rotary = cache_.rotary(),
-                          .times = segments(timesteps, frame_tokens_),
+                          .times = times,
                           .context = context_,
                           .run = run,
+                          .encoded_times = &encode_times(times),
                           .keys = &cache_,
                           .remembers_only = remembers_only});
 }

@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "run_context.h"
@@ -31,10 +32,13 @@ class CausalExpert {
   at::Tensor forward(const at::Tensor &latents, const std::vector<double> &timesteps, KeyPlan plan,
                      bool remembers_only, const RunContext &run);
 
+  const EncodedTimes &encode_times(const std::vector<TimeSegment> &times);
+
   const WanTransformer3DModel &model_;
   const int64_t frame_tokens_;
   EncodedContext context_;
   KeyValueCache cache_;
+  std::map<std::vector<double>, EncodedTimes> times_;  // by timesteps and first tokens, which come again
 };
 
 }  // namespace wan

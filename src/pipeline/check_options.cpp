@@ -20,13 +20,14 @@ void require(bool condition, const std::string &message) {
 }
 
 void check_frames(const CheckpointConfig &config, const WanGenerateOptions &options) {
+  if (config.causal && options.num_frames == 0) return;
   const int32_t multiple = config.defaults.frames_multiple;
   require(options.num_frames > 0 && (options.num_frames - 1) % multiple == 0,
           "The number of frames, " + std::to_string(options.num_frames) +
               ", is not 1 more than a multiple of " + std::to_string(multiple));
   const int64_t latent_frames = (options.num_frames - 1) / config.vae.temporal_scale() + 1;
   const int64_t most = (config.transformer.rope_max_seq_len - 1) * config.vae.temporal_scale() + 1;
-  require(latent_frames <= config.transformer.rope_max_seq_len,
+  require(config.causal || latent_frames <= config.transformer.rope_max_seq_len,
           "The number of frames, " + std::to_string(options.num_frames) +
               ", is too large: the model takes up to " + std::to_string(most));
   require(options.used_frames >= 0 && options.used_frames <= options.num_frames,
@@ -89,6 +90,22 @@ void check_number(const char *name, double value, double most) {
     throw invalid(std::string(name) + "=" + number_text(value) + " is not in 0 to " + number_text(most));
 }
 
+/// What a causal model has in a way of its own, or not at all.
+void check_causal(const CheckpointConfig &config, const WanGenerateOptions &options) {
+  const std::string model = "The model makes an endless video, ";
+  require(options.steps == config.causal->steps() && !options.sigmas,
+          model + "and its steps are fixed: leave steps=" + std::to_string(config.causal->steps()) +
+              " and no sigmas");
+  require(options.scheduler == WAN_SCHEDULER_AUTO,
+          model + "and has a sampler of its own: set scheduler=auto");
+  require(options.guidance_scale == 1 && options.guidance_scale_2 == 1,
+          model + "which takes no guidance: set guidance-scale=1 and guidance-scale-2=1");
+  require(options.fade_frames == 0 && options.used_frames == 0,
+          model + "which has no clips that could fade into each other: set transition=cut");
+  require(options.continuity == WAN_CONTINUITY_NONE, model + "which needs no continuity: set it to none");
+  require(options.cache == WAN_CACHE_NONE, model + "whose few steps leave nothing to skip: set cache=none");
+}
+
 void check_steps(const CheckpointConfig &config, const WanGenerateOptions &options) {
   const int64_t least = options.sigmas ? 0 : 1, most = config.scheduler.num_train_timesteps;
   require(options.steps >= least && options.steps <= most,
@@ -96,6 +113,7 @@ void check_steps(const CheckpointConfig &config, const WanGenerateOptions &optio
   check_number("flow-shift", options.flow_shift, kMaxShift);
   require(options.flow_shift > 0, "flow-shift must be above 0");
   check_enum("scheduler", options.scheduler, WAN_SCHEDULER_EULER);
+  if (config.causal) return check_causal(config, options);
   make_scheduler(config.scheduler, options);  // for what it throws
 }
 
@@ -103,16 +121,16 @@ std::string name_of(WanPictureKind kind) {
   return kind == WAN_PICTURE_FIRST ? "image" : "last-image";
 }
 
-void check_picture(const Variant &variant, WanPictureKind kind, const WanGenerateOptions &options) {
-  const std::string model = variant.name;
+void check_picture(const WanDefaults &defaults, WanPictureKind kind, const WanGenerateOptions &options) {
+  const std::string model = std::string(defaults.variant) + (defaults.endless ? ", causal" : "");
   const bool continues = kind == WAN_PICTURE_FIRST && options.continuity != WAN_CONTINUITY_NONE;
-  if (variant.picture(kind) == WAN_PICTURE_REFUSED) {
+  if (defaults.pictures[kind] == WAN_PICTURE_REFUSED) {
     require(!options.pictures[kind], "The model is " + model + ", which takes no " + name_of(kind));
     require(!continues,
             "The model is " + model +
                 ", which takes no image, so its clips cannot begin with the last frame of the one before");
   }
-  if (variant.picture(kind) == WAN_PICTURE_REQUIRED)
+  if (defaults.pictures[kind] == WAN_PICTURE_REQUIRED)
     require(options.pictures[kind] || continues,
             "The model is " + model + ", which makes videos from pictures: set " + name_of(kind));
 }
@@ -120,7 +138,7 @@ void check_picture(const Variant &variant, WanPictureKind kind, const WanGenerat
 void check_pictures(const CheckpointConfig &config, const WanGenerateOptions &options) {
   check_enum("continuity", options.continuity, WAN_CONTINUITY_LAST_FRAME);
   for (const WanPictureKind kind : {WAN_PICTURE_FIRST, WAN_PICTURE_LAST})
-    check_picture(*config.variant, kind, options);
+    check_picture(config.defaults, kind, options);
   require(!options.pictures[WAN_PICTURE_LAST] || options.num_frames > 1,
           "A clip of one frame has no room for a last-image");
   require(options.continuity == WAN_CONTINUITY_NONE || options.fade_frames == 0,

@@ -21,6 +21,7 @@ ClipPipeline::ClipPipeline(const CheckpointConfig &config, std::unique_ptr<Compo
     : components_(config, std::move(source), std::move(tokenizer), placement, memory),
       encode_prompts_(components_),
       condition_(components_),
+      causal_(components_, encode_prompts_),
       frame_pool_(std::make_shared<FramePool>(placement.device)) {}
 
 at::Tensor ClipPipeline::denoise(const WanGenerateOptions &options, const ClipPlan &plan,
@@ -72,6 +73,7 @@ ClipEnds ClipPipeline::find_ends(const WanGenerateOptions &options, const RunCon
 void ClipPipeline::generate(const WanGenerateOptions &options, const RunContext &context,
                             const StepListener &step_done) {
   const c10::DeviceGuard guard(components_.device());
+  if (components_.config().causal) return causal_.generate(options, frame_pool_, context, step_done);
   // Gone unless this clip ends well and is followed by another.
   Crossfade fade(options.fade_frames, decoded_frames(options), tails_.take(options.stream),
                  [&context] { return context.is_followed(); });

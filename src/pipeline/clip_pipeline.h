@@ -11,6 +11,7 @@
 
 #include "output/frame_pool.h"
 #include "output/kept_frames.h"
+#include "pipeline/causal_pipeline.h"
 #include "pipeline/clip_plan.h"
 #include "pipeline/components.h"
 #include "pipeline/conditioning.h"
@@ -27,7 +28,8 @@ class ClipPipeline {
   ClipPipeline(const CheckpointConfig &config, std::unique_ptr<ComponentSource> source, Tokenizer tokenizer,
                const Placement &placement, WanMemoryMode memory);
 
-  /// Hears the latents after each denoising step, [1, z_dim, T, H, W].
+  /// Hears the latents after each denoising step, or of an endless video those of each section: [1, z_dim, T,
+  /// H, W].
   using StepListener = std::function<void(const at::Tensor &latents)>;
 
   /// Throws wan::Error.
@@ -47,6 +49,7 @@ class ClipPipeline {
   Components components_;
   PromptEncoder encode_prompts_;
   Conditioning condition_;
+  CausalPipeline causal_;
   KeptFrames tails_, last_frames_;
   const std::shared_ptr<FramePool> frame_pool_;
 };

@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include "checkpoint/pickle.h"
 #include "image/clip_vision.h"
 #include "vae/autoencoder_kl_wan.h"
 
@@ -34,6 +35,7 @@ class CheckpointComponents : public ComponentSource {
       bytes_ += open_files(component)->bytes();
       open(component);
     }
+    log_parts(context);
     for (const std::string &warning : warnings_) context.log(WAN_LOG_WARNING, warning);
   }
 
@@ -53,6 +55,15 @@ class CheckpointComponents : public ComponentSource {
   }
 
  private:
+  /// Of a torch.save() file with several parts, the one that was chosen.
+  void log_parts(const RunContext &context) const {
+    for (const auto &[component, files] : files_) {
+      if (!is_pickle(files.path())) continue;
+      const SafetensorsFile file(files.path(), files.part);
+      context.log(WAN_LOG_INFO, file.path() + ": its part '" + file.metadata().at("part") + "' is taken");
+    }
+  }
+
   std::unique_ptr<CheckpointWeights> open_files(const std::string &component) {
     return std::make_unique<CheckpointWeights>(files_.at(component), device_, [this](uint64_t bytes) {
       bytes_read_ += bytes;
@@ -65,8 +76,7 @@ class CheckpointComponents : public ComponentSource {
   static std::map<std::string, std::vector<std::string>> unused_tensors(const CheckpointConfig &config) {
     std::map<std::string, std::vector<std::string>> unused = {
         {"text_encoder", {kTiedEmbedding, "decoder.", "lm_head.", "spiece_model"}}};
-    if (config.variant->traits.picture_input == PictureInput::kNone)
-      unused["vae"] = AutoencoderKLWan::kEncoderTensors;
+    if (!config.takes_pictures()) unused["vae"] = AutoencoderKLWan::kEncoderTensors;
     if (config.image_encoder)
       unused["image_encoder"] = CLIPVisionModel::unused_tensors(*config.image_encoder);
     return unused;

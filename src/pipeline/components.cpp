@@ -133,6 +133,15 @@ const UMT5EncoderModel &Components::text_encoder(const RunContext &context) {
   return *text_encoder_;
 }
 
+uint64_t Components::text_encoder_bytes() const {
+  if (text_encoder_) return 0;
+  WeightInventory inventory;
+  const UMT5EncoderModel without_weights(config_.text_encoder, Weights(inventory, placement_.dtype));
+  uint64_t bytes = 0;
+  for (const WeightRequest &request : inventory.requests()) bytes += request.bytes();
+  return bytes;
+}
+
 const CLIPVisionModel &Components::image_encoder(const RunContext &context) {
   if (!image_encoder_)
     image_encoder_ =

@@ -57,6 +57,8 @@ class Components {
   const UMT5EncoderModel &text_encoder(const RunContext &context);
   /// The same of CLIP's half for pictures, in models that see them through it.
   const CLIPVisionModel &image_encoder(const RunContext &context);
+  /// What the encoder of text takes beside all else where it is not there; 0 where it is.
+  uint64_t text_encoder_bytes() const;
   /// Lets go of them where they would take the denoiser's memory.
   void release_encoders();
 

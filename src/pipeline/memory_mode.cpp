@@ -168,6 +168,7 @@ at::ScalarType vae_dtype(at::ScalarType dtype, at::Device device) {
 }
 
 std::optional<at::ScalarType> encoder_dtype(const CheckpointConfig &config, at::ScalarType vae_dtype) {
+  if (config.causal) return config.takes_pictures() ? std::optional(at::kFloat) : std::nullopt;
   switch (config.variant->traits.picture_input) {
     case PictureInput::kChannels:
       return vae_dtype;

@@ -27,11 +27,14 @@ at::Tensor copy_of(const WanPicture &picture) {
 }
 
 at::Tensor ask(WanPictureKind kind, const WanGenerateOptions &options, const RunContext &context) {
-  if (!options.pictures[kind]) return {};
-  return copy_of(context.picture(kind));
+  return options.pictures[kind] ? ask_for_picture(kind, context) : at::Tensor();
 }
 
 }  // namespace
+
+at::Tensor ask_for_picture(WanPictureKind kind, const RunContext &context) {
+  return copy_of(context.picture(kind));
+}
 
 Pictures ask_for_pictures(const WanGenerateOptions &options, bool wants_first, const RunContext &context) {
   return {wants_first ? ask(WAN_PICTURE_FIRST, options, context) : at::Tensor(),

@@ -19,6 +19,9 @@ struct Pictures {
 /// WAN_INVALID where a picture is none, WAN_CANCELLED.
 Pictures ask_for_pictures(const WanGenerateOptions &options, bool wants_first, const RunContext &context);
 
+/// Asks for one alone: [H, W, 3] uint8 in host memory. Throws likewise.
+at::Tensor ask_for_picture(WanPictureKind kind, const RunContext &context);
+
 /// A frame, [1, 3, 1, H, W] float32 in [-1, 1], as a picture.
 at::Tensor picture_of(const at::Tensor &frame);
 

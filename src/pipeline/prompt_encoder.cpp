@@ -59,6 +59,18 @@ at::Tensor PromptEncoder::embed(const std::string &prompt, const RunContext &con
   return recent_.back().values;
 }
 
+at::Tensor PromptEncoder::operator()(const std::string &prompt, bool keeps_encoder,
+                                     const RunContext &context) {
+  const auto release = c10::make_scope_exit([&] {
+    if (!keeps_encoder) components_.release_encoders();
+  });
+  if (std::ranges::find(recent_, prompt, &Embedding::prompt) != recent_.end()) return embed(prompt, context);
+  const StageProgress progress(context, WAN_STAGE_TEXT, 1);
+  const at::Tensor values = embed(prompt, context);
+  progress.report(1);
+  return values;
+}
+
 PromptEmbeddings PromptEncoder::operator()(const WanGenerateOptions &options, const RunContext &context) {
   // However this ends: the text encoder would take the denoiser's memory.
   const auto release = c10::make_scope_exit([this] { components_.release_encoders(); });

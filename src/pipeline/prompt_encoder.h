@@ -30,6 +30,8 @@ class PromptEncoder {
 
   /// Throws wan::Error.
   PromptEmbeddings operator()(const WanGenerateOptions &options, const RunContext &context);
+  /// One prompt alone. keeps_encoder: the text encoder stays where it is, for the next one.
+  at::Tensor operator()(const std::string &prompt, bool keeps_encoder, const RunContext &context);
 
  private:
   struct Embedding {

@@ -14,19 +14,15 @@ namespace {
 /// two.
 constexpr int64_t kRebuiltFrames = 3;
 
-int64_t slots_of(const CausalConfig &causal) {
-  return causal.local_attn_size;
-}
-
 RollingWindow window_of(const CausalConfig &causal) {
-  return {slots_of(causal), causal.sink_size,
+  return {causal.local_attn_size, causal.sink_size,
           causal.relative_positions ? FramePositions::kRelative : FramePositions::kAbsolute};
 }
 
 }  // namespace
 
 RollingDenoiser::RollingDenoiser(const SectionSetup &setup, const at::Tensor &text, SectionNoise noise)
-    : setup_(setup), causal_(setup.causal), noise_(std::move(noise)) {
+    : setup_(setup), causal_(setup_.causal), noise_(std::move(noise)) {
   for (const WanTransformer3DModel *model : setup.experts) {
     const RollingWindow window = window_of(causal_);
     experts_.push_back(

@@ -26,7 +26,7 @@ SectionNoise seeded_noise(uint64_t seed, at::Device device);
 
 /// What all sections of a video have in common.
 struct SectionSetup {
-  const CausalConfig &causal;
+  CausalConfig causal;
   const TransformerConfig &config;
   std::vector<const WanTransformer3DModel *> experts;  // one, or that for high noise and that for low noise
   int64_t channels, height, width;                     // of the latents

@@ -44,7 +44,7 @@ uint64_t KeyValueCache::bytes(const TransformerConfig &config, int64_t slots, in
 }
 
 void KeyValueCache::begin(KeyPlan plan) {
-  rotary_ = tables_(plan.positions);
+  if (plan.positions != positions_) rotary_ = tables_(positions_ = plan.positions);
   plan_writes(plan);
   plan_moves(plan);
   plan_reads(plan);

@@ -61,6 +61,7 @@ class KeyValueCache {
   std::vector<at::Tensor> keys_, values_, unrotated_;  // of each layer, [1, slots * tokens, heads, head_dim]
   std::vector<double> rotated_;                        // the position that the key of each slot stands at
   // Of the pass that is under way.
+  std::vector<double> positions_;
   RotaryEmbedding rotary_;
   std::vector<Run> writes_, moves_;
   RotaryEmbedding moved_;    // tables for moves_

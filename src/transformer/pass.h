@@ -23,6 +23,12 @@ struct TimeSegment {
   double timestep;  // in [0, 1000]
 };
 
+/// What the denoiser makes of the timesteps of a pass.
+struct EncodedTimes {
+  at::Tensor time;        // [S, D], of each segment
+  at::Tensor modulation;  // [1, S, 6, D]
+};
+
 /// What the denoiser keeps of a prompt, and of pictures, for a whole run.
 struct EncodedContext {
   at::Tensor text;                   // [B, 512, D]
@@ -45,6 +51,7 @@ struct Pass {
   /// Whose forward follows this one, so that its first blocks come in time; null: the same model's. Where
   /// that does not come true, they come a little later.
   const WanTransformer3DModel *next = nullptr;
+  const EncodedTimes *encoded_times = nullptr;  // what encode() made of `times`; null: it is made anew
   KeyValueCache *keys = nullptr;  // of earlier frames, where the model is causal
   /// Nothing is predicted: the pass only leaves keys and values in the cache.
   bool remembers_only = false;

@@ -110,9 +110,14 @@ at::Tensor WanTransformer3DModel::time_embedding(const std::vector<TimeSegment> 
   return time_out_(at::silu(time_in_(sinusoid))).to(dtype_);
 }
 
+EncodedTimes WanTransformer3DModel::encode(const std::vector<TimeSegment> &times) const {
+  const at::Tensor time = time_embedding(times);
+  return {time, time_proj_(at::silu(time)).unflatten(1, {6, -1}).unsqueeze(0)};
+}
+
 at::Tensor WanTransformer3DModel::operator()(const at::Tensor &latents, const Pass &pass) const {
-  const at::Tensor time = time_embedding(pass.times);
-  Modulation modulation = {time_proj_(at::silu(time)).unflatten(1, {6, -1}).unsqueeze(0), {}};
+  const EncodedTimes times = pass.encoded_times ? *pass.encoded_times : encode(pass.times);
+  Modulation modulation = {times.modulation, {}};
   for (const TimeSegment &segment : pass.times) modulation.starts.push_back(segment.first_token);
   BlockStore &next = pass.next ? *pass.next->blocks_ : *blocks_;
   at::Tensor x = patchify(latents);
@@ -135,7 +140,7 @@ at::Tensor WanTransformer3DModel::operator()(const at::Tensor &latents, const Pa
     if (i == 0 && pass.cache && pass.cache->skips_rest(tokens, x)) break;
   }
   if (pass.cache) x = pass.cache->finish(x);
-  const std::vector<at::Tensor> head = (scale_shift_table_ + time.unsqueeze(1)).unsqueeze(0).unbind(2);
+  const std::vector<at::Tensor> head = (scale_shift_table_ + times.time.unsqueeze(1)).unsqueeze(0).unbind(2);
   x = proj_out_(modulated_norm(x, /*shift=*/head[0], /*scale=*/head[1], config_.eps, /*quantizes=*/false,
                                modulation.starts)
                     .values);

@@ -49,6 +49,8 @@ class WanTransformer3DModel {
   /// text: [B, 512, text_dim], the text encoder's rows, zero beyond the prompt; image: of each picture what
   /// CLIP makes of it, [pictures, 257, image_dim], undefined unless the model has an image_dim.
   EncodedContext encode(const at::Tensor &text, const at::Tensor &image = {}) const;
+  /// The same of the timesteps of passes that have them in common.
+  EncodedTimes encode(const std::vector<TimeSegment> &times) const;
 
   /// latents: [B, in_channels, T, H, W]; pass.rotary: tables for (T, H / patch, W / patch). Returns the
   /// predicted velocity, [B, out_channels, T, H, W] in the weights' dtype; undefined where the pass only

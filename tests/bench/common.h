@@ -43,6 +43,7 @@ void print(const Report &report, bool as_json);
 
 // The subcommands. argv[0] is the subcommand's name.
 void generate(int argc, char **argv);
+void causal(int argc, char **argv);
 void decode(int argc, char **argv);
 void encode(int argc, char **argv);
 void transformer(int argc, char **argv);

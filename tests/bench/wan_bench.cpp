@@ -15,10 +15,11 @@ void run(int argc, char **argv) {
   static const std::map<std::string, std::function<void(int, char **)>> subcommands = {
       {"generate", wan::bench::generate}, {"transformer", wan::bench::transformer},
       {"decode", wan::bench::decode},     {"encode", wan::bench::encode},
-      {"load", wan::bench::load},         {"text", wan::bench::text}};
+      {"load", wan::bench::load},         {"text", wan::bench::text},
+      {"causal", wan::bench::causal}};
   const auto found = argc > 1 ? subcommands.find(argv[1]) : subcommands.end();
   if (found == subcommands.end())
-    throw wan::invalid("usage: wan-bench generate|transformer|text|decode|encode|load [options]");
+    throw wan::invalid("usage: wan-bench generate|transformer|causal|text|decode|encode|load [options]");
   found->second(argc - 1, argv + 1);
 }
 

@@ -25,6 +25,9 @@ WanCallbacks callbacks_of(const Listener &listener) {
     return go_on;
   };
   callbacks.followed = [](void *user) { return static_cast<const Listener *>(user)->followed(); };
+  callbacks.next_section = [](void *user, WanSection *section) {
+    return static_cast<const Listener *>(user)->next_section(*section);
+  };
   callbacks.picture = [](void *user, WanPictureKind kind, WanPicture *picture) {
     static thread_local at::Tensor pixels;
     pixels = static_cast<const Listener *>(user)->picture(kind);

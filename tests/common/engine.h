@@ -43,6 +43,8 @@ struct Listener {
   std::function<bool()> followed = [] { return false; };
   /// [H, W, 3] uint8, contiguous; it stays until it returns the next one.
   std::function<at::Tensor(WanPictureKind)> picture = [](WanPictureKind) { return at::Tensor(); };
+  /// Whether the endless video goes on.
+  std::function<bool(WanSection &)> next_section = [](WanSection &) { return true; };
 };
 
 /// The embedded model's defaults with a prompt.

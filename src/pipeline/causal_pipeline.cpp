@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "pipeline/causal_pipeline.h"
+
+#include <ATen/ATen.h>
+
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "device.h"
+#include "image/image_processor.h"
+#include "output/frame_output.h"
+#include "pipeline/check_options.h"
+#include "pipeline/pictures.h"
+#include "text/prompt_clean.h"
+
+namespace wan {
+
+namespace {
+
+/// Latent frames that are remembered, and those that one pass has room for beside them.
+int64_t slots_of(const CausalConfig &causal) {
+  const int64_t in_flight =
+      causal.memory == CausalMemory::kInFlight ? causal.steps() * causal.num_frames_per_block : 0;
+  return causal.local_attn_size + in_flight;
+}
+
+uint64_t cache_bytes(const CheckpointConfig &config, const CausalConfig &causal, at::ScalarType dtype,
+                     int64_t height, int64_t width) {
+  const TransformerConfig &transformer = config.transformer;
+  const bool moves = causal.relative_positions || causal.memory == CausalMemory::kInFlight;
+  const uint64_t experts = config.transformer_2 ? 2 : 1;
+  return experts * KeyValueCache::bytes(transformer, slots_of(causal), height / transformer.patch_height,
+                                        width / transformer.patch_width, moves, dtype);
+}
+
+void require_options(const Components &components, const WanGenerateOptions &options) {
+  check_options(components.config(), options);
+  check_size(components.config(), options.layout.width, options.layout.height);
+  if (!options.prompt) throw invalid("A prompt is missing");
+  if (options.on_device && !components.device().is_cuda())
+    throw invalid("Frames can only stay on a GPU where the model is on one, and this model is on the CPU");
+}
+
+}  // namespace
+
+/// Throws where the memory does not suffice. A recache is the largest pass.
+CausalPipeline::Plan CausalPipeline::plan(const WanGenerateOptions &options) const {
+  require_options(components_, options);
+  const CheckpointConfig &config = components_.config();
+  const VaeConfig &vae = config.vae;
+  Plan plan = {*config.causal, options.layout.height / vae.spatial_scale(),
+               options.layout.width / vae.spatial_scale(), false};
+  plan.causal.flow_shift = options.flow_shift;
+  const at::ScalarType dtype = components_.placement().dtype;
+  const uint64_t needed =
+      cache_bytes(config, plan.causal, dtype, plan.height, plan.width) +
+      denoise_bytes(config.transformer, components_.device().is_cpu() ? at::kFloat : dtype,
+                    plan.causal.local_attn_size, plan.height, plan.width, /*cached=*/false) +
+      components_.vae().decode_bytes(plan.height, plan.width);
+  const uint64_t free = free_memory(components_.device());
+  if (needed > free)
+    throw Error(WAN_OUT_OF_MEMORY,
+                "An endless video of " + std::to_string(options.layout.width) + "x" +
+                    std::to_string(options.layout.height) + " needs about " + std::to_string(needed >> 20) +
+                    " MiB of memory, and " + std::to_string(free >> 20) + " MiB are free: choose " +
+                    (components_.device().is_cpu() ? "" : components_.smaller_memory_modes()) +
+                    "a smaller width or height");
+  plan.keeps_text_encoder = needed + components_.text_encoder_bytes() <= free;
+  return plan;
+}
+
+SectionSetup CausalPipeline::setup(const Plan &plan) const {
+  std::vector<const WanTransformer3DModel *> experts = {&components_.transformer()};
+  if (components_.transformer_2()) experts.push_back(components_.transformer_2());
+  const CheckpointConfig &config = components_.config();
+  return {plan.causal, config.transformer, experts, config.vae.z_dim, plan.height, plan.width};
+}
+
+at::Tensor CausalPipeline::encode_picture(const WanGenerateOptions &options,
+                                          const RunContext &context) const {
+  const at::Tensor picture = ask_for_picture(WAN_PICTURE_FIRST, context);
+  const AutoencoderKLWan &vae = components_.vae();
+  return vae.normalize(vae.encode(vae_pixels(picture, options.layout.height, options.layout.width), context));
+}
+
+at::Tensor CausalPipeline::encode_prompt(const char *prompt, const Plan &plan, const RunContext &context) {
+  require_prompt(prompt);
+  return encode_prompts_(prompt, plan.keeps_text_encoder, context);
+}
+
+at::Tensor CausalPipeline::denoise(SectionDenoiser &denoiser, const Plan &plan,
+                                   const RunContext &context) const {
+  const StageProgress progress(context, WAN_STAGE_DENOISE, static_cast<int32_t>(plan.causal.steps()));
+  const at::Tensor latents = denoiser.next(context, [&](int32_t step) { progress.report(step); });
+  if (!is_usable(latents))
+    throw invalid("The denoised latents are not finite or are beyond 1e6: the weights of " +
+                  components_.config().files.at("transformer").path() +
+                  " or of a LoRA are damaged, or they are of another family than its gst-wan.json says");
+  return latents;
+}
+
+void CausalPipeline::change(const WanSection &section, const WanGenerateOptions &options, const Plan &plan,
+                            SectionDenoiser &denoiser, const RunContext &context) {
+  const WanPromptSwitch how =
+      section.prompt_switch == WAN_SWITCH_AUTO ? plan.causal.prompt_switch : section.prompt_switch;
+  if (section.picture && plan.causal.image_start == ImageStart::kNone)
+    throw invalid("The model begins from no picture, and one was given in the midst of its video");
+  if (section.prompt) denoiser.set_text(encode_prompt(section.prompt, plan, context), how);
+  if (section.picture)
+    denoiser.begin_scene(encode_picture(options, context));
+  else if (!section.prompt && section.prompt_switch == WAN_SWITCH_CUT)
+    denoiser.begin_scene({});
+  denoiser.set_noise(seeded_noise(section.seed, components_.device()));
+}
+
+void CausalPipeline::make_sections(SectionDenoiser &denoiser, const WanGenerateOptions &options,
+                                   const Plan &plan, FrameOutput &output, const RunContext &context,
+                                   const SectionListener &section_done) {
+  int64_t left = options.num_frames ? options.num_frames : std::numeric_limits<int64_t>::max();
+  WanSection section = {0, 0, nullptr, WAN_SWITCH_AUTO, false, options.seed};
+  for (;;) {
+    const at::Tensor latents = denoise(denoiser, plan, context);
+    if (section_done) section_done(latents);
+    const int64_t made = output.append(latents, section.index, left);
+    left -= made;
+    section = {section.index + 1, section.first_frame + static_cast<int32_t>(made),
+               nullptr,           WAN_SWITCH_AUTO,
+               /*picture=*/false, section.seed};
+    if (left == 0 || !context.next_section(section)) break;
+    change(section, options, plan, denoiser, context);
+  }
+}
+
+void CausalPipeline::generate(const WanGenerateOptions &options, std::shared_ptr<FramePool> pool,
+                              const RunContext &context, const SectionListener &section_done) {
+  const Plan plan = this->plan(options);
+  const at::Device device = components_.device();
+  const at::Tensor text = encode_prompt(options.prompt, plan, context);
+  FrameOutput output(components_.vae(), options, std::move(pool), context);
+  const int64_t section_frames = plan.causal.num_frames_per_block * components_.vae().temporal_scale();
+  const int64_t sections = options.num_frames ? 1 + (options.num_frames - 1) / section_frames : 0;
+  const auto denoiser =
+      make_section_denoiser(setup(plan), text, seeded_noise(options.seed, device), sections);
+  if (options.pictures[WAN_PICTURE_FIRST]) denoiser->begin_scene(encode_picture(options, context));
+  try {
+    make_sections(*denoiser, options, plan, output, context, section_done);
+  } catch (const Error &failure) {
+    // What was made before it is shown.
+    if (failure.kind() != WAN_CANCELLED) output.finish();
+    throw;
+  }
+  output.finish();
+}
+
+}  // namespace wan

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// wan-bench causal: sections of an endless video with random weights of a family's true shape, once the
+// window is full: the steps, the pass over finished latents, the decoder.
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+
+#include "bench_vae.h"
+#include "common.h"
+#include "device.h"
+#include "pipeline/section_denoiser.h"
+#include "random_weights.h"
+#include "trace.h"
+
+namespace wan::bench {
+namespace {
+
+struct Options {
+  char *family = nullptr, *size = nullptr, *device = nullptr, *dtype = nullptr;
+  int sections = 5, layers = 0;
+  gboolean decode = FALSE, ops = FALSE, json = FALSE;
+};
+
+Options parse(int argc, char **argv) {
+  Options options;
+  const GOptionEntry entries[] = {
+      {"family", 0, 0, G_OPTION_ARG_STRING, &options.family,
+       "self-forcing, longlive, longlive2, rolling-forcing, krea, … or tiny (longlive)", "NAME"},
+      {"size", 0, 0, G_OPTION_ARG_STRING, &options.size, "size of the video (the family's)", "WxH"},
+      {"layers", 0, 0, G_OPTION_ARG_INT, &options.layers, "transformer blocks (the family's)", "N"},
+      {"device", 0, 0, G_OPTION_ARG_STRING, &options.device, "auto, cpu, cuda or cuda:N (auto)", "D"},
+      {"dtype", 0, 0, G_OPTION_ARG_STRING, &options.dtype, "fp32, bf16 or fp8 (bf16)", "T"},
+      {"sections", 0, 0, G_OPTION_ARG_INT, &options.sections,
+       "sections to time, after the window is full (5)", "N"},
+      {"decode", 0, 0, G_OPTION_ARG_NONE, &options.decode, "decode them, too", nullptr},
+      {"ops", 0, 0, G_OPTION_ARG_NONE, &options.ops, "list the GPU's kernels of a section by their time",
+       nullptr},
+      {"json", 0, 0, G_OPTION_ARG_NONE, &options.json, "print JSON", nullptr},
+      {}};
+  parse_options("Sections of an endless video with random weights", entries, argc, argv);
+  if (options.sections < 1) throw invalid("--sections must be above 0");
+  return options;
+}
+
+/// A released network, and the size that its family is made for.
+struct Network {
+  int64_t heads, ffn_dim, layers, channels;
+  const char *size;
+};
+
+Network network_of(const std::string &family) {
+  if (family == "longlive2") return {24, 14336, 30, 48, "960x544"};
+  if (family == "krea" || family == "fastvideo-a14b") return {40, 13824, 40, 16, "832x480"};
+  if (family == "tiny") return {2, 512, 6, 16, "160x96"};
+  return {12, 8960, 30, 16, "832x480"};
+}
+
+CausalConfig causal_of(const std::string &family) {
+  const auto causal = CausalConfig::preset(family == "tiny" ? "longlive-infinity" : family);
+  if (!causal) throw invalid("--family does not take '" + family + "'");
+  return *causal;
+}
+
+TransformerConfig transformer_of(const Network &network, int layers) {
+  TransformerConfig config = a14b_config(1).transformer;
+  config.num_attention_heads = network.heads;
+  config.ffn_dim = network.ffn_dim;
+  config.num_layers = layers ? layers : network.layers;
+  config.in_channels = config.out_channels = network.channels;
+  return config;
+}
+
+/// Until now, on the GPU too.
+double settled_seconds(Clock::time_point start, at::Device device) {
+  synchronize(device);
+  return seconds_since(start);
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+struct Bench {
+  explicit Bench(const Options &options)
+      : options(options),
+        family(options.family ? options.family : "longlive"),
+        network(network_of(family)),
+        causal(causal_of(family)),
+        device(parse_device(options.device ? options.device : "auto")),
+        name(options.dtype ? options.dtype : "bf16"),
+        dtype(name == "fp8" ? at::kBFloat16 : parse_dtype(name)),
+        size(parse_size(options.size ? options.size : network.size)),
+        config(transformer_of(network, options.layers)),
+        weights(random_components(device)->open("transformer")),
+        model(config, Weights(*weights, dtype, WanTransformer3DModel::kKeepInFp32),
+              name == "fp8" ? WAN_QUANTIZATION_FP8 : WAN_QUANTIZATION_NONE) {
+    vae.z48 = network.channels == 48;
+    const int64_t scale = vae.config().spatial_scale();
+    const at::Tensor text = at::randn({1, 512, config.text_dim}).to(device);
+    denoiser = make_section_denoiser(
+        {causal, config, {&model, &model}, network.channels, size.height / scale, size.width / scale}, text,
+        seeded_noise(0, device));
+  }
+
+  at::Tensor next(const SectionDenoiser::StepDone &step_done = [](int32_t) {}) const {
+    return denoiser->next(RunContext({}), step_done);
+  }
+  /// Seconds of a section, and of its first step with the pass over the finished latents before it.
+  std::pair<double, double> time_section() const {
+    double first = 0;
+    synchronize(device);
+    const Clock::time_point start = Clock::now();
+    next([&](int32_t step) {
+      if (step == 1) first = settled_seconds(start, device);
+    });
+    return {settled_seconds(start, device), first};
+  }
+  double time_decoding(const AutoencoderKLWan &decoder, StreamState &state, const at::Tensor &latents) const {
+    const Clock::time_point start = Clock::now();
+    for (const at::Tensor &latent : latents.split(1, 2))
+      decoder.decode(decoder.denormalize(latent), state, RunContext({}));
+    return settled_seconds(start, device);
+  }
+
+  const Options options;
+  const std::string family;
+  const Network network;
+  const CausalConfig causal;
+  const at::Device device;
+  const std::string name;
+  const at::ScalarType dtype;
+  const Size size;
+  const TransformerConfig config;
+  const std::unique_ptr<WeightSource> weights;
+  const WanTransformer3DModel model;
+  VaeChoice vae;
+  std::unique_ptr<SectionDenoiser> denoiser;
+};
+
+double decode_seconds(const Bench &bench) {
+  const auto decoder = bench.vae.load(bench.device, bench.device.is_cpu() ? at::kFloat : bench.dtype);
+  StreamState state;
+  const at::Tensor latents = bench.next();
+  bench.time_decoding(*decoder, state, latents);
+  std::vector<double> seconds;
+  for (int i = 0; i < bench.options.sections; ++i)
+    seconds.push_back(bench.time_decoding(*decoder, state, latents));
+  return median(seconds);
+}
+
+Report run(const Options &options) {
+  const c10::InferenceMode inference;
+  const Bench bench(options);
+  const auto frames = static_cast<double>(4 * bench.causal.num_frames_per_block);
+  for (int64_t kept = 0; kept <= bench.causal.local_attn_size; kept += bench.causal.num_frames_per_block)
+    bench.next();
+  std::vector<double> sections, steps, clean_passes;
+  for (int i = 0; i < options.sections; ++i) {
+    const auto [section, first] = bench.time_section();
+    const double step =
+        (section - first) / static_cast<double>(std::max<int64_t>(1, bench.causal.steps() - 1));
+    sections.push_back(section);
+    steps.push_back(step);
+    clean_passes.push_back(first - step);
+  }
+  Report report = {{"what", "causal"},
+                   {"family", bench.family},
+                   {"device", bench.device.str()},
+                   {"size", std::to_string(bench.size.width) + "x" + std::to_string(bench.size.height)},
+                   {"dtype", bench.name},
+                   {"section_s", median(sections)},
+                   {"step_s", median(steps)},
+                   {"clean_pass_s", median(clean_passes)},
+                   {"frames_per_s", frames / median(sections)}};
+  if (options.decode) {
+    report["decode_s"] = decode_seconds(bench);
+    report["frames_per_s_decoded"] = frames / (median(sections) + report["decode_s"].get<double>());
+  }
+  report["peak_gpu_gb"] = static_cast<double>(memory_in_use(bench.device).gpu_peak_bytes) / 1e9;
+  if (!options.ops) return report;
+  Trace trace(bench.device, /*chunks=*/false);
+  bench.time_section();
+  const Timeline timeline = trace.finish();
+  report["busy"] = coverage(timeline, {Lane::kKernel}).share;
+  report["kernels"] = kernel_table(timeline);
+  return report;
+}
+
+}  // namespace
+
+void causal(int argc, char **argv) {
+  const Options options = parse(argc, argv);
+  print(run(options), options.json);
+}
+
+}  // namespace wan::bench
