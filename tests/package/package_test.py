@@ -78,8 +78,9 @@ class Wheel(Temporary):
         cls.venv = work / "venv"
         subprocess.run(["/usr/bin/python3", "-m", "venv", "--system-site-packages", cls.venv], check=True)
         cls.site, = cls.venv.glob("lib/python3*/site-packages")
-        for part in LIBTORCH.parent.glob("torch*"):
-            (cls.site / part.name).symlink_to(part)
+        (cls.site / "torch").symlink_to(LIBTORCH)
+        for metadata in LIBTORCH.parent.glob("torch-*.dist-info"):
+            (cls.site / metadata.name).symlink_to(metadata)
         cls.before = cls.files()
         cls.pip("install", "--no-index", "--no-deps", cls.wheel)
 
