@@ -64,7 +64,7 @@ CausalConfig causal_of(const std::string &family) {
 }
 
 TransformerConfig transformer_of(const Network &network, int layers) {
-  TransformerConfig config = a14b_config(1).transformer;
+  TransformerConfig config = released_config("T2V-A14B", 1).transformer;
   config.num_attention_heads = network.heads;
   config.ffn_dim = network.ffn_dim;
   config.num_layers = layers ? layers : network.layers;
