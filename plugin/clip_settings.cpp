@@ -199,6 +199,12 @@ std::vector<ClipSetting> make_table() {
               0, G_MAXDOUBLE, kCacheThreshold, kPlaying),
           &ClipSettings::cache_threshold, kCacheThreshold, &WanGenerateOptions::cache_threshold,
           threshold_fault),
+      row(g_param_spec_double(
+              "continuity-correction", "Continuity correction",
+              "With continuity=last-frame, how far the colours that a clip begins with are moved back to "
+              "those of the film's first clip, from the next clip on (0: not at all; 1: wholly)",
+              0, 1, 0, kPlaying),
+          &ClipSettings::continuity_correction, 0.0, &WanGenerateOptions::continuity_correction),
   };
 }
 

@@ -33,6 +33,7 @@ struct ClipSettings {
   std::vector<double> sigmas;  // in place of steps
   std::optional<WanCache> cache;
   std::optional<double> cache_threshold;
+  double continuity_correction = 0;
 };
 
 /** The pictures of a clip, by WanPictureKind; null where there is none. */
