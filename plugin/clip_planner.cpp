@@ -44,6 +44,10 @@ void ClipPlanner::put_back() {
   if (chosen_) queue_.push_front(*std::exchange(chosen_, std::nullopt));
 }
 
+bool ClipPlanner::begins_anew(const QueuedClip &clip) {
+  return clip.pictures[WAN_PICTURE_FIRST] || !clip.settings.image.empty();
+}
+
 std::shared_ptr<Clip> ClipPlanner::choose(const QueuedClip &asked, ClipOrigin origin) {
   const ClipSettings &settings = asked.settings;
   const ClipSettings clip = complete(overlay(settings, settings_), run_.defaults);
@@ -57,7 +61,7 @@ std::shared_ptr<Clip> ClipPlanner::choose(const QueuedClip &asked, ClipOrigin or
                                             clip,
                                             clip.num_frames,
                                             std::min(run_.fade_frames, clip.num_frames / 2),
-                                            has_last_frame_,
+                                            has_last_frame_ && !begins_anew(asked),
                                             asked.pictures,
                                             {!settings.image.empty(), !settings.last_image.empty()}});
   if (origin == ClipOrigin::Queued) chosen->asked = asked.asked;
@@ -144,20 +148,21 @@ uint64_t ClipPlanner::frames_to_come(int fade_frames, const Clip *chosen) const 
   bool is_first = clips_ == 0;  // of the stream, which shares no frame
   uint64_t frames = 0;
   int fade = fade_frames;
-  const auto add = [&](uint64_t clips, int clip_frames, int clip_fade) {
+  const auto add = [&](uint64_t clips, int clip_frames, int clip_fade, bool shares_frame) {
     if (clips == 0) return;
     const int first_fade = clip_fade < fade ? 0 : fade;  // as fade() has it
     if (fade == 0 || clip_fade < fade) fade = clip_fade;
     frames += clips * clip_frames - first_fade - (clips - 1) * fade;
-    if (continues) frames -= clips - (std::exchange(is_first, false) ? 1 : 0);
+    if (continues && shares_frame) frames -= clips - (is_first ? 1 : 0);
+    is_first = false;
   };
-  const auto add_clips = [&](uint64_t clips, const ClipSettings &settings) {
-    const int clip_frames = complete(overlay(settings, settings_), run_.defaults).num_frames;
-    add(clips, clip_frames, std::min(run_.fade_frames, clip_frames / 2));
+  const auto add_clips = [&](uint64_t clips, const QueuedClip &clip) {
+    const int clip_frames = complete(overlay(clip.settings, settings_), run_.defaults).num_frames;
+    add(clips, clip_frames, std::min(run_.fade_frames, clip_frames / 2), !begins_anew(clip));
   };
-  if (chosen) add(1, chosen->used_frames, chosen->fade_frames);
-  for (const QueuedClip &clip : queue_) add_clips(1, clip.settings);
-  add_clips(std::max<int64_t>(0, int64_t{run_.num_clips} - clips_ - int64_t(queue_.size())), ClipSettings());
+  if (chosen) add(1, chosen->used_frames, chosen->fade_frames, chosen->shared_frames > 0);
+  for (const QueuedClip &clip : queue_) add_clips(1, clip);
+  add_clips(std::max<int64_t>(0, int64_t{run_.num_clips} - clips_ - int64_t(queue_.size())), QueuedClip());
   return frames;
 }
 

@@ -105,6 +105,8 @@ class ClipPlanner {
   uint64_t frames_to_come(int fade_frames, const Clip *chosen) const;
 
  private:
+  /** With a picture of its own, which no clip before it gives. */
+  static bool begins_anew(const QueuedClip &clip);
   std::shared_ptr<Clip> choose(const QueuedClip &asked, ClipOrigin origin);
   void make_endless(Clip *clip);
   int even_part(int64_t left, const Clip &clip, bool last) const;

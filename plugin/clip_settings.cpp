@@ -204,6 +204,12 @@ std::vector<ClipSetting> make_table() {
                             "for causal models",
                             prompt_switch_type(), WAN_SWITCH_AUTO, kPlaying),
           &ClipSettings::prompt_switch, &WanDefaults::prompt_switch, nullptr),
+      row(g_param_spec_double(
+              "continuity-correction", "Continuity correction",
+              "With continuity=last-frame, how far the colours that a clip begins with are moved back to "
+              "those of the film's first clip, from the next clip on (0: not at all; 1: wholly)",
+              0, 1, 0, kPlaying),
+          &ClipSettings::continuity_correction, 0.0, &WanGenerateOptions::continuity_correction),
   };
 }
 

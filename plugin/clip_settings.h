@@ -35,6 +35,7 @@ struct ClipSettings {
   std::optional<WanCache> cache;
   std::optional<double> cache_threshold;
   WanPromptSwitch prompt_switch = WAN_SWITCH_AUTO;  // from the clip before to this one
+  double continuity_correction = 0;
 };
 
 /** The pictures of a clip, by WanPictureKind; null where there is none. */

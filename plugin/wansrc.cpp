@@ -1120,7 +1120,7 @@ static void install_signals(GType type) {
    * @prompt: (nullable): what the clip shows; the property prompt if it is empty
    * @settings: (nullable): fields named and typed as the properties image, last-image (also a GstSample),
    * seed, negative-prompt, num-frames, steps, guidance-scale, guidance-scale-2, flow-shift, scheduler,
-   * sigmas, cache and cache-threshold; the properties count for those left out
+   * sigmas, cache, cache-threshold and continuity-correction; the properties count for those left out
    *
    * Queues a clip, to be made before those of the property prompt.
    *

@@ -52,7 +52,7 @@ int64_t FrameOutput::append(const at::Tensor &latents, int32_t section, int64_t 
 }
 
 at::Tensor FrameOutput::operator()(const at::Tensor &latents, const FrameRange &range, bool tiled,
-                                   Crossfade &fade) {
+                                   Crossfade &fade, Colours *colours) {
   const int64_t scale = vae_.temporal_scale();
   const int64_t chunks = 1 + (range.end - 1 + scale - 1) / scale;  // the first gives one frame
   const at::Tensor normalized = vae_.denormalize(latents.narrow(2, 0, chunks));
@@ -69,6 +69,7 @@ at::Tensor FrameOutput::operator()(const at::Tensor &latents, const FrameRange &
     const int64_t first = decoded;
     decoded = std::min(range.end, first + chunk.size(2));  // the last chunk may be used in part
     if (decoded == range.end) last = chunk.narrow(2, decoded - first - 1, 1).clone();
+    if (colours) colours->add(chunk.narrow(2, 0, decoded - first));
     if (first == 0 && range.without_first && range.end > 1) return;
     const at::Tensor leaving = fade(chunk.narrow(2, 0, decoded - first));
     if (leaving.defined()) ring_.push(leaving);

@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 
+#include "output/colours.h"
 #include "output/crossfade.h"
 #include "output/frame_pool.h"
 #include "output/frame_ring.h"
@@ -32,9 +33,10 @@ class FrameOutput {
               const RunContext &context);
 
   /// The frames leave past `fade`. latents: [1, z_dim, T, H, W]. In tiles, the first frame comes when all are
-  /// decoded. Returns when all are handed over: the last of them, [1, 3, 1, s H, s W] float32 in [-1, 1].
+  /// decoded. colours: is given all of them, if it is not null. Returns when all are handed over: the last of them, [1, 3, 1, s H, s W] float32 in [-1, 1].
   /// Throws as FrameRing::push() does.
-  at::Tensor operator()(const at::Tensor &latents, const FrameRange &range, bool tiled, Crossfade &fade);
+  at::Tensor operator()(const at::Tensor &latents, const FrameRange &range, bool tiled, Crossfade &fade,
+                        Colours *colours = nullptr);
 
   /// The next section of an endless video, [1, z_dim, F, H, W], of which up to `most` frames are decoded and
   /// leave. Returns how many did; they may still be on their way. Throws likewise.

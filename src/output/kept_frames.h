@@ -16,7 +16,8 @@ class KeptFrames {
   at::Tensor find(uint64_t stream) const;
   /// The same, and they are gone then.
   at::Tensor take(uint64_t stream);
-  /// In place of what the stream had. frames: [1, 3, T, H, W]; an undefined tensor is nothing to keep.
+  /// In place of what the stream had. frames: or what is to be known of them; an undefined tensor is nothing
+  /// to keep.
   void keep(uint64_t stream, at::Tensor frames);
 
  private:

@@ -139,6 +139,7 @@ void check_pictures(const CheckpointConfig &config, const WanGenerateOptions &op
   check_enum("continuity", options.continuity, WAN_CONTINUITY_LAST_FRAME);
   for (const WanPictureKind kind : {WAN_PICTURE_FIRST, WAN_PICTURE_LAST})
     check_picture(config.defaults, kind, options);
+  check_number("continuity-correction", options.continuity_correction, 1);
   require(!options.pictures[WAN_PICTURE_LAST] || options.num_frames > 1,
           "A clip of one frame has no room for a last-image");
   require(options.continuity == WAN_CONTINUITY_NONE || options.fade_frames == 0,

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "device.h"
+#include "output/colours.h"
 #include "output/crossfade.h"
 #include "output/frame_output.h"
 #include "pipeline/check_options.h"
@@ -60,10 +61,16 @@ void ClipPipeline::require_usable(const at::Tensor &latents, const WanGenerateOp
                 " or flow-shift=" + number_text(options.flow_shift) + " is too large");
 }
 
+at::Tensor ClipPipeline::kept_frame(const WanGenerateOptions &options) const {
+  const at::Tensor frame = last_frames_.find(options.stream), colours = colours_.find(options.stream);
+  if (!frame.defined() || !colours.defined() || options.continuity_correction == 0) return frame;
+  return with_colours(frame, colours, options.continuity_correction);
+}
+
 ClipEnds ClipPipeline::find_ends(const WanGenerateOptions &options, const RunContext &context) const {
-  ClipEnds ends;
-  if (options.continuity == WAN_CONTINUITY_LAST_FRAME) ends.kept_frame = last_frames_.find(options.stream);
-  ends.pictures = ask_for_pictures(options, /*wants_first=*/!ends.kept_frame.defined(), context);
+  ClipEnds ends = {ask_for_pictures(options, context), {}};
+  if (options.continuity == WAN_CONTINUITY_LAST_FRAME && !ends.pictures.first.defined())
+    ends.kept_frame = kept_frame(options);
   const bool lacks_first = !ends.kept_frame.defined() && !ends.pictures.first.defined();
   if (lacks_first && components_.config().variant->first_picture == WAN_PICTURE_REQUIRED)
     throw invalid("No clip comes before this one that it could begin with the last frame of: set image");
@@ -85,8 +92,11 @@ void ClipPipeline::generate(const WanGenerateOptions &options, const RunContext 
   FrameOutput output(components_.vae(), options, frame_pool_, context);
   const at::Tensor latents = denoise(options, plan, inputs, context, step_done);
   const FrameRange range = {ends.kept_frame.defined(), decoded_frames(options)};
-  const at::Tensor last_frame = output(latents, range, plan.tiled, fade);
+  const bool begins_film = options.continuity == WAN_CONTINUITY_LAST_FRAME && !ends.kept_frame.defined();
+  Colours colours;
+  const at::Tensor last_frame = output(latents, range, plan.tiled, fade, begins_film ? &colours : nullptr);
   tails_.keep(options.stream, fade.tail());
+  if (begins_film) colours_.keep(options.stream, colours.statistics());
   if (options.continuity == WAN_CONTINUITY_LAST_FRAME) last_frames_.keep(options.stream, last_frame);
 }
 

@@ -43,6 +43,8 @@ class ClipPipeline {
  private:
   at::Tensor denoise(const WanGenerateOptions &options, const ClipPlan &plan, const ModelInputs &inputs,
                      const RunContext &context, const StepListener &step_done) const;
+  /// The last frame of the clip before, as the next one begins with it; undefined: none.
+  at::Tensor kept_frame(const WanGenerateOptions &options) const;
   ClipEnds find_ends(const WanGenerateOptions &options, const RunContext &context) const;
   void require_usable(const at::Tensor &latents, const WanGenerateOptions &options) const;
 
@@ -50,7 +52,7 @@ class ClipPipeline {
   PromptEncoder encode_prompts_;
   Conditioning condition_;
   CausalPipeline causal_;
-  KeptFrames tails_, last_frames_;
+  KeptFrames tails_, last_frames_, colours_;  // colours_: of the clips that films begin with
   const std::shared_ptr<FramePool> frame_pool_;
 };
 

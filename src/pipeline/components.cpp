@@ -89,7 +89,7 @@ Components::Components(const CheckpointConfig &config, std::unique_ptr<Component
         load<WanTransformer3DModel>("transformer_2", *config.transformer_2, dtype, unasked,
                                     WanTransformer3DModel::kKeepInFp32, placement.quantization, slots);
   vae_ = load<AutoencoderKLWan>("vae", config.vae, vae_dtype(dtype, device), unasked, {},
-                                encoder_dtype(config, vae_dtype(dtype, device)));
+                                encoder_dtype(config));
   if (!device.is_cpu()) return;
   text_encoder(unasked);
   if (config.image_encoder) image_encoder(unasked);

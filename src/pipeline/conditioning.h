@@ -16,7 +16,7 @@ namespace wan {
 /// What a clip begins from, and what it ends with.
 struct ClipEnds {
   Pictures pictures;
-  at::Tensor kept_frame;  // [1, 3, 1, H, W] float32 in [-1, 1], in place of the first picture
+  at::Tensor kept_frame;  // [1, 3, 1, H, W] float32 in [-1, 1], where there is no first picture
 };
 
 class Conditioning {

@@ -72,7 +72,7 @@ WeightBytes WeightBytes::of(const CheckpointConfig &config, at::ScalarType dtype
   if (config.transformer_2) add_expert(*config.transformer_2);
   bytes.two_experts = config.transformer_2.has_value();
   const at::ScalarType of_vae = vae_dtype.value_or(dtype);
-  bytes.other += weight_bytes<AutoencoderKLWan>(config.vae, of_vae, encoder_dtype(config, of_vae));
+  bytes.other += weight_bytes<AutoencoderKLWan>(config.vae, of_vae, encoder_dtype(config));
   bytes.text_encoder = weight_bytes<UMT5EncoderModel>(config.text_encoder, dtype);
   if (config.image_encoder) bytes.text_encoder += weight_bytes<CLIPVisionModel>(*config.image_encoder, dtype);
   return bytes;
@@ -167,17 +167,8 @@ at::ScalarType vae_dtype(at::ScalarType dtype, at::Device device) {
   return device.is_cpu() ? at::kFloat : dtype;
 }
 
-std::optional<at::ScalarType> encoder_dtype(const CheckpointConfig &config, at::ScalarType vae_dtype) {
-  if (config.causal) return config.takes_pictures() ? std::optional(at::kFloat) : std::nullopt;
-  switch (config.variant->traits.picture_input) {
-    case PictureInput::kChannels:
-      return vae_dtype;
-    case PictureInput::kCleanFrame:
-      return at::kFloat;
-    case PictureInput::kNone:
-      break;
-  }
-  return std::nullopt;
+std::optional<at::ScalarType> encoder_dtype(const CheckpointConfig &config) {
+  return config.takes_pictures() ? std::optional(at::kFloat) : std::nullopt;
 }
 
 std::string memory_mode_name(WanMemoryMode mode) {

@@ -61,9 +61,9 @@ std::unique_lock<std::timed_mutex> wait_for_turn(const RunContext &context);
 
 /// The dtype of the VAE: convolutions in bfloat16 are no faster on most CPUs.
 at::ScalarType vae_dtype(at::ScalarType dtype, at::Device device);
-/// What its encoder computes in; none where the model sees no pictures. A single frame is cheap, so it is
-/// encoded as exactly as Diffusers does it.
-std::optional<at::ScalarType> encoder_dtype(const CheckpointConfig &config, at::ScalarType vae_dtype);
+/// What its encoder computes in; none where the model sees no pictures. As exactly as Diffusers' examples do
+/// it, since what is encoded once takes part in every step.
+std::optional<at::ScalarType> encoder_dtype(const CheckpointConfig &config);
 
 /// As the element's property spells it.
 std::string memory_mode_name(WanMemoryMode mode);

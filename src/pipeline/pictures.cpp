@@ -36,9 +36,8 @@ at::Tensor ask_for_picture(WanPictureKind kind, const RunContext &context) {
   return copy_of(context.picture(kind));
 }
 
-Pictures ask_for_pictures(const WanGenerateOptions &options, bool wants_first, const RunContext &context) {
-  return {wants_first ? ask(WAN_PICTURE_FIRST, options, context) : at::Tensor(),
-          ask(WAN_PICTURE_LAST, options, context)};
+Pictures ask_for_pictures(const WanGenerateOptions &options, const RunContext &context) {
+  return {ask(WAN_PICTURE_FIRST, options, context), ask(WAN_PICTURE_LAST, options, context)};
 }
 
 at::Tensor picture_of(const at::Tensor &frame) {

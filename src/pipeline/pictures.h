@@ -15,9 +15,9 @@ struct Pictures {
   at::Tensor first, last;
 };
 
-/// Asks for those that the options promise, for the first one only where it is wanted. Throws wan::Error:
-/// WAN_INVALID where a picture is none, WAN_CANCELLED.
-Pictures ask_for_pictures(const WanGenerateOptions &options, bool wants_first, const RunContext &context);
+/// Asks for those that the options promise. Throws wan::Error: WAN_INVALID where a picture is none,
+/// WAN_CANCELLED.
+Pictures ask_for_pictures(const WanGenerateOptions &options, const RunContext &context);
 
 /// Asks for one alone: [H, W, 3] uint8 in host memory. Throws likewise.
 at::Tensor ask_for_picture(WanPictureKind kind, const RunContext &context);

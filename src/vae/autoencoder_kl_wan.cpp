@@ -75,17 +75,17 @@ at::Tensor AutoencoderKLWan::encode(const Video &video, const RunContext &contex
   StreamState state;
   std::vector<at::Tensor> latents;
   for (int64_t i = 0; i < chunks; ++i) {
-    const at::Tensor chunk = i == 0 ? video.part(0, 1) : video.part(1 + (i - 1) * frames, frames);
-    latents.push_back(encode_chunk(chunk, state, context));
+    const int64_t begin = i == 0 ? 0 : 1 + (i - 1) * frames, count = i == 0 ? 1 : frames;
+    latents.push_back(encode_chunk(video.part(begin, count), state, context, video.is_grey(begin, count)));
   }
   return at::cat(latents, 2);
 }
 
 at::Tensor AutoencoderKLWan::encode_chunk(const at::Tensor &chunk, StreamState &state,
-                                          const RunContext &context) const {
+                                          const RunContext &context, bool still) const {
   const at::Tensor moved = chunk[0].to(encoder_->quant_conv.device());
   const at::Tensor frames = patchify(moved, config_.patch_size).to(encoder_->dtype).contiguous();
-  const at::Tensor moments = encoder_->quant_conv(encoder_->encoder(frames, state, context));
+  const at::Tensor moments = encoder_->quant_conv(encoder_->encoder(frames, state, context, still));
   return moments.narrow(3, 0, config_.z_dim).permute({3, 0, 1, 2}).unsqueeze(0).contiguous();
 }
 

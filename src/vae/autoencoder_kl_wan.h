@@ -45,8 +45,9 @@ class AutoencoderKLWan {
   /// latent_dist.mode()), for normalize(). Frames behind the last 1 + 4 k are left out.
   at::Tensor encode(const Video &video, const RunContext &context) const;
   /// The same chunk by chunk: [1, 3, 1 (the first of the stream that `state` stands for) or 4, s H, s W] to
-  /// [1, z_dim, 1, H, W].
-  at::Tensor encode_chunk(const at::Tensor &chunk, StreamState &state, const RunContext &context) const;
+  /// [1, z_dim, 1, H, W]. still: as of WanEncoder3d.
+  at::Tensor encode_chunk(const at::Tensor &chunk, StreamState &state, const RunContext &context,
+                          bool still = false) const;
 
   /// Bytes that a stream of H x W latents needs at its peak.
   uint64_t decode_bytes(int64_t height, int64_t width) const;

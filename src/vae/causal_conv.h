@@ -18,6 +18,14 @@ class StreamState {
  public:
   /// The last input frames of a convolution, two at most; none stand for zeros.
   Frames &history(const void *conv) { return history_[conv]; }
+
+  /// What the encoder knows of a stage that is given the same frame again and again.
+  struct Still {
+    int64_t frames = 0;  // that it was given so far
+    at::Tensor out;      // what it makes of a chunk of them from now on; undefined: that changes still
+  };
+  Still &still(size_t stage) { return still_[stage]; }
+
   bool first_chunk() const { return chunks_ == 0; }
   void end_chunk() { ++chunks_; }
   /// Memory that the frames of history hold.
@@ -25,6 +33,7 @@ class StreamState {
 
  private:
   std::unordered_map<const void *, Frames> history_;
+  std::unordered_map<size_t, Still> still_;
   int64_t chunks_ = 0;
 };
 

@@ -56,19 +56,39 @@ WanEncoder3d::WanEncoder3d(const VaeConfig &config, const Weights &weights)
     down_blocks_.push_back(make_down_block(config, weights / "down_blocks", i));
 }
 
-at::Tensor WanEncoder3d::operator()(const at::Tensor &frames, StreamState &state,
-                                    const RunContext &context) const {
+at::Tensor WanEncoder3d::operator()(const at::Tensor &frames, StreamState &state, const RunContext &context,
+                                    bool still) const {
   at::Tensor x = frames;
   for (size_t stage = 0; stage < down_blocks_.size(); ++stage) {
-    Frames parts;
-    for (const at::Tensor &part : x.split(kFramesAtOnce))
-      parts.push_back(descend(stage, part, state, context));
-    x = join(parts);
+    StreamState::Still &before = state.still(stage);
+    if (still && before.out.defined()) {
+      x = before.out.clone();  // the next stage may put its output in the place of its input
+      continue;
+    }
+    const at::Tensor out = compute(stage, x, state, context);
+    const bool settled = still && before.frames >= reach(stage);
+    before = still ? StreamState::Still{before.frames + x.size(0), settled ? out.clone() : at::Tensor()}
+                   : StreamState::Still();
+    still = settled;
+    x = out;
   }
   const ConvResult y = mid_block_({.out = x, .activated = rms_norm(x, mid_block_.norm1(), /*silu=*/true)},
                                   state, {.next_gamma = norm_out_, .keep_out = false});
   state.end_chunk();
   return conv_out_(y.activated, state, {.float32 = true}).out;
+}
+
+at::Tensor WanEncoder3d::compute(size_t stage, const at::Tensor &x, StreamState &state,
+                                 const RunContext &context) const {
+  Frames parts;
+  for (const at::Tensor &part : x.split(kFramesAtOnce)) parts.push_back(descend(stage, part, state, context));
+  return join(parts);
+}
+
+int64_t WanEncoder3d::reach(size_t stage) const {
+  const WanDownBlock &block = down_blocks_[stage];
+  const auto convs = static_cast<int64_t>(2 * block.resnets.size() + (stage == 0 ? 1 : 0));
+  return 2 * convs + (block.downsampler && block.downsampler->temporal() ? 2 : 0);
 }
 
 ConvResult WanEncoder3d::enter(size_t stage, const at::Tensor &x, StreamState &state) const {

@@ -28,12 +28,17 @@ class WanEncoder3d {
 
   /// frames: [1 or 4, 8 H, 8 W, C] in the weights' dtype, the next of the stream that `state` stands for; C
   /// being the picture's channels (VaeConfig::picture_channels()). Returns [1, H, W, 2 z_dim] float32: means,
-  /// then logarithms of variances, before quant_conv.
-  at::Tensor operator()(const at::Tensor &frames, StreamState &state, const RunContext &context) const;
+  /// then logarithms of variances, before quant_conv. still: all frames are alike, and like those of the
+  /// chunk before if that was still, too. What a stage has made of enough of them it makes of all others.
+  at::Tensor operator()(const at::Tensor &frames, StreamState &state, const RunContext &context,
+                        bool still = false) const;
 
  private:
   /// x: [T, H, W, C], what the stage takes. Returns what the next one takes; of the last the middle block.
   at::Tensor descend(size_t stage, const at::Tensor &x, StreamState &state, const RunContext &context) const;
+  at::Tensor compute(size_t stage, const at::Tensor &x, StreamState &state, const RunContext &context) const;
+  /// The last frame that a stage sees lies so many before the first.
+  int64_t reach(size_t stage) const;
   /// The input of the stage's first block. x: the stage's, or the frames of the first stage.
   ConvResult enter(size_t stage, const at::Tensor &x, StreamState &state) const;
 

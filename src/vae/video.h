@@ -24,6 +24,10 @@ class Video {
   int64_t height() const { return first_.size(3); }
   int64_t width() const { return first_.size(4); }
 
+  /// Whether all of these frames lie between the ends.
+  bool is_grey(int64_t begin, int64_t count) const {
+    return begin >= first_.size(2) && begin + count <= frames_ - (last_.defined() ? 1 : 0);
+  }
   /// [1, 3, count, H, W].
   at::Tensor part(int64_t begin, int64_t count) const;
   /// The rows and columns of each frame from (y, x) on, at most so many.

@@ -78,8 +78,9 @@ typedef struct WanPicture {
 /** What a clip of a stream begins from. */
 typedef enum WanContinuity {
   WAN_CONTINUITY_NONE,      /* its first picture, or nothing */
-  WAN_CONTINUITY_LAST_FRAME /* the last frame of the stream's clip before, in place of the first picture: only
-                               the frames behind it leave. The first clip of a stream begins as with NONE. */
+  WAN_CONTINUITY_LAST_FRAME /* the last frame of the stream's clip before: only the frames behind it leave.
+                               The first clip of a stream begins as with NONE, and so does one that has a
+                               first picture; those after it continue it. */
 } WanContinuity;
 
 /** How a section of an endless video follows the one before where its prompt is another. */
@@ -143,8 +144,8 @@ typedef enum WanStage {
 
 typedef struct WanProgress {
   WanStage stage;
-  int32_t step, steps; /* done and in all: per cent (LOAD), prompts (TEXT), encodings (PICTURES: by the VAE, in
-                          tiles each, and by CLIP), steps (DENOISE), chunks (DECODE; in tiles, of each) */
+  int32_t step, steps; /* done and in all: per cent (LOAD), prompts (TEXT), encodings (PICTURES: by the VAE,
+                          in tiles each, and by CLIP), steps (DENOISE), chunks (DECODE; in tiles, of each) */
   double seconds;      /* since the stage began */
   int32_t cached;      /* DENOISE: forwards so far (up to two a step) shortened by WanGenerateOptions.cache */
 } WanProgress;
@@ -248,6 +249,9 @@ typedef struct WanGenerateOptions {
                       of others come between: for a model that is used by turns */
   bool pictures[WAN_PICTURE_KINDS]; /* of each WanPictureKind: whether WanCallbacks.picture has it */
   WanContinuity continuity; /* LAST_FRAME: for models that take a first picture, without fade_frames */
+  double continuity_correction; /* LAST_FRAME: how far the colours of the frame that the clip begins with
+                                   (mean and deviation of each channel) are moved back to those of the last
+                                   clip that began otherwise, 0 to 1; 0: not at all */
 } WanGenerateOptions;
 
 typedef struct WanMemory {

@@ -18,10 +18,10 @@ namespace wan::bench {
 namespace {
 
 struct Options {
-  char *size = nullptr, *dtype = nullptr, *device = nullptr;
+  char *size = nullptr, *dtype = nullptr, *device = nullptr, *against = nullptr;
   VaeChoice vae;
   int frames = 81, repeat = 5, warmup = 1;
-  gboolean tiled = FALSE, json = FALSE;
+  gboolean tiled = FALSE, grey = FALSE, json = FALSE;
 };
 
 Options parse(int argc, char **argv) {
@@ -39,6 +39,10 @@ Options parse(int argc, char **argv) {
       {"vae", 0, 0, G_OPTION_ARG_STRING, &options.vae.directory,
        "a checkpoint's vae/ instead of random weights", "DIR"},
       {"tiled", 0, 0, G_OPTION_ARG_NONE, &options.tiled, "encode in tiles, in little memory", nullptr},
+      {"grey", 0, 0, G_OPTION_ARG_NONE, &options.grey,
+       "only the first frame is a picture, as image to video has it", nullptr},
+      {"against", 0, 0, G_OPTION_ARG_STRING, &options.against,
+       "report the latents' distance to what the same weights give in that dtype", "T"},
       {"json", 0, 0, G_OPTION_ARG_NONE, &options.json, "print JSON", nullptr},
       {}};
   parse_options("Frames to latents", entries, argc, argv);
@@ -55,16 +59,35 @@ at::Tensor random_video(const Options &options, const VaeConfig &config, at::Dev
   return at::rand({1, 3, options.frames, size.height, size.width}).mul_(2).sub_(1).to(device);
 }
 
+at::Tensor latents_of(const Options &options, const AutoencoderKLWan &vae, const at::Tensor &frames) {
+  const RunContext context({});
+  const Video video = options.grey ? Video(frames.narrow(2, 0, 1), {}, frames.size(2)) : Video(frames);
+  return options.tiled ? tiled_encode(vae, video, context, [] {}) : vae.encode(video, context);
+}
+
 /// Seconds of one video.
 double encode_once(const Options &options, const AutoencoderKLWan &vae, const at::Tensor &video) {
-  const RunContext context({});
   const auto start = Clock::now();
-  if (options.tiled)
-    tiled_encode(vae, video, context, [] {});
-  else
-    vae.encode(video, context);
+  latents_of(options, vae, video);
   synchronize(video.device());
   return seconds_since(start);
+}
+
+/// Its generators start anew, so that the weights are the same, rounded to the dtype.
+std::unique_ptr<const AutoencoderKLWan> same_vae(const Options &options, at::Device device,
+                                                 const std::string &dtype) {
+  at::manual_seed(0);
+  const at::ScalarType type = parse_dtype(dtype);
+  return options.vae.load(device, type, type);
+}
+
+/// ||latents - reference|| / ||reference||.
+double relative_error(const Options &options, at::Device device, const std::string &dtype,
+                      const at::Tensor &video) {
+  const at::Tensor latents = latents_of(options, *same_vae(options, device, dtype), video).to(at::kDouble);
+  const at::Tensor reference =
+      latents_of(options, *same_vae(options, device, options.against), video).to(at::kDouble);
+  return ((latents - reference).norm() / reference.norm()).item<double>();
 }
 
 /// What the engine expects it to need, beside the weights and the video.
@@ -85,29 +108,34 @@ Report run(const Options &options) {
   const c10::InferenceMode inference;
   const at::Device device = parse_device(options.device ? options.device : "auto");
   const c10::DeviceGuard guard(device);
-  const at::ScalarType dtype = parse_dtype(options.dtype ? options.dtype : "bf16");
+  const std::string dtype = options.dtype ? options.dtype : "bf16";
   const VaeConfig config = options.vae.config();
-  const auto vae = options.vae.load(device, dtype, dtype);
+  const auto vae = same_vae(options, device, dtype);
   const at::Tensor video = random_video(options, config, device);
   for (int i = 0; i < options.warmup; ++i) encode_once(options, *vae, video);
   std::vector<double> seconds;
   for (int i = 0; i < options.repeat; ++i) seconds.push_back(encode_once(options, *vae, video));
   const double best = *std::ranges::min_element(seconds), tflop = operations(config, video) / 1e12;
   const double peak = matmul_tflop_per_s(device);
-  return {{"what", "encode"},
-          {"device", device.str()},
-          {"tiled", options.tiled != FALSE},
-          {"dtype", dtype == at::kFloat ? "fp32" : "bf16"},
-          {"size", std::to_string(video.size(4)) + "x" + std::to_string(video.size(3))},
-          {"frames", options.frames},
-          {"seconds", seconds},
-          {"seconds_min", best},
-          {"tflop", tflop},
-          {"tflop_per_s", tflop / best},
-          {"matmul_tflop_per_s", peak},
-          {"share_of_matmul", tflop / best / peak},
-          {"foreseen_gb", static_cast<double>(foreseen_bytes(options, *vae, video)) / 1e9},
-          {"peak_allocated_gb", static_cast<double>(memory_in_use(device).gpu_peak_bytes) / 1e9}};
+  Report report = {{"what", "encode"},
+                   {"device", device.str()},
+                   {"tiled", options.tiled != FALSE},
+                   {"dtype", dtype},
+                   {"size", std::to_string(video.size(4)) + "x" + std::to_string(video.size(3))},
+                   {"frames", options.frames},
+                   {"seconds", seconds},
+                   {"seconds_min", best},
+                   {"tflop", tflop},
+                   {"tflop_per_s", tflop / best},
+                   {"matmul_tflop_per_s", peak},
+                   {"share_of_matmul", tflop / best / peak},
+                   {"foreseen_gb", static_cast<double>(foreseen_bytes(options, *vae, video)) / 1e9},
+                   {"peak_allocated_gb", static_cast<double>(memory_in_use(device).gpu_peak_bytes) / 1e9}};
+  if (options.against) {  // afterwards: the peak above is that of one encoder
+    report["against"] = options.against;
+    report["relative_error"] = relative_error(options, device, dtype, video);
+  }
+  return report;
 }
 
 }  // namespace

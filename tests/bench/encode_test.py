@@ -13,10 +13,12 @@ def encode(wan_bench, *options):
 
 
 def main(wan_bench):
-    for options in ((), ("--tiled",), ("--z48",)):
+    for options in ((), ("--tiled",), ("--z48",), ("--grey",)):
         result = encode(wan_bench, *options)
         assert len(result["seconds"]) == 2 and result["frames"] == 9, result
         assert all(result[key] > 0 for key in ("seconds_min", "tflop", "tflop_per_s", "share_of_matmul")), result
+    result = encode(wan_bench, "--grey", "--dtype", "bf16", "--against", "fp32")
+    assert 0 < result["relative_error"] < 0.05, result
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@
 #include "common.h"
 #include "device.h"
 #include "frame_sink.h"
+#include "output/colours.h"
 #include "output/frame_ring.h"
 #include "pipeline/clip_pipeline.h"
 #include "random_weights.h"
@@ -30,8 +31,8 @@ struct Options {
   char *quantization = nullptr, *out = nullptr, *latents = nullptr, *random = nullptr, *picture = nullptr;
   int frames = 0, steps = 0, layers = 0, clips = 1;
   gint64 seed = 0;
-  double guidance_scale = -1, flow_shift = -1, cache_threshold = 0.05, gpu_memory = 0;
-  gboolean new_prompts = FALSE, checksum = FALSE, json = FALSE;
+  double guidance_scale = -1, flow_shift = -1, cache_threshold = 0.05, gpu_memory = 0, correction = 0;
+  gboolean new_prompts = FALSE, film = FALSE, checksum = FALSE, json = FALSE;
 };
 
 Options parse(int argc, char **argv) {
@@ -69,6 +70,10 @@ Options parse(int argc, char **argv) {
        "N"},
       {"new-prompts", 0, 0, G_OPTION_ARG_NONE, &options.new_prompts,
        "each clip has a prompt of its own, whose text is encoded anew", nullptr},
+      {"film", 0, 0, G_OPTION_ARG_NONE, &options.film,
+       "each clip begins with the last frame of the one before; the colours of all are reported", nullptr},
+      {"continuity-correction", 0, 0, G_OPTION_ARG_DOUBLE, &options.correction, "of a film's colours (0)",
+       "X"},
       {"checksum", 0, 0, G_OPTION_ARG_NONE, &options.checksum, "print a checksum of the last clip's frames",
        nullptr},
       {"out", 0, 0, G_OPTION_ARG_STRING, &options.out, "write the frames, as RGB bytes", "FILE"},
@@ -129,6 +134,8 @@ struct Stopwatch {
   const at::Tensor picture;
   std::ofstream out;  // of the frames, or closed
   std::optional<ChecksumSink> checksum;
+  std::optional<Colours> colours;  // of a film's clip, whose frames are RGB
+  Size size{};
 
   WanCallbacks callbacks() {
     WanCallbacks callbacks{};
@@ -158,12 +165,28 @@ struct Stopwatch {
                          static_cast<std::streamsize>(frames->frame_size) * frames->num_frames);
       if (watch->checksum)
         watch->checksum->take(frames->data, frames->frame_size * static_cast<size_t>(frames->num_frames));
+      if (watch->colours) watch->colours->add(watch->pixels(*frames));
       free_frames(frames);
       return true;
     };
     return callbacks;
   }
+  /// [1, 3, T, H, W] float32, from 0 to 255.
+  at::Tensor pixels(const WanFrames &frames) const {
+    const at::Tensor bytes =
+        at::from_blob(frames.data, {frames.num_frames, size.height, size.width, 3}, at::kByte);
+    return bytes.permute({3, 0, 1, 2}).unsqueeze(0).to(at::kFloat);
+  }
 };
+
+/// Of a clip: mean and deviation of red, green and blue.
+Report colours_of(const Colours &colours) {
+  const at::Tensor values = colours.statistics();
+  const auto numbers = [](const at::Tensor &row) {
+    return std::vector<double>(row.const_data_ptr<double>(), row.const_data_ptr<double>() + 3);
+  };
+  return {{"mean", numbers(values[0].contiguous())}, {"deviation", numbers(values[1].contiguous())}};
+}
 
 WanGenerateOptions clip(const Options &options, const WanDefaults &defaults,
                         const std::vector<double> &sigmas) {
@@ -186,10 +209,12 @@ WanGenerateOptions clip(const Options &options, const WanDefaults &defaults,
                                 {{"none", WAN_CACHE_NONE}, {"first-block", WAN_CACHE_FIRST_BLOCK}});
   clip.cache_threshold = options.cache_threshold;
   const Size size = options.size ? parse_size(options.size) : Size{defaults.width, defaults.height};
-  clip.layout = pixel_layout(options.out ? WAN_PIXEL_RGB : WAN_PIXEL_NV12, size);
+  clip.layout = pixel_layout(options.out || options.film ? WAN_PIXEL_RGB : WAN_PIXEL_NV12, size);
   for (int kind = 0; kind < WAN_PICTURE_KINDS; ++kind)
     clip.pictures[kind] = defaults.pictures[kind] == WAN_PICTURE_REQUIRED;
   if (options.picture) clip.pictures[WAN_PICTURE_FIRST] = true;
+  if (options.film) clip.continuity = WAN_CONTINUITY_LAST_FRAME;
+  clip.continuity_correction = options.correction;
   return clip;
 }
 
@@ -238,10 +263,22 @@ Report run(const Options &options) {
   const std::vector<double> sigmas = parse_sigmas(options.sigmas ? options.sigmas : "");
   WanGenerateOptions clip = bench::clip(options, config.defaults, sigmas);
   const std::string prompt = clip.prompt;
+  Report colours = Report::array();
+  const auto make = [&](Stopwatch &watch, const ClipPipeline::StepListener &listener) {
+    watch.size = {clip.layout.width, clip.layout.height};
+    if (options.film) watch.colours.emplace();
+    watch.start = Clock::now();
+    pipeline.generate(clip, RunContext(watch.callbacks()), listener);
+    if (!options.film) return;
+    colours.push_back(colours_of(*watch.colours));
+    clip.pictures[WAN_PICTURE_FIRST] = false;
+    ++clip.seed;
+  };
   for (int i = 1; i < options.clips; ++i) {
     const std::string own = prompt + ", " + std::to_string(i);
     if (options.new_prompts) clip.prompt = own.c_str();
-    pipeline.generate(clip, RunContext(Stopwatch(picture).callbacks()));
+    Stopwatch watch(picture);
+    make(watch, {});
   }
   clip.prompt = prompt.c_str();
   Stopwatch watch(picture);
@@ -255,8 +292,7 @@ Report run(const Options &options) {
       latents_file.write(reinterpret_cast<const char *>(values.const_data_ptr()),
                          static_cast<std::streamsize>(values.nbytes()));
     };
-  watch.start = Clock::now();
-  pipeline.generate(clip, RunContext(watch.callbacks()), write_latents);
+  make(watch, write_latents);
   const double total = seconds_since(watch.start);
   const WanMemory memory = memory_in_use(device);
   Report report = {{"what", "generate"},
@@ -281,6 +317,7 @@ Report run(const Options &options) {
                    {"peak_gpu_gb", static_cast<double>(memory.gpu_peak_bytes - taken.nbytes()) / 1e9},
                    {"host_peak_gb", host_peak_gb()},
                    {"pinned_gb", static_cast<double>(memory.pinned_bytes) / 1e9}};
+  if (options.film) report["colours"] = colours;
   if (watch.checksum) report["checksum"] = hex(watch.checksum->value());
   return report;
 }

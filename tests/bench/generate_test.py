@@ -36,6 +36,9 @@ def check_pictures(wan_bench, model):
                for options in ((), ("--picture", "50x40"), ("--picture", "50x40", "--new-prompts"))]
     assert [report["pictures_s"] > 0 for report in reports] == [False, True, True], reports
     assert all(0 < report["first_chunk_s"] < report["first_frame_s"] for report in reports), reports
+    film = subprocess.run([sys.executable, os.path.join(os.path.dirname(__file__), "drift.py"), wan_bench, "--model", model,
+                           "--clips", "3", *command[4:-4]], check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert len(film.splitlines()) == 2 + 3 and "| clip 3 |" in film, film
     # The last clip has the prompt itself, whatever was made before.
     assert reports[0]["checksum"] != reports[1]["checksum"] == reports[2]["checksum"], reports
 

@@ -280,6 +280,21 @@ TEST_F(Continuity, BeginsEachClipWithTheLastFrameOfTheOneBefore) {
   }
 }
 
+TEST_F(Continuity, LeavesAQueuedClipItsOwnPicture) {
+  Pipeline pipeline(kTakes + "num-clips=3 continuity=last-frame" + kSink);
+  for (const std::string &settings : {std::string("settings"), "settings, image=(string)" + red()}) {
+    GstStructure *structure = gst_structure_from_string(settings.c_str(), nullptr);
+    guint id = 0;
+    g_signal_emit_by_name(pipeline.find("src").get(), "enqueue", "a prompt", structure, &id);
+    gst_structure_free(structure);
+    EXPECT_GT(id, 0u);
+  }
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_THAT(values(pipeline), ElementsAre(7, 200, 201));
+  EXPECT_EQ(pipeline.samples().size(), 5u + 5 + 4) << "nothing is shared with what it does not continue";
+}
+
 TEST_F(Continuity, CountsInTheDuration) {
   Pipeline pipeline(kTakes + "num-clips=3 continuity=last-frame ! fakesink");
   pipeline.reach(GST_STATE_PAUSED);

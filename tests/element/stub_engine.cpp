@@ -131,7 +131,8 @@ Shown shown_by(const WanGenerateOptions &options, const WanCallbacks &callbacks)
   {
     const std::lock_guard lock(kept_mutex);
     const auto frame = kept.find(options.stream);
-    if (options.continuity == WAN_CONTINUITY_LAST_FRAME && frame != kept.end())
+    if (options.continuity == WAN_CONTINUITY_LAST_FRAME && !options.pictures[WAN_PICTURE_FIRST] &&
+        frame != kept.end())
       return {static_cast<uint8_t>(frame->second + 1), true};
   }
   WanPicture picture;

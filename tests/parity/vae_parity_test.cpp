@@ -98,6 +98,19 @@ TEST_P(VaeParity, EncodesAVideoThatIsGreyBetweenItsEndsAsIfAllOfItWereThere) {
   EXPECT_TRUE(at::equal(tiled_encode(vae, video, quiet(), [] {}), tiled_encode(vae, grey, quiet(), [] {})));
 }
 
+/// Of so much grey that stages have settled, and something behind it that must see the right history.
+TEST_P(VaeParity, GreyThatLastsIsEncodedOnceAndChangesNothing) {
+  const AutoencoderKLWan vae = GetParam().load();
+  const at::Tensor first = input("clip").narrow(2, 0, 1), last = input("clip").narrow(2, 5, 1);
+  const int64_t frames = 65;
+  const at::Tensor whole = at::zeros_like(first).repeat({1, 1, frames, 1, 1});
+  whole.narrow(2, 0, 1).copy_(first);
+  EXPECT_LE(relative_error(vae.encode(Video(first, {}, frames), quiet()), vae.encode(whole, quiet())), 1e-6);
+  whole.narrow(2, frames - 1, 1).copy_(last);
+  EXPECT_LE(relative_error(vae.encode(Video(first, last, frames), quiet()), vae.encode(whole, quiet())),
+            1e-6);
+}
+
 TEST_P(VaeParity, NormalizesLatents) {
   const AutoencoderKLWan vae = GetParam().load();
   EXPECT_TRUE(at::equal(vae.normalize(reference("latents.9")), reference("normalized")));

@@ -7,6 +7,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <fstream>
 #include <functional>
 
@@ -17,6 +19,7 @@
 #include "common/reference.h"
 #include "common/temporary_directory.h"
 #include "common/write_safetensors.h"
+#include "output/colours.h"
 
 namespace wan::test {
 namespace {
@@ -123,8 +126,7 @@ TEST_F(Pictures, EncodingThemIsAStageOfItsOwn) {
     };
     options.pictures[WAN_PICTURE_FIRST] = true;
     generate(loaded, options, listener);
-    EXPECT_THAT(stages,
-                ElementsAre(WAN_STAGE_TEXT, WAN_STAGE_PICTURES, WAN_STAGE_DENOISE, WAN_STAGE_DECODE));
+    EXPECT_THAT(stages, ElementsAre(WAN_STAGE_TEXT, WAN_STAGE_PICTURES, WAN_STAGE_DENOISE, WAN_STAGE_DECODE));
     ASSERT_EQ(steps.size(), static_cast<size_t>(encodings) + 1) << name;
     EXPECT_EQ(steps.front(), std::pair(0, encodings));
     EXPECT_EQ(steps.back(), std::pair(encodings, encodings));
@@ -147,21 +149,18 @@ TEST_F(Pictures, ClipsOfAStreamBeginWithTheLastFrameOfTheOneBefore) {
   options.continuity = WAN_CONTINUITY_LAST_FRAME;
   options.stream = 7;
   options.pictures[WAN_PICTURE_FIRST] = true;
-  int asked = 0;
   at::Tensor first_picture = picture(50, 40);
   Listener listener;
-  listener.picture = [&](WanPictureKind) {
-    ++asked;
-    return first_picture;
-  };
+  listener.picture = [&](WanPictureKind) { return first_picture; };
   const at::Tensor first = generate_clip(loaded, options, listener);
   EXPECT_EQ(first.size(0), 5);
+  options.pictures[WAN_PICTURE_FIRST] = false;
   const at::Tensor second = generate_clip(loaded, options, listener);
   EXPECT_EQ(second.size(0), 4) << "without the repeated frame";
-  EXPECT_EQ(asked, 1) << "the frame stands for the picture";
 
   // What a picture of that frame gives, but for its 8 bits.
   options.continuity = WAN_CONTINUITY_NONE;
+  options.pictures[WAN_PICTURE_FIRST] = true;
   first_picture = first[4].view({32, 64, 3});
   const at::Tensor by_picture = generate_clip(loaded, options, listener);
   EXPECT_GE(psnr(second, by_picture.narrow(0, 1, 4)), 40.0);
@@ -170,6 +169,111 @@ TEST_F(Pictures, ClipsOfAStreamBeginWithTheLastFrameOfTheOneBefore) {
   options.continuity = WAN_CONTINUITY_LAST_FRAME;
   options.stream = 8;
   EXPECT_EQ(generate_clip(loaded, options, listener).size(0), 5);
+}
+
+TEST_F(Pictures, AClipWithAPictureOfItsOwnBeginsWithItAndIsContinued) {
+  const Model loaded = load_model(model("ti2v-5b").string(), test_device_name(), WAN_DTYPE_FLOAT32);
+  WanGenerateOptions options = clip_of(model("ti2v-5b"));
+  Listener listener;
+  listener.picture = [](WanPictureKind) { return picture(32, 64); };
+  const auto with_picture = [&] {
+    options.pictures[WAN_PICTURE_FIRST] = true;
+    return generate_clip(loaded, options, listener);
+  };
+  const auto without_picture = [&] {
+    options.pictures[WAN_PICTURE_FIRST] = false;
+    return generate_clip(loaded, options);
+  };
+  const at::Tensor alone = with_picture();
+  options.continuity = WAN_CONTINUITY_LAST_FRAME;
+  const at::Tensor first = without_picture(), second = without_picture();
+  EXPECT_TRUE(at::equal(with_picture(), alone)) << "as if nothing came before it";
+  const at::Tensor third = without_picture();
+  EXPECT_EQ(third.size(0), 4);
+  EXPECT_FALSE(at::equal(third, second)) << "what came last is continued";
+}
+
+TEST_F(Pictures, TheColoursOfAFilmAreMovedBackToItsFirstClips) {
+  const Model loaded = load_model(model("ti2v-5b").string(), test_device_name(), WAN_DTYPE_FLOAT32);
+  const auto film = [&](double correction, uint64_t stream) {
+    WanGenerateOptions options = clip_of(model("ti2v-5b"));
+    options.continuity = WAN_CONTINUITY_LAST_FRAME;
+    options.continuity_correction = correction;
+    options.stream = stream;
+    std::vector<at::Tensor> clips;
+    for (int clip = 0; clip < 3; ++clip, ++options.seed) clips.push_back(generate_clip(loaded, options));
+    return clips;
+  };
+  const std::vector<at::Tensor> drifting = film(0, 1), half = film(0.5, 2), corrected = film(1, 3);
+  EXPECT_TRUE(at::equal(drifting[0], corrected[0])) << "nothing comes before it";
+  EXPECT_FALSE(at::equal(drifting[1], corrected[1]));
+  EXPECT_FALSE(at::equal(half[1], corrected[1]));
+
+  WanGenerateOptions options = clip_of(model("ti2v-5b"));
+  options.continuity = WAN_CONTINUITY_LAST_FRAME;
+  options.continuity_correction = 1.5;
+  EXPECT_THAT(refusal(model("ti2v-5b"), options), HasSubstr("continuity-correction=1.5 is not in 0 to 1"));
+}
+
+TEST(ColoursOfAFilm, AreMeanAndDeviationOfAllItsFrames) {
+  const c10::InferenceMode inference;
+  const at::Tensor frames =
+      at::rand({1, 3, 9, 6, 8}) * at::tensor({0.2, 0.5, 1.0}).view({1, 3, 1, 1, 1}) - 0.3;
+  Colours colours;
+  for (const at::Tensor &chunk : frames.split_with_sizes({1, 4, 4}, 2)) colours.add(chunk);
+  const at::Tensor pixels = frames[0].flatten(1).to(at::kDouble), found = colours.statistics();
+  EXPECT_TRUE(at::allclose(found[0], pixels.mean(1), 1e-9, 1e-9));
+  EXPECT_TRUE(at::allclose(found[1], pixels.std(1, /*unbiased=*/false), 1e-7, 1e-7));
+}
+
+TEST(ColoursOfAFilm, AFrameIsGivenThoseOfAnother) {
+  const c10::InferenceMode inference;
+  const auto statistics = [](const at::Tensor &frame) {
+    Colours colours;
+    colours.add(frame);
+    return colours.statistics();
+  };
+  const at::Tensor frame = at::rand({1, 3, 1, 40, 40}) * 0.5 - 0.2, own = statistics(frame),
+                   wanted = own + at::tensor({-0.1, 0.0, 0.1, 0.02, -0.02, 0.0}, at::kDouble).view({2, 3});
+  EXPECT_TRUE(at::allclose(statistics(with_colours(frame, wanted, 1)), wanted, 1e-5, 1e-5));
+  EXPECT_TRUE(at::allclose(statistics(with_colours(frame, wanted, 0.5)), (own + wanted) / 2, 1e-5, 1e-5));
+  EXPECT_TRUE(at::allclose(with_colours(frame, wanted, 0), frame, 1e-5, 1e-6));
+  // A picture of one colour has no contrast that could be given back.
+  const at::Tensor flat = at::full_like(frame, 0.25), changed = with_colours(flat, wanted, 1);
+  EXPECT_TRUE(at::isfinite(changed).all().item<bool>());
+  EXPECT_TRUE(at::allclose(statistics(changed)[0], wanted[0], 1e-5, 1e-5));
+}
+
+uint64_t resident_bytes() {
+  std::ifstream statm("/proc/self/statm");
+  uint64_t pages = 0, resident = 0;
+  statm >> pages >> resident;
+  return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+TEST_F(Pictures, AFilmTakesNoMoreMemoryForBeingLong) {
+  const Model loaded = load_model(model("i2v-a14b").string(), test_device_name(), WAN_DTYPE_FLOAT32);
+  WanGenerateOptions options = clip_of(model("i2v-a14b"));
+  options.continuity = WAN_CONTINUITY_LAST_FRAME;
+  options.continuity_correction = 1;
+  options.pictures[WAN_PICTURE_FIRST] = true;
+  Listener listener;
+  listener.picture = [](WanPictureKind) { return picture(32, 64); };
+  WanMemory early{}, late{};
+  uint64_t host = 0;
+  int64_t frames = 0;
+  for (int clip = 0; clip < 50; ++clip, ++options.seed) {
+    frames += generate_clip(loaded, options, listener).size(0);
+    options.pictures[WAN_PICTURE_FIRST] = false;
+    if (clip == 9) api().memory(loaded.get(), &early);
+    if (clip == 9) host = resident_bytes();
+  }
+  api().memory(loaded.get(), &late);
+  EXPECT_EQ(frames, 5 + 49 * 4);
+  EXPECT_EQ(late.gpu_bytes, early.gpu_bytes);
+  EXPECT_EQ(late.pinned_bytes, early.pinned_bytes);
+  EXPECT_EQ(late.pool_bytes, early.pool_bytes);
+  EXPECT_LE(resident_bytes(), host + (uint64_t{8} << 20)) << "40 clips kept something";
 }
 
 TEST_F(Pictures, AFilmGoesOnAfterAClipThatFailed) {
@@ -253,8 +357,29 @@ void write_single_files(const fs::path &from, const fs::path &to, Naming vae) {
   fs::create_directory_symlink(from / "tokenizer", to / "tokenizer");
 }
 
-TEST_F(Pictures, SingleFilesMakeTheVideosOfDiffusersFormat) {
-  for (const std::string name : {"i2v-a14b", "ti2v-5b", "flf2v-21"}) {
+/// Of single files, as the original release has them, but for its pickles.
+void make_original_release(const fs::path &files, const std::string &type) {
+  for (const auto &[file, place] :
+       {std::pair{"high_noise", "high_noise_model"}, {"low_noise", "low_noise_model"}, {"wan", ""}}) {
+    const fs::path from = files / "diffusion_models" / (std::string(file) + ".safetensors");
+    if (!fs::exists(from)) continue;
+    fs::create_directories(files / place);
+    fs::rename(from, files / place / "diffusion_pytorch_model.safetensors");
+    std::ofstream(files / place / "config.json")
+        << nlohmann::json{{"_class_name", "WanModel"}, {"model_type", type}, {"num_heads", 1}};
+  }
+  const fs::path text_encoder = files / "text_encoders/text_encoder.safetensors";
+  write_safetensors(files / "models_t5_umt5-xxl-enc-bf16.safetensors",
+                    renamed(read_safetensors(text_encoder), Naming::kOriginalTextEncoder));
+  fs::remove(text_encoder);
+  fs::rename(files / "vae/vae.safetensors", files / "Wan_VAE.safetensors");
+}
+
+TEST_F(Pictures, SingleFilesAndTheOriginalReleaseMakeTheVideosOfDiffusersFormat) {
+  for (const auto &[name, type] : {std::pair<std::string, std::string>{"i2v-a14b", "i2v"},
+                                   {"ti2v-5b", "ti2v"},
+                                   {"i2v-21", "i2v"},
+                                   {"flf2v-21", "flf2v"}}) {
     const fs::path diffusers = model(name), files = directory_.path() / (name + "-files");
     write_single_files(diffusers, files,
                        name == "ti2v-5b" ? Naming::kOriginalResidualVae : Naming::kOriginalVae);
@@ -284,7 +409,10 @@ TEST_F(Pictures, SingleFilesMakeTheVideosOfDiffusersFormat) {
     const auto video = [&](const fs::path &directory) {
       return generate_clip(load_model(directory.string(), "cpu", WAN_DTYPE_FLOAT32), options, listener);
     };
-    EXPECT_TRUE(at::equal(video(files), video(diffusers))) << name;
+    const at::Tensor expected = video(diffusers);
+    EXPECT_TRUE(at::equal(video(files), expected)) << name;
+    make_original_release(files, type);
+    EXPECT_TRUE(at::equal(video(files), expected)) << name << ", original release";
   }
 }
 
