@@ -7,8 +7,21 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <glib-unix.h>
 #include <gst/rtsp-server/rtsp-server.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <string_view>
 
 namespace {
+
+// Viewers at once; a connection that asks for nothing has ten seconds, and gives way before that if others
+// come. gst-rtsp-server has no limits of its own.
+constexpr guint kMostClients = 64;
+constexpr gint64 kLongestRequest = 10 * G_USEC_PER_SEC, kShortestRequest = G_USEC_PER_SEC;
+constexpr guint kLongestBody = 4096;              // bytes; requests of viewers have none
+constexpr guint64 kMostBytesASecond = 64 * 1024;  // of what viewers send: requests and reports
+constexpr guint kLookMilliseconds = 200;
 
 constexpr const char *kPath = "/wan";
 
@@ -75,6 +88,82 @@ bool elements_are_there() {
   return there;
 }
 
+// A connection. It is cut by its socket, and its client then closes it in its own thread: closing it in
+// another is a race.
+struct Client {
+  explicit Client(GstRTSPClient *client)
+      : socket(G_SOCKET(
+            g_object_ref(gst_rtsp_connection_get_read_socket(gst_rtsp_client_get_connection(client))))) {}
+  ~Client() { g_object_unref(socket); }
+
+  static Client *of(GstRTSPClient *client) {
+    return static_cast<Client *>(g_object_get_data(G_OBJECT(client), "client"));
+  }
+  gint64 age() const { return g_get_monotonic_time() - since; }
+  void cut() const { g_socket_shutdown(socket, TRUE, TRUE, nullptr); }
+  guint64 bytes_received() const {
+    tcp_info info = {};
+    socklen_t size = sizeof info;
+    getsockopt(g_socket_get_fd(socket), IPPROTO_TCP, TCP_INFO, &info, &size);
+    return info.tcpi_bytes_received;
+  }
+
+  GSocket *socket;
+  gint64 since = g_get_monotonic_time();
+};
+
+bool has_session(GstRTSPClient *client) {
+  GList *sessions = gst_rtsp_client_session_filter(client, nullptr, nullptr);
+  const bool has = sessions;
+  g_list_free_full(sessions, g_object_unref);
+  return has;
+}
+
+void cut_harmful(gpointer data, gpointer) {
+  auto *client = GST_RTSP_CLIENT(data);
+  const Client *own = Client::of(client);
+  if (!own) return;
+  const guint64 allowed = kMostBytesASecond * guint64(own->age() / G_USEC_PER_SEC + 1);
+  const bool is_idle = own->age() > kLongestRequest && !has_session(client);
+  if (is_idle || own->bytes_received() > allowed) own->cut();
+}
+
+gboolean look_after_clients(gpointer server) {
+  GList *clients = gst_rtsp_server_client_filter(GST_RTSP_SERVER(server), nullptr, nullptr);
+  g_list_foreach(clients, cut_harmful, nullptr);
+  g_list_free_full(clients, g_object_unref);
+  return G_SOURCE_CONTINUE;
+}
+
+// The one that has asked for nothing for the longest time; null if there is none.
+const Client *idlest(GList *clients) {
+  const Client *idlest = nullptr;
+  gint64 longest = kShortestRequest;
+  for (GList *item = clients; item; item = item->next) {
+    const Client *client = Client::of(GST_RTSP_CLIENT(item->data));
+    if (!client || client->age() < longest || has_session(GST_RTSP_CLIENT(item->data))) continue;
+    longest = client->age();
+    idlest = client;
+  }
+  return idlest;
+}
+
+void refuse(const Client &client) {
+  constexpr std::string_view kNoRoom = "RTSP/1.0 503 Service Unavailable\r\n\r\n";
+  g_socket_send(client.socket, kNoRoom.data(), kNoRoom.size(), nullptr, nullptr);
+  client.cut();
+}
+
+void take_client(GstRTSPServer *server, GstRTSPClient *client, gpointer) {
+  auto *own = new Client(client);
+  g_object_set_data_full(G_OBJECT(client), "client", own,
+                         [](gpointer client) { delete static_cast<Client *>(client); });
+  GList *clients = gst_rtsp_server_client_filter(server, nullptr, nullptr);
+  const Client *other = idlest(clients);
+  if (g_list_length(clients) > kMostClients) other ? other->cut() : refuse(*own);
+  g_list_free_full(clients, g_object_unref);
+}
+
 GstRTSPServer *make_server(const Options &options) {
   GstRTSPMediaFactory *factory = gst_rtsp_media_factory_new();
   gst_rtsp_media_factory_set_launch(factory, kLaunch);
@@ -83,6 +172,12 @@ GstRTSPServer *make_server(const Options &options) {
 
   GstRTSPServer *server = gst_rtsp_server_new();
   gst_rtsp_server_set_address(server, options.address);
+  gst_rtsp_server_set_backlog(server, SOMAXCONN);
+  gst_rtsp_server_set_content_length_limit(server, kLongestBody);
+  g_signal_connect(server, "client-connected", G_CALLBACK(take_client), nullptr);
+  GstRTSPSessionPool *pool = gst_rtsp_server_get_session_pool(server);
+  gst_rtsp_session_pool_set_max_sessions(pool, kMostClients);
+  g_object_unref(pool);
   gchar *service = g_strdup_printf("%d", options.port);
   gst_rtsp_server_set_service(server, service);
   g_free(service);
@@ -113,6 +208,7 @@ int serve(const Options &options) {
     g_print("rtsp://%s:%d%s\n", options.address, gst_rtsp_server_get_bound_port(server), kPath);
     GMainLoop *loop = g_main_loop_new(nullptr, FALSE);
     g_timeout_add_seconds(2, drop_dead_sessions, server);
+    g_timeout_add(kLookMilliseconds, look_after_clients, server);
     g_unix_signal_add(SIGINT, quit, loop);
     g_unix_signal_add(SIGTERM, quit, loop);
     g_main_loop_run(loop);

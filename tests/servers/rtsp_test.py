@@ -1,11 +1,15 @@
 # RTSP: examples/rtsp-server, watched by ffmpeg and by GStreamer at the same time.
 #
 # SPDX-License-Identifier: LGPL-2.1-or-later
+import contextlib
 import itertools
 import os
+import random
+import socket
 import subprocess
 
 import support
+from peers import until
 from support import Gst
 
 FPS = 25  # the stub's own
@@ -46,6 +50,67 @@ class Rtsp(support.TestCase):
 
         self.server.terminate()
         self.assertEqual(self.server.wait(), 0)
+
+
+class HostileClients(support.TestCase):
+    """They take nothing from the others, and leave nothing. A warning of GLib's ends the server."""
+
+    def setUp(self):
+        super().setUp()
+        self.server = self.start(os.environ["WAN_TEST_RTSP_SERVER"], "--port", "0", stdout=subprocess.PIPE, text=True,
+                                 env={**os.environ, "G_DEBUG": "fatal-warnings"})
+        self.url = self.server.stdout.readline().strip()
+        self.port = int(self.url.rsplit(":", 1)[1].split("/")[0])
+
+    def tearDown(self):
+        until(lambda: self.ask(self.connect(), "OPTIONS").startswith(b"RTSP/1.0 200"))
+        self.assertIsNone(self.server.poll())
+        super().tearDown()
+
+    def connect(self):
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        self.addCleanup(connection.close)
+        return connection
+
+    def ask(self, connection, method):
+        """Its answer; empty if the connection is cut."""
+        with contextlib.suppress(OSError):
+            connection.sendall(f"{method} {self.url} RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())
+            return connection.recv(4096)
+        return b""
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.server.pid}/fd"))
+
+    def test_connections_that_ask_for_nothing_give_way(self):
+        before = self.descriptors()
+        connections = [self.connect() for _ in range(200)]
+        until(lambda: b"RTSP/1.0 200" in self.ask(self.connect(), "DESCRIBE"))
+        self.assertLess(self.descriptors(), before + 100)
+        for connection in connections:
+            connection.close()
+        until(lambda: self.descriptors() < before + 20)
+
+    def test_requests_without_an_end_are_cut(self):
+        for head in (f"DESCRIBE {self.url} RTSP/1.0\r\nContent-Length: 4000000000\r\n\r\n", f"OPTIONS {self.url} RTSP/1.0\r\n"):
+            with self.subTest(head), self.assertRaises(OSError):
+                connection = self.connect()
+                connection.settimeout(3)  # or it stands still, since nobody reads
+                connection.sendall(head.encode())
+                for _ in range(20000):
+                    connection.sendall(b"X-Header: " + b"x" * 1000 + b"\r\n")
+
+    def test_garbage_is_no_request(self):
+        chance = random.Random(20261128)
+        before = self.descriptors()
+        whole = f"SETUP {self.url}/stream=0 RTSP/1.0\r\nCSeq: 1\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n".encode()
+        for _ in range(200):
+            data = bytearray(whole)
+            for _ in range(chance.randrange(1, 8)):
+                data[chance.randrange(len(data))] = chance.randrange(256)
+            with self.connect() as connection:
+                connection.sendall(data[:chance.randrange(1, len(data))] + b"$\x00\xff\xff")
+        until(lambda: self.descriptors() < before + 20)
 
 
 if __name__ == "__main__":
