@@ -49,7 +49,6 @@ void survey_machine(json &answer) {
   const DeviceChoice choice = choose_device("auto");
   survey_gpus(answer);
   answer["device"] = describe_device(choice.device);
-  answer["free"] = free_memory(choice.device);
   answer["remarks"] = choice.passed_over;
 }
 

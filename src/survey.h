@@ -13,7 +13,7 @@ extern "C" {
  *
  * With NULL, of the machine: `version` of the engine, `libtorch` that it was built with, `cuda` that LibTorch
  * uses (not there without a GPU), `gpus` (`name`, `compute_capability`, `total`, `free`), `device` that
- * device=auto takes, `free` of it, `host_free`, and `remarks`: sentences on GPUs that are not used.
+ * device=auto takes, `host_free`, and `remarks`: sentences on GPUs that are not used.
  *
  * With the directory of a checkpoint, of that: `variant`, `width`, `height`, `num_frames`; then `modes` of
  * memory on that device (`name`, `device` and `host`: what it takes there with a clip of that size; `fits`),

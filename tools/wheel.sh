@@ -15,7 +15,8 @@ if [ -z "${WAN_OBJECTS:-}" ]; then
   install_packages "${build_packages[@]}"
   install_libtorch
   find_nvcc
-  options=("-Dgpu_archs=80,86,89,90,100,120" "$(cuda_option)" "${options[@]}")
+  # A later option stands over an earlier; without kernels for GPUs nobody would want it.
+  options=("-Dgpu_archs=80,86,89,90,100,120" -Dcuda=enabled "${options[@]}")
 fi
 install_wheel_tools
 
@@ -35,11 +36,14 @@ PATH=$PATH:$wheel_tools/bin
 make() { "$wheel_tools/bin/python" -m build --no-isolation --skip-dependency-check --outdir "$work" "$@" "$root"; }
 # LibTorch is not in the tools' Python, and is named instead.
 make --wheel -Cbuild-dir="$build" "${settings[@]}"
-! git -C "$root" rev-parse >/dev/null 2>&1 || make --sdist "${settings[@]}"
 
 # Nothing in it is for one Python alone, which meson-python takes for granted.
 "$wheel_tools/bin/python" -m wheel tags --remove --python-tag py3 --abi-tag none "$work"/*.whl
 mkdir -p "$out"
 "$wheel_tools/bin/auditwheel" repair --wheel-dir "$out" \
   --exclude 'libtorch*' --exclude 'libc10*' --exclude 'libgst*' --exclude 'libg*-2.0.so.0' "$work"/*.whl
-mv "$work"/*.tar.gz "$out" 2>/dev/null || true
+# Meson takes its files from git.
+if [ -e "$root/.git" ]; then
+  make --sdist "${settings[@]}"
+  mv "$work"/*.tar.gz "$out"
+fi

@@ -116,7 +116,8 @@ def tell_devices(report, machine):
 
 def is_checkpoint(directory):
     """Whether somebody would take it for one, complete or not."""
-    patterns = ("model_index.json", "*.safetensors", "*/diffusion_pytorch_model*.safetensors", "diffusion_models/*.safetensors")
+    patterns = ("model_index.json", "*.safetensors", "*.gguf", "*/diffusion_pytorch_model*.safetensors",
+                "diffusion_models/*.safetensors", "diffusion_models/*.gguf")
     return any(next(directory.glob(pattern), None) for pattern in patterns)
 
 

@@ -218,7 +218,7 @@ class Wheel(Temporary):
         tracked = set(run("git", "ls-tree", "-rz", "--name-only", "HEAD", cwd=ROOT).stdout.split("\0")) - {""}
         self.assertEqual(tracked - packed, set())
 
-    def test_the_source_distribution_builds(self):
+    def test_the_source_distribution_builds_with_the_torch_that_pip_fetched_for_it(self):
         if not self.sources:
             self.skipTest("these sources are no git checkout")
         self.check("tar", "-xf", self.sources)
@@ -228,8 +228,11 @@ class Wheel(Temporary):
         build = sources / "build-wheel"
         build.mkdir()
         self.check("cp", "-a", *(BUILD / part for part in ("src", "plugin", ".ninja_log", ".ninja_deps")), build)
+        fetched = self.directory / "fetched"
+        fetched.mkdir()
+        (fetched / "torch").symlink_to(LIBTORCH)
         self.check(ROOT / ".deps/wheel-tools/bin/python", "-m", "build", "--wheel", "--no-isolation", "--skip-dependency-check",
-                   f"-Cbuild-dir={build}", f"-Csetup-args=-Dlibtorch={LIBTORCH}", sources)
+                   f"-Cbuild-dir={build}", sources, env={**self.environment, "PYTHONPATH": str(fetched)})
         self.assertEqual(len(list(sources.glob("dist/gst_wan-*.whl"))), 1)
 
 
