@@ -135,8 +135,10 @@ def describe_mode(mode, chosen):
 
 
 def check_checkpoint(report, name, answer):
-    described = f"{name}: {answer['variant']}, {answer['width']}x{answer['height']}, {answer['num_frames']} frames" \
-        if "variant" in answer else str(name)
+    described = str(name)
+    if "variant" in answer:
+        length = f"{answer['num_frames']} frames" if answer["num_frames"] else "endless"
+        described += f": {answer['variant']}, {answer['width']}x{answer['height']}, {length}"
     modes = "; ".join(describe_mode(mode, answer.get("mode")) for mode in answer.get("modes", []))
     if "error" in answer:
         report.fault(f"{described} would not load: {answer['error']}" + (f" ({modes})" if modes else ""))
