@@ -4,7 +4,7 @@
 
   python3 tests/parity/make_names_reference.py        (needs diffusers 0.40.0)
 
-Of the transformer all that is outside of the blocks and block 12, of the VAE all.
+Of the transformers all that is outside of the blocks and block 12, of the VAE all.
 """
 import json
 import os
@@ -25,6 +25,8 @@ def transformer():
     for attention in ("self_attn", "cross_attn"):
         names += both(*(f"blocks.12.{attention}.{part}" for part in "qkvo"))
         names += [f"blocks.12.{attention}.norm_{part}.weight" for part in "qk"]
+    names += both(*(f"img_emb.proj.{part}" for part in (0, 1, 3, 4)), "blocks.12.cross_attn.k_img",
+                  "blocks.12.cross_attn.v_img") + ["blocks.12.cross_attn.norm_k_img.weight"]
     return names + both("blocks.12.norm3", "blocks.12.ffn.0", "blocks.12.ffn.2")
 
 

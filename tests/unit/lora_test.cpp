@@ -13,6 +13,7 @@
 #include <fstream>
 
 #include "checkpoint/names.h"
+#include "common/conditioned_models.h"
 #include "common/engine.h"
 #include "common/reference.h"
 #include "common/temporary_directory.h"
@@ -175,6 +176,103 @@ TEST_F(LoraFiles, WhatIsForAnImageIsLeftOutWithAWarning) {
   EXPECT_THAT(*weights.warnings().begin(), AllOf(HasSubstr(path_.string()), HasSubstr("sees an image")));
   for (const auto &[key, tensor] : image) EXPECT_THAT(*weights.warnings().begin(), HasSubstr(key));
   EXPECT_THAT(refusal(image), HasSubstr("only what models that see an image have"));
+}
+
+/// A tensor by the original release's name, as a small I2V-A14B has it: ".weight" or ".bias" of a module.
+std::vector<int64_t> shape_in_original(const TensorShapes &shapes, const std::string &name) {
+  return shapes.at(diffusers_name(Naming::kOriginalTransformer, name));
+}
+
+/// What the four-step LoRAs for I2V-A14B change in each block, and what lies outside of them.
+std::vector<std::string> linear_modules(bool also_outside) {
+  std::vector<std::string> modules;
+  for (const std::string block : {"blocks.0.", "blocks.1."})
+    for (const char *module : {"self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "cross_attn.q",
+                               "cross_attn.k", "cross_attn.v", "cross_attn.o", "ffn.0", "ffn.2"})
+      modules.push_back(block + module);
+  if (also_outside)
+    for (const char *module : {"text_embedding.0", "text_embedding.2", "time_embedding.0", "time_embedding.2",
+                               "time_projection.1", "head.head"})
+      modules.emplace_back(module);
+  return modules;
+}
+
+void add_low_rank(Tensors &lora, const TensorShapes &shapes, const std::string &module) {
+  const std::vector<int64_t> shape = shape_in_original(shapes, module + ".weight");
+  lora["diffusion_model." + module + ".lora_down.weight"] = at::ones({4, shape[1]}, at::kBFloat16);
+  lora["diffusion_model." + module + ".lora_up.weight"] = at::ones({shape[0], 4}, at::kBFloat16);
+}
+
+/// lightx2v/Wan2.2-Lightning: the blocks' matrices, with alphas.
+Tensors lightning(const TensorShapes &shapes) {
+  Tensors lora;
+  for (const std::string &module : linear_modules(/*also_outside=*/false)) {
+    add_low_rank(lora, shapes, module);
+    lora["diffusion_model." + module + ".alpha"] = at::scalar_tensor(8, at::kBFloat16);
+  }
+  return lora;
+}
+
+/// lightx2v/Wan2.2-Distill-Loras: all there is, and of Wan 2.1 what A14B has not.
+Tensors distilled(const TensorShapes &shapes) {
+  Tensors lora;
+  const auto add_diff = [&](const std::string &tensor, const std::string &key) {
+    lora["diffusion_model." + key] = at::ones(shape_in_original(shapes, tensor), at::kBFloat16);
+  };
+  for (const std::string &module : linear_modules(/*also_outside=*/true)) {
+    add_low_rank(lora, shapes, module);
+    add_diff(module + ".bias", module + ".diff_b");
+  }
+  for (const std::string block : {"blocks.0.", "blocks.1."}) {
+    for (const char *norm :
+         {"self_attn.norm_q", "self_attn.norm_k", "cross_attn.norm_q", "cross_attn.norm_k"})
+      add_diff(block + norm + ".weight", block + norm + ".diff");
+    add_diff(block + "norm3.weight", block + "norm3.diff");
+    add_diff(block + "norm3.bias", block + "norm3.diff_b");
+    add_diff(block + "modulation", block + "diff_m");
+    for (const std::string image : {"cross_attn.k_img", "cross_attn.v_img"}) {
+      lora["diffusion_model." + block + image + ".lora_down.weight"] = at::ones({4, 8});
+      lora["diffusion_model." + block + image + ".lora_up.weight"] = at::ones({8, 4});
+      lora["diffusion_model." + block + image + ".diff_b"] = at::ones({8});
+    }
+    lora["diffusion_model." + block + "cross_attn.norm_k_img.diff"] = at::ones({8});
+  }
+  add_diff("head.modulation", "head.diff_m");
+  add_diff("patch_embedding.weight", "patch_embedding.diff");
+  add_diff("patch_embedding.bias", "patch_embedding.diff_b");
+  lora["diffusion_model.img_emb.proj.0.diff"] = at::ones({8});
+  lora["diffusion_model.img_emb.proj.1.lora_down.weight"] = at::ones({4, 8});
+  lora["diffusion_model.img_emb.proj.1.lora_up.weight"] = at::ones({8, 4});
+  return lora;
+}
+
+TEST_F(LoraFiles, ForFourStepsFromAPictureAreMergedAsTheyArePublished) {
+  TensorShapes shapes;
+  for (const auto &[name, tensor] : ConditionedModel("i2v-a14b", directory_.path() / "model").transformer())
+    shapes[name] = tensor.sizes().vec();
+  ASSERT_EQ(shapes.at("patch_embedding.weight")[1], 36);
+  const auto changed = [&](LoraWeights &weights) {
+    std::vector<std::string> names;
+    for (const auto &[name, shape] : shapes)
+      if (!at::equal(weights.load(name, shape, at::kFloat), at::ones(shape))) names.push_back(name);
+    return names;
+  };
+  const auto merged = [&](const Lora &lora, const char *component) {
+    return LoraWeights(std::make_unique<Ones>(), shapes, {lora}, component);
+  };
+  const Lora fast = lora(lightning(shapes), /*strength=*/1, /*strength_2=*/0);
+  LoraWeights high = merged(fast, "transformer");
+  EXPECT_EQ(changed(high).size(), 20u);
+  EXPECT_TRUE(high.warnings().empty());
+  const std::vector<int64_t> query = shapes.at("blocks.1.attn1.to_q.weight");
+  EXPECT_TRUE(at::equal(high.load("blocks.1.attn1.to_q.weight", query, at::kFloat), at::full(query, 9.0)))
+      << "1 + alpha 8 / rank 4 · rank 4";
+
+  LoraWeights whole = merged(lora(distilled(shapes)), "transformer_2");
+  EXPECT_EQ(changed(whole).size(), shapes.size()) << "each tensor of the expert";
+  ASSERT_EQ(whole.warnings().size(), 1u);
+  EXPECT_THAT(*whole.warnings().begin(),
+              AllOf(HasSubstr("blocks.0.cross_attn.k_img.lora_down.weight"), HasSubstr("9 more")));
 }
 
 TEST_F(LoraFiles, OtherKindsOfAdaptersAreNamed) {
