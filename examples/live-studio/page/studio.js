@@ -249,11 +249,12 @@ setInterval(async () => {
 
 // ---- a picture for the next clip
 
-// The program takes baseline JPEGs of this size, which is what a canvas makes of whatever the browser can read; cameras'
-// orientation tags are followed, and nothing else of the file is kept.
 const chooser = Object.assign(document.createElement('input'), {type: 'file', accept: 'image/*'});
 const chosen = $('chosen'), preview = $('preview'), remove = $('remove');
 chosen.remove();  // until there is one
+
+// The program takes baseline JPEGs of this size, which is what a canvas makes of whatever the browser can read; cameras'
+// orientation tags are followed, and nothing else of the file is kept.
 const longestSide = 1280, largestPicture = 512 * 1024;
 
 async function choosePicture(file) {
