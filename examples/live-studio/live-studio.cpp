@@ -27,11 +27,14 @@ using namespace studio;
 
 void say_where(const WebServer &server, const Options &options) {
   std::printf("The studio is at %s\n", server.url().c_str());
+  if (!options.is_local)
+    std::printf("To steer it: %s#%s\n", server.url().c_str(), options.network.token.c_str());
   std::fflush(stdout);
   if (options.is_local) return;
-  std::fprintf(stderr,
-               "warning: whoever reaches this address can watch, and say what is shown. There is no password "
-               "and no encryption of the page.\n");
+  std::fprintf(
+      stderr,
+      "warning: whoever reaches this address can watch; steering takes the second link. The pages are "
+      "not encrypted.\n");
 }
 
 int run(const Options &options) {

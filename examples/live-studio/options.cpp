@@ -4,6 +4,7 @@
 #include <gio/gio.h>
 
 #include <array>
+#include <random>
 #include <stdexcept>
 #include <utility>
 
@@ -33,6 +34,13 @@ void check(const Options &options) {
     throw std::runtime_error("--stun must be stun://HOST:PORT.");
 }
 
+std::string random_token() {
+  std::random_device random;  // the system's
+  std::string token;
+  for (int i = 0; i < 24; ++i) token += "abcdefghijklmnopqrstuvwxyz234567"[random() % 32];
+  return token;
+}
+
 // Video leaves by the address that the page is served at, so that what is served to this machine alone stays
 // on it.
 void choose_network(Options *options) {
@@ -41,6 +49,7 @@ void choose_network(Options *options) {
     throw std::runtime_error("--address must be an IP address, not \"" + options->address + "\".");
   options->is_local = g_inet_address_get_is_loopback(address);
   if (!g_inet_address_get_is_any(address)) options->network.address = options->address;
+  if (!options->is_local) options->network.token = random_token();
 }
 
 // Takes what GLib has allocated.

@@ -81,6 +81,11 @@ void Session::run() try { run_(); } catch (const std::runtime_error &error) {
   send_error(error.what());
 }
 
+void Session::check_may_steer() const {
+  if (!may_steer)
+    throw BadMessage("This page may watch only. The link to steer with is the program's to tell.");
+}
+
 void Session::count_watch() {
   if (!watches_.take_one()) throw BadMessage("Video is asked for too often. Wait a second.");
 }
@@ -111,6 +116,7 @@ void Session::on_text(const std::string &text) {
 }
 
 void Session::on_picture(GBytes *bytes) {
+  check_may_steer();
   picture.reset();
   picture = std::make_shared<Picture>(bytes);
   send(Json("done").text("request", "picture"));

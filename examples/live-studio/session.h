@@ -39,10 +39,13 @@ class Session {
   void look_after();
   /** Runs it when the main loop has nothing else to do, unless something newer is to be run by then. */
   void run_soon(std::function<void()> run);
+  /** Throws BadMessage if the page may only watch. */
+  void check_may_steer() const;
   /** Throws BadMessage if video was asked for too often. */
   void count_watch();
 
   std::shared_ptr<Viewer> viewer;  // none until the page asks for video
+  bool may_steer = false;          // and not only watch
   PicturePtr picture;              // for the next clip that the page queues with one
 
  private:

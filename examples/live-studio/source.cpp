@@ -83,7 +83,7 @@ PicturePtr Source::picture(guint id) const {
   return clip == clips_.end() ? nullptr : clip->second.picture;
 }
 
-void Source::enqueue(const Message &message, const PicturePtr &picture) {
+guint Source::enqueue(const Message &message, const PicturePtr &picture) {
   const std::string prompt = message.text("prompt", kLongestPrompt);
   if (prompt.empty()) throw BadMessage("The prompt is empty.");
   if (queue_length() >= kLongestQueue) throw BadMessage("The queue is full.");
@@ -94,6 +94,7 @@ void Source::enqueue(const Message &message, const PicturePtr &picture) {
   g_signal_emit_by_name(element_, "enqueue", prompt.c_str(), settings, &queued);
   throw_refusal();
   clips_[queued] = {prompt, picture};
+  return queued;
 }
 
 void Source::throw_refusal() const {

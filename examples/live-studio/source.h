@@ -27,8 +27,8 @@ class Source {
   Source(const Source &) = delete;
   Source &operator=(const Source &) = delete;
 
-  /** Queues a clip that begins with the picture, if it is not null. */
-  void enqueue(const Message &message, const PicturePtr &picture);
+  /** Queues a clip that begins with the picture, if it is not null. Returns its id. */
+  guint enqueue(const Message &message, const PicturePtr &picture);
   /** Changes settings, from the next clip on: all that the message names, or none if one cannot be. */
   void set(const Message &message);
   void skip() { g_signal_emit_by_name(element_, "skip"); }

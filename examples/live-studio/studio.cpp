@@ -51,7 +51,9 @@ void Studio::add(SoupWebsocketConnection *websocket, const ConnectionPtr &connec
   sessions_.push_back(std::make_unique<Session>(
       websocket, connection, [this](Session *session, const Message &message) { follow(session, message); },
       [this](Session *session) { remove(session); }));
+  sessions_.back()->may_steer = network_.token.empty();
   Json hello("hello");
+  hello.truth("steers", network_.token.empty());
   if (!network_.stun.empty()) hello.text("stun", network_.stun);
   sessions_.back()->send(hello);
   tell_soon();
@@ -71,9 +73,10 @@ void Studio::follow(Session *session, const Message &message) {
     if (type == "answer") return session->viewer->take_answer(message.text("sdp", 16 * 1024));
     return session->viewer->take_candidate(message.text("candidate", 500));
   }
-  if (type == "enqueue")
-    enqueue(session, message);
-  else if (type == "set")
+  if (type == "steer") return let_steer(session, message.text("token", 64));
+  session->check_may_steer();
+  if (type == "enqueue") return enqueue(session, message);
+  if (type == "set")
     source_.set(message);
   else if (type == "skip")
     source_.skip();
@@ -88,8 +91,21 @@ void Studio::follow(Session *session, const Message &message) {
 void Studio::enqueue(Session *session, const Message &message) {
   const bool with_picture = message.truth("picture");
   if (with_picture && !session->picture) throw BadMessage("There is no picture for the clip.");
-  source_.enqueue(message, with_picture ? session->picture : nullptr);
+  const guint clip = source_.enqueue(message, with_picture ? session->picture : nullptr);
   if (with_picture) session->picture.reset();
+  session->send(Json("done").text("request", "enqueue").integer("clip", clip));
+  tell_soon();
+}
+
+// Compared without telling by the time it takes how much of it is right.
+void Studio::let_steer(Session *session, const std::string &token) {
+  const auto digest = [](const std::string &text) {
+    g_autofree char *sum = g_compute_checksum_for_string(G_CHECKSUM_SHA256, text.c_str(), -1);
+    return std::string(sum);
+  };
+  if (digest(token) != digest(network_.token)) throw BadMessage("That is not the link to steer with.");
+  session->may_steer = true;
+  session->send(Json("done").text("request", "steer"));
 }
 
 // The first codec of the page's list that there is here.

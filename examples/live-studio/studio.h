@@ -41,6 +41,7 @@ class Studio {
  private:
   void follow(Session *session, const Message &message);
   void enqueue(Session *session, const Message &message);
+  void let_steer(Session *session, const std::string &token);
   void watch(Session *session, const Message &message);
   void show(Session *session, const Codec &codec);
   void remove(Session *session);

@@ -19,6 +19,7 @@ namespace studio {
 struct NetworkOptions {
   std::string address;  // to send video from; empty: all of the machine's
   std::string stun;     // stun://host:port; empty: none
+  std::string token;    // that pages steer with; empty: all may
 };
 
 /** All its methods are for the main loop's thread. webrtcbin calls back from threads of its own, which only

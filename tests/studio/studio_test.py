@@ -25,7 +25,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from picture_model import PictureModel
-from support import Page, Studio, encoded_picture, open_browser, wait_for
+from support import Page, Socket, Studio, encoded_picture, open_browser, wait_for
 
 PROGRAM = None
 BLUE, RED, GREEN = ("a white circle on a blue background", "a white star on a red background",
@@ -84,6 +84,28 @@ class Program(unittest.TestCase):
         process.terminate()
         process.communicate()
         self.assertEqual(process.returncode, 0)
+
+
+    def test_elsewhere_steering_takes_a_link(self):
+        process = subprocess.Popen([PROGRAM, "--address", "0.0.0.0", "--port", "0", "--width", "64", "--height", "48"],
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.addCleanup(lambda: (process.kill(), process.communicate()))
+        process.stdout.readline()
+        port, token = re.search(r":(\d+)/#([a-z2-7]{24})$", process.stdout.readline().strip()).groups()
+        for given, steers in (("", False), ("x" * 24, False), (token[:-1], False), (token, True)):
+            with self.subTest(given), Socket(int(port)) as page:
+                self.assertFalse(page.read("hello")["steers"])
+                if given:
+                    page.send(type="steer", token=given)
+                    self.assertEqual(page.read("error", "done")["type"], "done" if steers else "error")
+                for message in ({"type": "enqueue", "prompt": RED}, {"type": "set", "steps": 2}, {"type": "skip"}, {"type": "clear"}):
+                    page.send(**message)
+                    answer = page.read("error", "done")
+                    self.assertEqual(answer["type"], "done" if steers else "error", answer)
+                page.send_picture(encoded_picture(32, 32))
+                self.assertEqual(page.read("error", "done")["type"], "done" if steers else "error")
+                page.send(type="watch", codecs=["vp8"])
+                self.assertIn("sdp", page.read("offer"))
 
 
 class Protocol(unittest.TestCase):
@@ -497,10 +519,12 @@ class Pictures(unittest.TestCase):
         self.assertTrue(self.studio.is_running())
         self.assertEqual(self.driver.get_log("browser"), [])
 
+    def is_chosen(self):
+        return self.page.run("return preview.isConnected")
+
     def preview(self):
         """Width and height of the picture that the page shows for the next clip."""
-        wait_for("the picture is shown", lambda: self.page.find("preview").is_displayed() and
-                 self.page.run("return preview.naturalWidth"))
+        wait_for("the picture is shown", lambda: self.is_chosen() and self.page.run("return preview.naturalWidth"))
         return self.page.run("return [preview.naturalWidth, preview.naturalHeight]")
 
     def test_a_picture_goes_through_the_queue_on_air(self):
@@ -508,12 +532,14 @@ class Pictures(unittest.TestCase):
             file.write(encoded_picture(1600, 400, "png"))
             file.flush()
             self.page.wait_for_frames()
-            self.page.find("picture").send_keys(file.name)
+            # The browser's own window, which the button opens, is out of reach.
+            self.page.run("chooser.style.display = 'block'; document.body.append(chooser); return chooser").send_keys(file.name)
+            self.page.run("chooser.remove()")
             self.assertEqual(self.preview(), [533, 400])  # of the video's shape
             self.page.find("prompt").send_keys(RED, Keys.ENTER)
             for _ in range(3):  # so that it is seen in the queue before its turn
                 self.page.find("prompt").send_keys(BLUE, Keys.ENTER)
-            wait_for("the form is empty", lambda: not self.page.find("preview").is_displayed())
+            wait_for("the form is empty", lambda: not self.is_chosen())
         seen = wait_for("it is in the queue or on air", lambda: self.page.run(
             "return [...document.querySelectorAll('#queue img, #air-picture:not([hidden])')].map(each => each.src)"))
         status, headers, body = self.studio.get(re.sub("http://[^/]*", "", seen[0]))
@@ -533,7 +559,7 @@ class Pictures(unittest.TestCase):
                 self.page.run(self.DROP, kind, data)
                 self.assertEqual(self.preview()[1], 200)
                 self.page.find("remove").click()
-                self.assertFalse(self.page.find("preview").is_displayed())
+                self.assertFalse(self.is_chosen())
         self.page.run(self.DROP, "paste", base64.b64encode(b"no picture").decode())
         wait_for("that is told", lambda: self.page.text("error") == "This browser cannot read it as a picture.")
 
@@ -610,6 +636,7 @@ class Browser(unittest.TestCase):
         wait_for("the picture is red", lambda: self.page.colour() == "red")
         say(f"from Enter to red: {time.monotonic() - begin:.1f} s, of which {time.monotonic() - on_air:.2f} s "
             "after the clip went on air")
+        self.assertRegex(self.page.text("prompt-to-air"), r"^\d+\.\d s$")
         wait_for("the picture is blue again", lambda: self.page.colour() == "blue")
 
     def test_a_prompt_stays_until_changed(self):
@@ -668,6 +695,15 @@ class Browser(unittest.TestCase):
         self.assertIn(hostile, self.page.text("standing"))
         self.assertEqual(self.page.run("return [window.hacked, document.querySelectorAll('img[src=x], main script').length]"),
                          [None, 0])
+
+    def test_a_link_for_viewers_has_no_controls(self):
+        self.driver.get(self.studio.url + "#watch")
+        self.page.run("location.reload()")
+        self.page.wait_for_frames()
+        shown = [element.get_attribute("id") for element in self.driver.find_elements("css selector", "input, button, select")
+                 if element.is_displayed()]
+        self.assertEqual(shown, ["codec"])
+        self.driver.get("about:blank")  # where the page is another one with the next address
 
     def test_it_reconnects(self):
         self.page.run("location.reload()")

@@ -11,6 +11,9 @@ let retryDelay = 500;      // ms
 let before = {};           // of the newest report; alive: when the last frame was seen to come
 let settingsEdited = false;
 let shownQueue = '[]';
+const awaited = new Map();  // when the clips were asked for that were queued here, by their ids
+let sent = 0;
+const token = location.hash.slice(1);  // to steer with; "watch": this page is for watching
 let picture = null;        // the JPEG (Blob) that the next queued clip begins with
 
 // ---- the connection to the program
@@ -19,6 +22,7 @@ function connect() {
   socket = new WebSocket(`ws://${location.host}/socket`);
   socket.onopen = () => {
     retryDelay = 500;
+    if (token && token !== 'watch') send({type: 'steer', token});
     watch();
     if (picture) socket.send(picture);
   };
@@ -40,7 +44,10 @@ function send(message) {
 }
 
 const handlers = {
-  hello: ({stun}) => { stunServer = stun?.replace('stun://', 'stun:'); },
+  hello: ({stun, steers}) => {
+    stunServer = stun?.replace('stun://', 'stun:');
+    letSteer(steers && token !== 'watch');
+  },
   offer: ({sdp}) => inOrder(async current => {
     await current.setRemoteDescription({type: 'offer', sdp});
     await current.setLocalDescription();
@@ -48,8 +55,10 @@ const handlers = {
   }),
   candidate: ({candidate}) => inOrder(current => current.addIceCandidate({candidate, sdpMLineIndex: 0})),
   state: showState,
-  done: ({request}) => {
+  done: ({request, clip}) => {
     showError('');
+    if (request === 'steer') return letSteer(true);
+    if (request === 'enqueue') awaited.set(clip, sent);
     $('note').textContent = notes[request];
     if (request === 'enqueue') clearForm();
     if (request === 'picture') showPicture();
@@ -60,6 +69,10 @@ const handlers = {
     if (request === 'picture') removePicture();
   },
 };
+
+function letSteer(may) {
+  document.body.classList.toggle('watching', !may);
+}
 
 const notes = {
   enqueue: 'Added to the queue.',
@@ -143,6 +156,10 @@ function showQueue(queue) {
 }
 
 function showAir(clip) {
+  if (awaited.has(clip.id)) {
+    show('prompt-to-air', `${((performance.now() - awaited.get(clip.id)) / 1000).toFixed(1)} s`);
+    awaited.delete(clip.id);
+  }
   show('air', clip.prompt || 'No prompt');
   show('clip', `Clip ${clip.clip}, seed ${clip.seed}`);
   if (clip.picture) $('air-picture').setAttribute('src', pictureOf(clip));
@@ -232,6 +249,10 @@ setInterval(async () => {
 
 // ---- a picture for the next clip
 
+const chooser = Object.assign(document.createElement('input'), {type: 'file', accept: 'image/*'});
+const chosen = $('chosen'), preview = $('preview'), remove = $('remove');
+chosen.remove();  // until there is one
+
 // The program takes baseline JPEGs of this size, which is what a canvas makes of whatever the browser can read; cameras'
 // orientation tags are followed, and nothing else of the file is kept.
 const longestSide = 1280, largestPicture = 512 * 1024;
@@ -272,15 +293,15 @@ async function toJpeg(bitmap) {
 }
 
 function showPicture() {
-  URL.revokeObjectURL($('preview').src);
-  $('preview').src = URL.createObjectURL(picture);
-  $('chosen').hidden = false;
+  URL.revokeObjectURL(preview.src);
+  preview.src = URL.createObjectURL(picture);
+  $('drop').append(chosen);
 }
 
 function removePicture() {
   picture = null;
-  $('picture').value = '';
-  $('chosen').hidden = true;
+  chooser.value = '';
+  chosen.remove();
 }
 
 function clearForm() {
@@ -288,10 +309,11 @@ function clearForm() {
   removePicture();
 }
 
-$('picture').addEventListener('change', () => {
-  if ($('picture').files.length) choosePicture($('picture').files[0]);
+chooser.addEventListener('change', () => {
+  if (chooser.files.length) choosePicture(chooser.files[0]);
 });
-$('remove').addEventListener('click', () => {
+$('picture').addEventListener('click', () => chooser.click());
+remove.addEventListener('click', () => {
   removePicture();
   $('picture').focus();
 });
@@ -315,6 +337,7 @@ document.addEventListener('drop', event => {
 
 $('prompt-form').addEventListener('submit', event => {
   event.preventDefault();
+  sent = performance.now();
   send({type: 'enqueue', prompt: $('prompt').value, picture: picture !== null});
 });
 $('stay').addEventListener('click', () => {
