@@ -14,7 +14,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 sources=("$root"/tests/tsan/pump_test.cpp "$root"/tests/element/stub_engine.cpp
-  "$root"/plugin/{clip_planner,clip_settings,enums,frame_pump,model_pool,picture,picture_track,prompt_track,values}.cpp)
+  "$root"/plugin/{clip_planner,clip_settings,endless_pump,enums,frame_pump,model_pool,picture,picture_track,prompt_track,values}.cpp)
 objects=()
 read -ra cflags < <(pkg-config --cflags gstreamer-base-1.0 gstreamer-video-1.0)
 read -ra libs < <(pkg-config --libs gstreamer-base-1.0 gstreamer-video-1.0)
