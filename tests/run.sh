@@ -60,7 +60,7 @@ build build
 configure build-asan -Dtests=true -Dcuda=disabled -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1 \
   -Dcpp_args=-Wno-maybe-uninitialized  # false alarms in LibTorch's headers, which the sanitizers bring about
 # While tests wait, processors compile.
-nice -n 19 ninja -C "$root/build-asan" unit-tests >"$root/build-asan/build.log" 2>&1 &
+with_fixed_addresses nice -n 19 ninja -C "$root/build-asan" unit-tests >"$root/build-asan/build.log" 2>&1 &
 asan_build=$!
 run_tests build
 say "Building build-asan"

@@ -144,5 +144,11 @@ configure() {
 # ccache takes sources with a precompiled header only when it need not look for macros in the header.
 export CCACHE_SLOPPINESS=pch_defines,time_macros
 
+# GCC reads a precompiled header only at the address that it was written for, and fails ("PCH allocation failure") where the
+# system has put something else there, which it does at random.
+with_fixed_addresses() {
+  if setarch -R true 2>/dev/null; then setarch -R "$@"; else "$@"; fi
+}
+
 # build DIR [TARGET...]: only what has changed.
-build() { ninja -C "$root/$1" "${@:2}" || fail "the build failed"; }
+build() { with_fixed_addresses ninja -C "$root/$1" "${@:2}" || fail "the build failed"; }

@@ -28,7 +28,8 @@ bool has_fingerprint(const GstSDPMessage *sdp) {
 
 Description parse_answer(const std::string &text) {
   GstSDPMessage *sdp = nullptr;
-  const bool parsed = gst_sdp_message_new_from_text(text.c_str(), &sdp) == GST_SDP_OK;
+  // An empty text is a critical warning to the parser.
+  const bool parsed = !text.empty() && gst_sdp_message_new_from_text(text.c_str(), &sdp) == GST_SDP_OK;
   const bool is_answer = parsed && gst_sdp_message_medias_len(sdp) == 1 &&
                          g_strcmp0(gst_sdp_media_get_media(gst_sdp_message_get_media(sdp, 0)), "video") == 0;
   if (!is_answer) {
