@@ -10,7 +10,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <gst/check/gsttestclock.h>
 #include <gst/gst.h>
-#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,6 +24,7 @@
 #include <thread>
 #include <vector>
 
+#include "common/allocated_bytes.h"
 #include "common/dice.h"
 
 namespace {
@@ -407,7 +407,7 @@ struct Memory {
 Memory memory_now() {
   size_t pages = 0, resident = 0;
   std::ifstream("/proc/self/statm") >> pages >> resident;
-  return {double(mallinfo2().uordblks) / 1e6, double(resident * size_t(sysconf(_SC_PAGESIZE))) / 1e6};
+  return {double(wan::test::allocated_bytes()) / 1e6, double(resident * size_t(sysconf(_SC_PAGESIZE))) / 1e6};
 }
 
 double median(const std::vector<Memory> &values, size_t begin, size_t end, double Memory::*field) {

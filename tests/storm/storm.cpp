@@ -30,6 +30,7 @@
 #include <thread>
 #include <vector>
 
+#include "common/allocated_bytes.h"
 #include "common/dice.h"
 
 namespace {
@@ -602,7 +603,7 @@ size_t entries(const char *directory) {
 
 double heap_megabytes() {
   malloc_trim(0);
-  return double(mallinfo2().uordblks) / 1e6;
+  return double(wan::test::allocated_bytes()) / 1e6;
 }
 
 std::string option(int argc, char **argv, const std::string &name, const std::string &fallback) {

@@ -6,12 +6,12 @@
 #include <c10/core/InferenceMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <malloc.h>
 
 #include <functional>
 #include <map>
 #include <numeric>
 
+#include "common/allocated_bytes.h"
 #include "common/causal_model.h"
 #include "common/engine.h"
 #include "common/temporary_directory.h"
@@ -225,12 +225,12 @@ TEST_F(Rollout, MemoryStaysFlatOver1500LatentFrames) {
     size_t settled = 0;
     at::Tensor latents;
     for (int section = 0; section < 500; ++section) {
-      if (section == 100) settled = mallinfo2().uordblks;
+      if (section == 100) settled = allocated_bytes();
       if (section == 250) denoiser->set_text(text(2), WAN_SWITCH_RECACHE);
       latents = next(*denoiser);
     }
     EXPECT_TRUE(latents.isfinite().all().item<bool>());
-    EXPECT_LT(mallinfo2().uordblks, settled + (64 << 10));
+    EXPECT_LT(allocated_bytes(), settled + (64 << 10));
   }
 }
 
