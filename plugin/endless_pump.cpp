@@ -111,7 +111,7 @@ bool FramePump::begin_clip(const std::shared_ptr<Clip> &clip, WanSection *sectio
   section->prompt_switch = video_.clip_is_over ? WAN_SWITCH_CUT : clip->settings.prompt_switch;
   section->picture = pictures_[WAN_PICTURE_FIRST] != nullptr;
   section->seed = clip->seed;
-  video_.starts.back().clip->skipped = std::exchange(video_.clip_is_over, false);
+  video_.starts.back().is_skipped = std::exchange(video_.clip_is_over, false);
   video_.starts.push_back({section->index, section->first_frame, clip});
   stats_.newest = clip_ = clip;
   return true;
@@ -119,11 +119,11 @@ bool FramePump::begin_clip(const std::shared_ptr<Clip> &clip, WanSection *sectio
 
 // Which clip these frames of the video are of, in which they are counted from here on. The clip before has
 // ended then; beyond the last clip there are none.
-std::shared_ptr<Clip> FramePump::take_frames(WanFrames *frames) {
+std::shared_ptr<const Clip> FramePump::take_frames(WanFrames *frames) {
   std::deque<EndlessVideo::Start> &starts = video_.starts;
   if (starts.empty()) return clip_;
   for (; starts.size() > 1 && starts[1].section <= frames->section; starts.pop_front())
-    end_clip(starts.front().clip, starts.front().clip->skipped);
+    end_clip(starts.front().clip, starts.front().is_skipped);
   const EndlessVideo::Start &start = starts.front();
   frames->first_frame -= start.frame;
   const int shown = start.clip->used_frames - start.clip->shared_frames;

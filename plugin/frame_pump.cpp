@@ -333,10 +333,14 @@ std::shared_ptr<const Picture> FramePump::incoming_picture(const Clip &clip, Wan
   const std::shared_ptr<PictureTrack> &track = run_.picture_tracks[kind];
   if (!track || !track->is_attached()) return nullptr;
   const PictureTrack::Sample sample = track->at(clip.time, kPatience, [this] { return is_stopped(); });
-  if (is_stopped()) *failure = {WAN_CANCELLED, ""};
-  if (is_stopped()) return nullptr;
-  if (!sample) track->set_silent();
-  if (!sample) return nullptr;
+  if (is_stopped()) {
+    *failure = {WAN_CANCELLED, ""};
+    return nullptr;
+  }
+  if (!sample) {
+    track->set_silent();
+    return nullptr;
+  }
   std::shared_ptr<const Picture> picture = convert_picture(sample.get(), &failure->message);
   if (!picture) *failure = {WAN_INVALID, failure->message, __FILE__, __LINE__};
   return picture;
@@ -556,7 +560,7 @@ bool FramePump::push(WanFrames *frames) {
   waited_ += std::chrono::steady_clock::now() - start;
   if (is_stopped()) return false;
   overfull_ |= !has_room();
-  const std::shared_ptr<Clip> clip = take_frames(frames);
+  const std::shared_ptr<const Clip> clip = take_frames(frames);
   if (frames->num_frames == 0) return true;
   stats_.chunk = frames->chunk;
   queued_frames_ += frames->num_frames;

@@ -115,7 +115,8 @@ struct EndlessVideo {
   /** Where a clip begins. */
   struct Start {
     int section, frame;
-    std::shared_ptr<Clip> clip;
+    std::shared_ptr<const Clip> clip;
+    bool is_skipped = false;  // it was to go on
   };
   uint64_t first_frame = 0;    // in the stream
   std::deque<Start> starts;    // of the clips whose frames are still to come, the newest last
@@ -213,7 +214,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   bool begin_clip(const std::shared_ptr<Clip> &clip, WanSection *section);
   void begin_video(const std::shared_ptr<Clip> &clip);
   std::shared_ptr<const Clip> end_video(const std::shared_ptr<const Clip> &first);
-  std::shared_ptr<Clip> take_frames(WanFrames *frames);
+  std::shared_ptr<const Clip> take_frames(WanFrames *frames);
   uint64_t wanted_frames() const;
   bool can_repeat(const Clip &failed) const;
 
