@@ -332,7 +332,9 @@ std::shared_ptr<const Picture> FramePump::incoming_picture(const Clip &clip, Wan
                                                            Failure *failure) {
   const std::shared_ptr<PictureTrack> &track = run_.picture_tracks[kind];
   if (!track || !track->is_attached()) return nullptr;
-  const PictureTrack::Sample sample = track->at(clip.time, kPatience, [this] { return is_stopped(); });
+  PictureTrack::Sample sample = track->at(clip.time, kPatience, [this] { return is_stopped(); });
+  // A camera's first picture comes a little after the stream has begun.
+  if (!sample && run_.defaults.pictures[kind] == WAN_PICTURE_REQUIRED) sample = track->earliest();
   if (is_stopped()) {
     *failure = {WAN_CANCELLED, ""};
     return nullptr;

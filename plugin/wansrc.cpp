@@ -571,6 +571,7 @@ static void fit_incoming_picture(GstWanSrc *self) {
     if (!track->is_attached() || GST_PAD_IS_FLUSHING(pad)) break;
     const bool is_ended = track->is_ended();  // before it is looked at: what came before the end counts
     sample = track->at(0, std::chrono::milliseconds(50), [] { return false; });
+    if (!sample) sample = track->earliest();
     if (is_ended) break;
   }
   GstVideoInfo info;
