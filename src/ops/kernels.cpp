@@ -14,6 +14,7 @@ TORCH_LIBRARY(wan, library) {
   LayerNorm::define(library);
   QuantizeRows::define(library);
   RmsNorm::define(library);
+  RotateHeads::define(library);
   ScaledSoftmax::define(library);
 }
 

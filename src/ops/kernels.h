@@ -49,6 +49,9 @@ using HeadsRmsNorm =
                                            const OptionalTensor &)>;
 /// x, bias, whether GELU is applied.
 using QuantizeRows = Operation<"quantize_rows", TwoTensors(const at::Tensor &, const OptionalTensor &, bool)>;
+/// x, cos, sin, what is written to.
+using RotateHeads = Operation<"rotate_heads", void(const at::Tensor &, const at::Tensor &, const at::Tensor &,
+                                                   const at::Tensor &)>;
 /// x, gamma, whether SiLU follows.
 using RmsNorm = Operation<"rms_norm", at::Tensor(const at::Tensor &, const at::Tensor &, bool)>;
 

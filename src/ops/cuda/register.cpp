@@ -129,6 +129,13 @@ at::Tensor gated_residual_cuda(const at::Tensor &x, const at::Tensor &branch,
   return out;
 }
 
+/// For the tokens of x, [B, L, D].
+RotaryTables tables_of(const at::Tensor &cos, const at::Tensor &sin, const at::Tensor &x) {
+  check(cos, at::kFloat, {x.size(1), 1, cos.size(-1)});
+  check(sin, at::kFloat, cos.sizes());
+  return {cos.const_data_ptr<float>(), sin.const_data_ptr<float>(), static_cast<int>(2 * cos.size(-1))};
+}
+
 at::Tensor heads_rms_norm_cuda(const at::Tensor &x, const std::optional<at::Tensor> &bias,
                                const at::Tensor &weight, const std::optional<at::Tensor> &cos,
                                const std::optional<at::Tensor> &sin, double eps, bool quantizes,
@@ -137,10 +144,7 @@ at::Tensor heads_rms_norm_cuda(const at::Tensor &x, const std::optional<at::Tens
   RotaryTables tables{};
   std::vector<int64_t> shape = x.sizes().vec();
   if (cos && sin) {
-    check(*cos, at::kFloat, {x.size(1), 1, cos->size(-1)});
-    check(*sin, at::kFloat, cos->sizes());
-    tables = {cos->const_data_ptr<float>(), sin->const_data_ptr<float>(),
-              static_cast<int>(2 * cos->size(-1))};
+    tables = tables_of(*cos, *sin, x);
     shape = {x.size(0), x.size(1), x.size(2) / tables.head_channels, tables.head_channels};
   }
   TORCH_CHECK(tables.cos || !quantizes);
@@ -152,6 +156,15 @@ at::Tensor heads_rms_norm_cuda(const at::Tensor &x, const std::optional<at::Tens
                                  center ? center->const_data_ptr<float>() : nullptr, out.data_ptr(),
                                  c10::cuda::getCurrentCUDAStream()));
   return out;
+}
+
+void rotate_heads_cuda(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin,
+                       const at::Tensor &out) {
+  check(out, at::kBFloat16, x.sizes());
+  const at::Tensor rows = x.flatten(2);
+  const c10::cuda::CUDAGuard guard(x.device());
+  C10_CUDA_CHECK(launch_rotate(bfloat16_data(rows), rows_of(rows), tables_of(cos, sin, rows),
+                               bfloat16_data(out), c10::cuda::getCurrentCUDAStream()));
 }
 
 std::tuple<at::Tensor, at::Tensor> quantize_rows_cuda(const at::Tensor &x,
@@ -303,6 +316,7 @@ TORCH_LIBRARY_IMPL(wan, CUDA, library) {
   kernels::LayerNorm::implement(library, layer_norm_cuda);
   kernels::QuantizeRows::implement(library, quantize_rows_cuda);
   kernels::RmsNorm::implement(library, rms_norm_cuda);
+  kernels::RotateHeads::implement(library, rotate_heads_cuda);
   kernels::ScaledSoftmax::implement(library, scaled_softmax_cuda);
 }
 
