@@ -265,7 +265,7 @@ class Listing {
   void add(const ComponentFiles &files) {
     try {
       TensorShapes stored;
-      for (const SafetensorsFile &file : open_files(files))
+      for (const TensorFile &file : open_files(files))
         for (const auto &[name, entry] : file.tensors()) stored[name] = entry.shape;
       if (auto found = FoundComponent::recognise(files, stored)) components_.push_back(*std::move(found));
     } catch (const Error &error) {
@@ -288,8 +288,10 @@ class Listing {
 };
 
 /// What the original release calls models of so many input channels.
-constexpr std::pair<std::string_view, int64_t> kModelTypes[] = {
-    {"t2v", kLatents}, {"i2v", kChannelsWithPicture}, {"flf2v", kChannelsWithPicture}, {"ti2v", kSmallLatents}};
+constexpr std::pair<std::string_view, int64_t> kModelTypes[] = {{"t2v", kLatents},
+                                                                {"i2v", kChannelsWithPicture},
+                                                                {"flf2v", kChannelsWithPicture},
+                                                                {"ti2v", kSmallLatents}};
 
 /// The config.json of the original release, beside an expert; nothing in it but this is not in the shapes
 /// too.
@@ -643,7 +645,7 @@ CheckpointConfig read_single_files(const fs::path &directory, const JsonFile &su
 ComponentFiles image_encoder_files(const fs::path &directory) {
   const ComponentFiles files = {directory, "model"};
   TensorShapes stored;
-  for (const SafetensorsFile &file : open_files(files))
+  for (const TensorFile &file : open_files(files))
     for (const auto &[name, entry] : file.tensors()) stored[name] = entry.shape;
   const auto found = FoundComponent::recognise(files, stored);
   return found ? found->files : files;

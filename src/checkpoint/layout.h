@@ -10,7 +10,7 @@
 
 #include "checkpoint/config.h"
 #include "checkpoint/names.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/tensor_file.h"
 
 namespace wan {
 

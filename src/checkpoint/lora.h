@@ -14,14 +14,14 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/safetensors.h"
+#include "checkpoint/tensor_file.h"
 #include "checkpoint/weights.h"
 
 namespace wan {
 
 /// A LoRA file, and how much of it each expert gets; 0: nothing.
 struct Lora {
-  SafetensorsFile file;
+  TensorFile file;
   double strength, strength_2;  // for transformer and for transformer_2
 
   /// Throws wan::Error: WAN_NOT_FOUND, WAN_INVALID.
@@ -33,7 +33,7 @@ struct Lora {
 /// the weight's shape. The tensors are read when they are merged.
 struct LoraChange {
   double scale;
-  const SafetensorsFile *file;
+  const TensorFile *file;
   std::string up = {}, down = {}, diff = {};  // keys of the file
 };
 using LoraChanges = std::map<std::string, std::vector<LoraChange>>;  // by tensor
@@ -73,7 +73,7 @@ class LoraWeights : public WeightSource {
 
  private:
   const std::unique_ptr<WeightSource> source_;
-  std::list<SafetensorsFile> files_;  // of the changes
+  std::list<TensorFile> files_;  // of the changes
   LoraChanges changes_;
   std::set<std::string> warnings_;
 };

@@ -49,12 +49,12 @@ at::Tensor WeightInventory::load(const std::string &name, at::IntArrayRef shape,
   return at::empty(shape, at::dtype(dtype).device(at::kMeta));
 }
 
-Error wrong_dtype(const SafetensorsFile &file, const std::string &name) {
+Error wrong_dtype(const TensorFile &file, const std::string &name) {
   return invalid(file.path() + ": tensor '" + name + "' has dtype " + file.tensors().at(name).dtype +
                  ", but weights must be F32, BF16, F16, F64, F8_E4M3 or F8_E5M2");
 }
 
-at::ScalarType stored_dtype(const SafetensorsFile &file, const std::string &name) {
+at::ScalarType stored_dtype(const TensorFile &file, const std::string &name) {
   static const std::map<std::string, at::ScalarType> types = {{"F32", at::kFloat},
                                                               {"BF16", at::kBFloat16},
                                                               {"F16", at::kHalf},
@@ -75,7 +75,7 @@ at::ScalarType stored_dtype(const SafetensorsFile &file, const std::string &name
   return found->second;
 }
 
-at::Tensor stored_tensor(const SafetensorsFile &file, const std::string &name,
+at::Tensor stored_tensor(const TensorFile &file, const std::string &name,
                          std::optional<at::ScalarType> dtype) {
   constexpr int64_t kPiece = int64_t{1} << 20;  // elements: what is converted is still in the cache
   const TensorEntry &entry = file.tensors().at(name);
@@ -105,8 +105,8 @@ CheckpointWeights::CheckpointWeights(ComponentFiles component, at::Device device
       device_(device),
       loaded_(std::move(loaded)) {}
 
-const SafetensorsFile *CheckpointWeights::find(const std::string &stored) const {
-  for (const SafetensorsFile &file : files_)
+const TensorFile *CheckpointWeights::find(const std::string &stored) const {
+  for (const TensorFile &file : files_)
     if (file.tensors().contains(stored)) return &file;
   return nullptr;
 }
@@ -119,7 +119,7 @@ std::string CheckpointWeights::stored_name(const std::string &name) const {
 
 TensorShapes CheckpointWeights::shapes() const {
   TensorShapes shapes;
-  for (const SafetensorsFile &file : files_)
+  for (const TensorFile &file : files_)
     for (const auto &[name, entry] : file.tensors())
       if (name.starts_with(component_.prefix))
         shapes[diffusers_name(component_.naming, name.substr(component_.prefix.size()))] = entry.shape;
@@ -128,7 +128,7 @@ TensorShapes CheckpointWeights::shapes() const {
 
 uint64_t CheckpointWeights::bytes() const {
   uint64_t sum = 0;
-  for (const SafetensorsFile &file : files_)
+  for (const TensorFile &file : files_)
     for (const auto &[name, entry] : file.tensors()) sum += entry.end - entry.begin;
   return sum;
 }
@@ -138,7 +138,7 @@ void CheckpointWeights::expect(const std::vector<WeightRequest> &requests) {
   std::vector<StagedReader::Range> ranges;
   for (const WeightRequest &request : requests) {
     const std::string stored = stored_name(request.name);
-    if (const SafetensorsFile *file = find(stored))  // take() complains if there is none
+    if (const TensorFile *file = find(stored))  // take() complains if there is none
       ranges.push_back({file, &file->tensors().at(stored)});
   }
   reader_ = std::make_unique<StagedReader>(device_, ranges);
@@ -147,7 +147,7 @@ void CheckpointWeights::expect(const std::vector<WeightRequest> &requests) {
 /// A tensor on the device, as it is stored; on the CPU in `host_dtype`, if that is given.
 at::Tensor CheckpointWeights::take(const std::string &stored, at::IntArrayRef shape,
                                    std::optional<at::ScalarType> host_dtype) {
-  const SafetensorsFile *file = find(stored);
+  const TensorFile *file = find(stored);
   if (!file)
     throw invalid((files_.size() == 1 ? files_[0].path() : component_.directory.string()) +
                   " lacks the tensor '" + stored + "'");
@@ -170,7 +170,7 @@ at::Tensor CheckpointWeights::take(const std::string &stored, at::IntArrayRef sh
 at::Tensor CheckpointWeights::scale(const std::string &stored, at::IntArrayRef shape) const {
   for (const std::string_view suffix : kScaleSuffixes) {
     const std::string name = module_of(stored).append(suffix);
-    const SafetensorsFile *file = find(name);
+    const TensorFile *file = find(name);
     if (!file) continue;
     const at::Tensor scale = stored_tensor(*file, name);
     const bool by_row =
@@ -195,7 +195,7 @@ at::Tensor CheckpointWeights::load(const std::string &name, at::IntArrayRef shap
 
 std::optional<ScaledFp8> CheckpointWeights::load_fp8(const std::string &name, at::IntArrayRef shape) {
   const std::string stored = stored_name(name);
-  const SafetensorsFile *file = find(stored);
+  const TensorFile *file = find(stored);
   if (!file || shape.size() != 2 || file->tensors().at(stored).dtype != "F8_E4M3") return std::nullopt;
   ScaledFp8 matrix = {take(stored, shape), scale(stored, shape)};
   if (!matrix.scale.defined()) matrix.scale = at::ones({1, 1}, at::dtype(at::kFloat).device(device_));
@@ -203,7 +203,7 @@ std::optional<ScaledFp8> CheckpointWeights::load_fp8(const std::string &name, at
 }
 
 void CheckpointWeights::check_all_loaded(const std::vector<std::string> &ignored) const {
-  for (const SafetensorsFile &file : files_)
+  for (const TensorFile &file : files_)
     for (const auto &[name, entry] : file.tensors()) {
       const auto is_ignored = [&](const std::string &prefix) {
         return name.starts_with(component_.stored_name(prefix));
@@ -215,7 +215,7 @@ void CheckpointWeights::check_all_loaded(const std::vector<std::string> &ignored
 }
 
 bool CheckpointWeights::is_fp8(const std::string &stored) const {
-  const SafetensorsFile *file = find(stored);
+  const TensorFile *file = find(stored);
   return file && at::isFloat8Type(stored_dtype(*file, stored));
 }
 

@@ -15,8 +15,8 @@
 #include <vector>
 
 #include "checkpoint/names.h"
-#include "checkpoint/safetensors.h"
 #include "checkpoint/staged_reader.h"
+#include "checkpoint/tensor_file.h"
 
 namespace wan {
 
@@ -35,12 +35,12 @@ std::string to_string(at::IntArrayRef shape);
 /// A tensor of a file, read into host memory as it is stored there, or converted to `dtype` while it is read.
 /// Throws wan::Error (WAN_INVALID), naming file and tensor, where LibTorch has not its dtype, or where the
 /// file can no longer be read.
-at::Tensor stored_tensor(const SafetensorsFile &file, const std::string &name,
+at::Tensor stored_tensor(const TensorFile &file, const std::string &name,
                          std::optional<at::ScalarType> dtype = std::nullopt);
 /// Its dtype alone.
-at::ScalarType stored_dtype(const SafetensorsFile &file, const std::string &name);
+at::ScalarType stored_dtype(const TensorFile &file, const std::string &name);
 /// Of a tensor that is no weight by its dtype.
-Error wrong_dtype(const SafetensorsFile &file, const std::string &name);
+Error wrong_dtype(const TensorFile &file, const std::string &name);
 
 /// A matrix in FP8 as a checkpoint stores it: it stands for weight * scale.
 struct ScaledFp8 {
@@ -96,7 +96,7 @@ class CheckpointWeights : public WeightSource {
   uint64_t bytes() const;
 
  private:
-  const SafetensorsFile *find(const std::string &stored) const;
+  const TensorFile *find(const std::string &stored) const;
   std::string stored_name(const std::string &name) const;
   at::Tensor take(const std::string &stored, at::IntArrayRef shape,
                   std::optional<at::ScalarType> host_dtype = std::nullopt);
@@ -105,7 +105,7 @@ class CheckpointWeights : public WeightSource {
   bool is_of_fp8(const std::string &stored) const;
 
   ComponentFiles component_;
-  std::vector<SafetensorsFile> files_;
+  std::vector<TensorFile> files_;
   at::Device device_;
   std::function<void(uint64_t)> loaded_;
   std::set<std::string> names_loaded_;    // as they are stored
