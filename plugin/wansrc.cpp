@@ -1002,7 +1002,8 @@ static void gst_wan_src_get_property(GObject *object, guint id, GValue *value, G
   const FramePump *pump = running_pump(self);
   if (id == PROP_STATS) {
     const PumpStats stats = self->priv->run.pump ? self->priv->run.pump->stats() : PumpStats();
-    g_value_take_boxed(value, stats_structure(stats, self->priv->air, self->priv->run.info));
+    const Run &run = self->priv->run;
+    g_value_take_boxed(value, stats_structure(stats, self->priv->air, run.settings.defaults, run.info));
     return;
   }
   Settings settings = self->priv->settings;

@@ -109,6 +109,32 @@ TEST(Endless, PlaysTheQueueAndGoesBack) {
   EXPECT_THAT(ends(pipeline), ElementsAre("wan-clip-done own", "wan-clip-done once"));
 }
 
+// As a scene that is to go on until the next one is asked for.
+TEST(Endless, IsNoNewClipWhereAQueuedOneShowsWhatThePropertySays) {
+  Pipeline pipeline(kEndless + "queue-size=1 num-buffers=100 ! fakesink sync=true");
+  pipeline.set_state(GST_STATE_PAUSED);
+  EXPECT_NE(enqueue(pipeline, "scene", "clip,prompt-switch=cut"), 0u);
+  set_prompt(pipeline, "scene");
+  pipeline.run();
+  const auto shown = clips(pipeline);
+  ASSERT_FALSE(shown.empty());
+  EXPECT_EQ(shown.back().prompt, "scene");
+  EXPECT_LE(shown.size(), 2u) << "its own, and that before it";
+}
+
+TEST(Endless, SaysWhatTheModelIs) {
+  for (const auto &[model, endless, takes_image] :
+       {std::tuple{"endless", TRUE, FALSE}, {"endless-takes-pictures", TRUE, TRUE}, {"clips", FALSE, FALSE}}) {
+    Pipeline pipeline(stub_source("own") + "model=" + model + " ! fakesink");
+    EXPECT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+    gboolean is_endless = -1, image = -1;
+    gst_structure_get(pipeline.stats().get(), "endless", G_TYPE_BOOLEAN, &is_endless, "takes-image",
+                      G_TYPE_BOOLEAN, &image, nullptr);
+    EXPECT_EQ(is_endless, endless) << model;
+    EXPECT_EQ(image, takes_image) << model;
+  }
+}
+
 TEST(Endless, PlaysAListOfPrompts) {
   Pipeline pipeline(kEndless + "prompts=<a,b,c> num-frames=25" + kSink);
   pipeline.run();
