@@ -71,10 +71,11 @@ std::string loras_text(const std::vector<LoraChoice> &loras) {
   return assignment("loras", launch_text(array.get()));
 }
 
-// What makes the model another one than without it.
+// What makes the model another one than without it. The line is one for a file.
 std::string model_text(const ModelChoice &choice) {
   std::string text;
-  if (choice.directory != model_directory("")) text += assignment("model", literal(choice.directory));
+  if (choice.directory != model_directory("", /*live=*/false))
+    text += assignment("model", literal(choice.directory));
   if (choice.device != "auto") text += assignment("device", literal(choice.device));
   if (choice.dtype != WAN_DTYPE_AUTO) text += assignment("dtype", dtype_nick(choice.dtype));
   if (choice.quantization != WAN_QUANTIZATION_NONE)

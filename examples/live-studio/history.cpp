@@ -36,7 +36,8 @@ const Scene &History::find(gint64 number) const {
 }
 
 PicturePtr History::picture(guint id) const {
-  const auto entry = std::find_if(entries_.begin(), entries_.end(), [&](auto &each) { return each.id == id; });
+  const auto entry =
+      std::find_if(entries_.begin(), entries_.end(), [&](auto &each) { return each.id == id; });
   return entry == entries_.end() ? nullptr : entry->scene.picture;
 }
 

@@ -25,9 +25,9 @@ struct Scene {
 /** The newest scenes, each once. */
 class History {
  public:
-  /** A clip is on air: `id` is wansrc's, 0 if nobody has queued it, and `begun` its running time. It is no new
-   * scene if it only goes on with the one before it, and one that a prompt changed on the way to another one is
-   * left out. */
+  /** A clip is on air: `id` is wansrc's, 0 if nobody has queued it, and `begun` its running time. It is no
+   * new scene if it only goes on with the one before it, and one that a prompt changed on the way to another
+   * one is left out. */
   void add(const Scene &scene, guint id, GstClockTime begun);
   /** By the number that describe() gave it. Throws BadMessage. */
   const Scene &find(gint64 number) const;

@@ -37,7 +37,8 @@ void check(const Options &options) {
   check("num-frames", options.source.num_frames, 0, 100000);
   check("seed", options.source.seed, -1, G_MAXINT64);
   check("recording-limit", options.recordings.most_mebibytes, 1, 1 << 20);
-  if (const std::string &directory = options.recordings.directory; !directory.empty() && !is_writable(directory))
+  if (const std::string &directory = options.recordings.directory;
+      !directory.empty() && !is_writable(directory))
     throw std::runtime_error("--recordings must be a directory that can be written to, not \"" + directory +
                              "\".");
   if (!options.network.stun.empty() && !options.network.stun.starts_with("stun://"))

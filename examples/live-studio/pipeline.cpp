@@ -29,10 +29,10 @@ constexpr std::array kCodecs = {
           "bitrate", 1000},
 };
 
-// What the branches of viewers and recordings are made of, and what webrtcbin looks for itself when it is too late for a clear
-// message.
-constexpr std::array kNeeded = {"webrtcbin", "nicesrc",   "dtlssrtpenc", "srtpenc",
-                                "rtpbin",    "rtpvp8pay", "rtph264pay",  "h264parse", "matroskamux"};
+// What the branches of viewers and recordings are made of, and what webrtcbin looks for itself when it is too
+// late for a clear message.
+constexpr std::array kNeeded = {"webrtcbin", "nicesrc",    "dtlssrtpenc", "srtpenc",    "rtpbin",
+                                "rtpvp8pay", "rtph264pay", "h264parse",   "matroskamux"};
 
 constexpr double kBitsPerPixel = 0.2;
 constexpr int kLeastBits = 500000;

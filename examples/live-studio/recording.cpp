@@ -72,8 +72,7 @@ void Recording::create_file() {
 
 void Recording::start() {
   g_autoptr(GError) error = nullptr;
-  branch_ =
-      gst_parse_bin_from_description_full(kBranch, FALSE, nullptr, GST_PARSE_FLAG_FATAL_ERRORS, &error);
+  branch_ = gst_parse_bin_from_description_full(kBranch, FALSE, nullptr, GST_PARSE_FLAG_FATAL_ERRORS, &error);
   if (!branch_) throw BadMessage(std::string("Nothing can be recorded here: ") + error->message + ".");
   g_autoptr(GstElement) queue = gst_bin_get_by_name(GST_BIN(branch_), "queue");
   g_autoptr(GstElement) file = gst_bin_get_by_name(GST_BIN(branch_), "file");
@@ -87,7 +86,8 @@ void Recording::start() {
   // All is written. The pipeline is not told of it: it would take the end of its only sink for its own.
   const auto on_event = [](GstPad *, GstPadProbeInfo *info, gpointer recording) {
     if (GST_EVENT_TYPE(gst_pad_probe_info_get_event(info)) != GST_EVENT_EOS) return GST_PAD_PROBE_OK;
-    run_in_main_loop<Recording>(*static_cast<Handle *>(recording), [](Recording &self) { self.on_written(); });
+    run_in_main_loop<Recording>(*static_cast<Handle *>(recording),
+                                [](Recording &self) { self.on_written(); });
     return GST_PAD_PROBE_DROP;
   };
   connect(queue, "overrun", on_overrun, weak_from_this());

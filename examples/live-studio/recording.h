@@ -16,7 +16,7 @@
 namespace studio {
 
 struct RecordingOptions {
-  std::string directory;  // empty: nobody records
+  std::string directory;         // empty: nobody records
   gint64 most_mebibytes = 4096;  // of a file
 };
 

@@ -100,8 +100,7 @@ guint Source::enqueue(const Scene &scene, const char *prompt_switch) {
   if (scene.prompt.empty()) throw BadMessage("The prompt is empty.");
   if (queue_length() >= kLongestQueue) throw BadMessage("The queue is full.");
   g_autoptr(GstStructure) settings = gst_structure_new_empty("settings");
-  if (scene.picture)
-    gst_structure_set(settings, "image", GST_TYPE_SAMPLE, scene.picture->sample(), nullptr);
+  if (scene.picture) gst_structure_set(settings, "image", GST_TYPE_SAMPLE, scene.picture->sample(), nullptr);
   if (scene.seed) gst_structure_set(settings, "seed", G_TYPE_INT64, gint64(*scene.seed), nullptr);
   if (prompt_switch) gst_structure_set(settings, "prompt-switch", G_TYPE_STRING, prompt_switch, nullptr);
   refusal_.clear();

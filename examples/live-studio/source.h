@@ -34,7 +34,8 @@ class Source {
   bool is_endless() const;
   /** Queues a clip. Returns its id, likewise below. */
   guint enqueue(const Scene &scene) { return enqueue(scene, nullptr); }
-  /** Of an endless video: cuts to a new scene, in place of all that is queued. It goes on until it is changed. */
+  /** Of an endless video: cuts to a new scene, in place of all that is queued. It goes on until it is
+   * changed. */
   guint cut_to(const Scene &scene);
   /** Shows a scene of the history again: at once where the video is endless, else after the queue. */
   guint show_again(const Message &message);

@@ -100,8 +100,8 @@ void Studio::show_scene(Session *session, const Message &message) {
   } else {
     const bool with_picture = message.truth("picture");
     if (with_picture && !session->picture) throw BadMessage("There is no picture for the clip.");
-    const Scene scene = {message.text("prompt", kLongestPrompt),
-                         with_picture ? session->picture : nullptr, {}};
+    const Scene scene = {
+        message.text("prompt", kLongestPrompt), with_picture ? session->picture : nullptr, {}};
     clip = type == "cut" ? source_.cut_to(scene) : source_.enqueue(scene);
     if (with_picture) session->picture.reset();
   }

@@ -132,7 +132,8 @@ void Viewer::make_offer() {
     const std::string error = error_of(promise);
     const Description offer = error.empty() ? offer_of(promise) : nullptr;
     gst_promise_unref(promise);
-    run_in_main_loop<Viewer>(*static_cast<Handle *>(data), [=](Viewer &viewer) { viewer.on_offer(offer, error); });
+    run_in_main_loop<Viewer>(*static_cast<Handle *>(data),
+                             [=](Viewer &viewer) { viewer.on_offer(offer, error); });
   };
   g_signal_emit_by_name(webrtc_, "create-offer", nullptr, promise(on_offer, weak_from_this()));
 }

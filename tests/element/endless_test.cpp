@@ -5,6 +5,8 @@
 #include <gst/app/gstappsink.h>
 
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <set>
 #include <thread>
 
@@ -133,6 +135,25 @@ TEST(Endless, SaysWhatTheModelIs) {
     EXPECT_EQ(is_endless, endless) << model;
     EXPECT_EQ(image, takes_image) << model;
   }
+}
+
+TEST(Endless, IsWhatALiveSourceMakesWithoutAModel) {
+  const std::string model = std::getenv("GST_WAN_MODEL");
+  const auto is_endless = [](const std::string &settings) {
+    Pipeline pipeline("wansrc name=src device=cpu num-frames=1 " + settings + " ! fakesink");
+    pipeline.set_state(GST_STATE_PAUSED);
+    gboolean endless = -1;
+    EXPECT_TRUE(gst_structure_get_boolean(pipeline.stats().get(), "endless", &endless));
+    return endless;
+  };
+  g_setenv("GST_WAN_MODELS", std::filesystem::path(model).parent_path().c_str(), TRUE);
+  EXPECT_FALSE(is_endless("is-live=true")) << "$GST_WAN_MODEL is more";
+  g_unsetenv("GST_WAN_MODEL");
+  EXPECT_TRUE(is_endless("is-live=true"));
+  EXPECT_FALSE(is_endless(""));
+  EXPECT_FALSE(is_endless("is-live=true model=" + model));
+  g_setenv("GST_WAN_MODEL", model.c_str(), TRUE);
+  g_unsetenv("GST_WAN_MODELS");
 }
 
 TEST(Endless, PlaysAListOfPrompts) {

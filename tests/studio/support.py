@@ -45,7 +45,7 @@ class Studio:
         self.start(port)
 
     def command(self, port):
-        return [*self.program, "--port", str(port), "--width", "128", "--height", "96", "--num-frames", "33",
+        return [*self.program, "--model", str(MODELS / "wan-tiny"), "--port", str(port), "--width", "128", "--height", "96", "--num-frames", "33",
                 "--steps", "4", "--seed", "1", *self.options]
 
     def start(self, port=0):
