@@ -85,7 +85,8 @@ void ClipPlanner::make_endless(Clip *clip, bool begins_anew) {
     if (has_news_ && !is_first) clip->asked = configured_at_;
     is_open_ |= clip->used_frames == 0;
   }
-  if (is_first || !is_queued) has_news_ = has_new_image_ = false;
+  const bool shows_news = clip->settings.prompt == settings_.prompt && !has_new_image_;
+  if (is_first || !is_queued || shows_news) has_news_ = has_new_image_ = false;
 }
 
 std::shared_ptr<Clip> ClipPlanner::queued_clip() {

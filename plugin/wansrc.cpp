@@ -7,7 +7,8 @@
  *
  * wansrc runs a Wan diffusion model, which makes video from text or from a picture and text, and pushes the
  * frames of the clip while the rest of it is still being decoded. The model is a directory, in Diffusers'
- * format, of the original release or of single files; without #GstWanSrc:model a small embedded one is used.
+ * format, of the original release or of single files; without #GstWanSrc:model a small embedded one is used,
+ * with #GstWanSrc:is-live one that makes an endless video.
  * #GstWanSrc:loras are merged into it.
  *
  * Size, rate and format are caps, as in videotestsrc; what downstream leaves open becomes the checkpoint's
@@ -210,7 +211,7 @@ static bool read_settings(GstWanSrc *self, Settings *settings, std::string *reas
   *settings = self->priv->settings;
   ModelChoice &choice = self->priv->run.choice;
   choice = {self->priv->engine,
-            model_directory(settings->model),
+            model_directory(settings->model, self->priv->is_live),
             settings->device,
             settings->dtype,
             settings->quantization,
@@ -835,7 +836,8 @@ static std::string fault_of_clip(GstWanSrc *self, const QueuedClip &clip) {
     const ObjectLock lock(self);
     engine = self->priv->engine;
     started = self->priv->run.started;
-    directory = started ? self->priv->run.choice.directory : model_directory(self->priv->settings.model);
+    directory = started ? self->priv->run.choice.directory
+                        : model_directory(self->priv->settings.model, self->priv->is_live);
     defaults = self->priv->run.settings.defaults;
     continuity = self->priv->settings.continuity;
   }
@@ -1008,7 +1010,8 @@ static void gst_wan_src_get_property(GObject *object, guint id, GValue *value, G
   const FramePump *pump = running_pump(self);
   if (id == PROP_STATS) {
     const PumpStats stats = self->priv->run.pump ? self->priv->run.pump->stats() : PumpStats();
-    g_value_take_boxed(value, stats_structure(stats, self->priv->air, self->priv->run.info));
+    const Run &run = self->priv->run;
+    g_value_take_boxed(value, stats_structure(stats, self->priv->air, run.settings.defaults, run.info));
     return;
   }
   Settings settings = self->priv->settings;

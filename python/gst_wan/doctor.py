@@ -151,7 +151,8 @@ def main(directories):
     check_gstreamer(report)
     survey = check_engine(report)
     if survey:
-        check_checkpoint(report, "The embedded model", survey(gst_wan.MODEL))
+        for model in sorted(gst_wan.MODELS.iterdir()):
+            check_checkpoint(report, f"The embedded model {model.name}", survey(model))
         for directory in map(pathlib.Path, directories):
             for checkpoint in checkpoints(directory):
                 check_checkpoint(report, checkpoint, survey(checkpoint))
