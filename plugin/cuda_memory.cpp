@@ -108,6 +108,10 @@ bool names_cuda_memory(const GstCaps *caps) {
 
 }  // namespace
 
+std::string frames_device(const std::string &device, const std::string &decoder_device) {
+  return decoder_device.empty() ? device.substr(0, device.find(',')) : decoder_device;
+}
+
 int cuda_ordinal(const std::string &device) {
   if (device == "auto" || device == "cuda") return 0;
   if (!device.starts_with("cuda:")) return -1;

@@ -14,8 +14,9 @@ struct CUstream_st;
 
 namespace wan {
 
-/** Number of the GPU that the property `device` stands for, -1 for none: 0 for "auto" and "cuda", N for
- * "cuda:N". */
+/** Of the properties `device` and `decoder-device`, the one device that frames are decoded on. */
+std::string frames_device(const std::string &device, const std::string &decoder_device);
+/** Number of the GPU that it stands for, -1 for none: 0 for "auto" and "cuda", N for "cuda:N". */
 int cuda_ordinal(const std::string &device);
 
 /** Whether there is such a GPU, and what GStreamer needs to use it. The first call starts the driver. */

@@ -86,10 +86,17 @@ std::vector<Row> make_table() {
       &Settings::model)};
   for (const ClipSetting &setting : clip_settings()) table.push_back(clip_row(setting));
   const Row others[] = {
-      row(g_param_spec_string("device", "Device",
-                              "Where the model runs: auto (a GPU if there is one), cpu, cuda or cuda:N",
-                              defaults.device.c_str(), kReady),
+      row(g_param_spec_string(
+              "device", "Device",
+              "Where the model runs: auto (a GPU if there is one), cpu, cuda or cuda:N; several "
+              "share each step: cuda:0,1",
+              defaults.device.c_str(), kReady),
           &Settings::device),
+      row(g_param_spec_string(
+              "decoder-device", "Decoder's device",
+              "Where frames are decoded: one device of the same kind (empty: the first of device)",
+              defaults.decoder_device.c_str(), kReady),
+          &Settings::decoder_device),
       row(g_param_spec_enum("dtype", "Data type", "Number format of the weights and of the computation",
                             dtype_type(), defaults.dtype, kReady),
           &Settings::dtype),

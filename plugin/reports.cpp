@@ -77,6 +77,7 @@ std::string model_text(const ModelChoice &choice) {
   if (choice.directory != model_directory("", /*live=*/false))
     text += assignment("model", literal(choice.directory));
   if (choice.device != "auto") text += assignment("device", literal(choice.device));
+  if (!choice.decoder_device.empty()) text += assignment("decoder-device", literal(choice.decoder_device));
   if (choice.dtype != WAN_DTYPE_AUTO) text += assignment("dtype", dtype_nick(choice.dtype));
   if (choice.quantization != WAN_QUANTIZATION_NONE)
     text += assignment("quantization", quantization_nick(choice.quantization));
@@ -309,10 +310,12 @@ GstStructure *stats_structure(const PumpStats &stats, const AirStats &air, const
       G_TYPE_UINT64, guint64{stats.memory.gpu_bytes}, "gpu-peak-bytes", G_TYPE_UINT64,
       guint64{stats.memory.gpu_peak_bytes}, "pinned-bytes", G_TYPE_UINT64, guint64{stats.memory.pinned_bytes},
       "pool-bytes", G_TYPE_UINT64, guint64{stats.memory.pool_bytes}, "memory-mode", G_TYPE_STRING,
-      memory_mode_nick(stats.memory.mode), "device", G_TYPE_STRING, stats.memory.device,
-      "first-frame-seconds", G_TYPE_DOUBLE, air.first_frame_seconds.load(), "prompt-to-screen", G_TYPE_DOUBLE,
-      air.prompt_to_screen.load(), "endless", G_TYPE_BOOLEAN, gboolean{defaults.endless}, "takes-image",
-      G_TYPE_BOOLEAN, gboolean{defaults.pictures[WAN_PICTURE_FIRST] != WAN_PICTURE_REFUSED}, nullptr);
+      memory_mode_nick(stats.memory.mode), "device", G_TYPE_STRING, stats.memory.device, "guidance-devices",
+      G_TYPE_INT, stats.memory.guidance_devices, "sequence-devices", G_TYPE_INT,
+      stats.memory.sequence_devices, "first-frame-seconds", G_TYPE_DOUBLE, air.first_frame_seconds.load(),
+      "prompt-to-screen", G_TYPE_DOUBLE, air.prompt_to_screen.load(), "endless", G_TYPE_BOOLEAN,
+      gboolean{defaults.endless}, "takes-image", G_TYPE_BOOLEAN,
+      gboolean{defaults.pictures[WAN_PICTURE_FIRST] != WAN_PICTURE_REFUSED}, nullptr);
   for (size_t stage = 0; stage < kStages.size(); ++stage) {
     const std::string field = std::string(kStages[stage]) + "-seconds";
     gst_structure_set(structure, field.c_str(), G_TYPE_DOUBLE, stats.seconds[stage], nullptr);

@@ -175,7 +175,7 @@ static bool is_enqueued(const QueuedClip &clip) {
 
 static void begin_run(GstWanSrc *self, const ModelChoice &choice, const WanDefaults &defaults) {
   const bool live = gst_base_src_is_live(GST_BASE_SRC(self));
-  auto cuda = std::make_shared<CudaMemory>(cuda_ordinal(choice.device));
+  auto cuda = std::make_shared<CudaMemory>(cuda_ordinal(frames_device(choice.device, choice.decoder_device)));
   const ObjectLock lock(self);
   const RunSettings run = run_settings(self, defaults, live);
   auto pump = std::make_shared<FramePump>(run);
@@ -210,13 +210,10 @@ static bool read_settings(GstWanSrc *self, Settings *settings, std::string *reas
   const ObjectLock lock(self);
   *settings = self->priv->settings;
   ModelChoice &choice = self->priv->run.choice;
-  choice = {self->priv->engine,
-            model_directory(settings->model, self->priv->is_live),
-            settings->device,
-            settings->dtype,
-            settings->quantization,
-            settings->memory,
-            {}};
+  choice = {self->priv->engine, model_directory(settings->model, self->priv->is_live),
+            settings->device,   settings->decoder_device,
+            settings->dtype,    settings->quantization,
+            settings->memory,   {}};
   *reason = settings_fault(*settings);
   return reason->empty() && read_loras(*settings, &choice.loras, reason);
 }
@@ -508,13 +505,13 @@ static bool chooses_gpu(const WanEngineApi *engine) {
   return !engine || engine->check("", &options, &error) != WAN_DEVICE;
 }
 
-// All that there can be, by the property device.
+// All that there can be, by the properties device and decoder-device.
 static GstCaps *possible_caps(GstWanSrc *self) {
   std::string device;
   const WanEngineApi *engine = nullptr;
   {
     const ObjectLock lock(self);
-    device = self->priv->settings.device;
+    device = frames_device(self->priv->settings.device, self->priv->settings.decoder_device);
     engine = self->priv->engine;
   }
   const bool cuda = cuda_memory_available(cuda_ordinal(device)) && (device != "auto" || chooses_gpu(engine));
@@ -743,7 +740,9 @@ static gboolean query_latency(GstWanSrc *self, GstQuery *query) {
 static std::shared_ptr<CudaMemory> cuda_memory(GstWanSrc *self) {
   const ObjectLock lock(self);
   Run &run = self->priv->run;
-  if (!run.started) run.cuda = std::make_shared<CudaMemory>(cuda_ordinal(self->priv->settings.device));
+  if (!run.started)
+    run.cuda = std::make_shared<CudaMemory>(
+        cuda_ordinal(frames_device(self->priv->settings.device, self->priv->settings.decoder_device)));
   return run.cuda;
 }
 

@@ -8,13 +8,16 @@
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
+#include <c10/util/StringUtil.h>
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <ranges>
 #include <string_view>
 
 #include "error.h"
@@ -93,6 +96,44 @@ int parse_index(const std::string &name) {
   return status == std::errc() && rest == end ? index : -1;
 }
 
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+
+/// The parts between commas. A number behind a GPU's name is another GPU's.
+std::vector<std::string> split(const std::string &name) {
+  std::vector<std::string> parts;
+  for (const auto range : std::views::split(name, ',')) {
+    const std::string part(range.begin(), range.end());
+    const bool is_number = !part.empty() && std::ranges::all_of(part, is_digit);
+    const bool follows_gpu = !parts.empty() && parts.back().starts_with("cuda");
+    parts.push_back(is_number && follows_gpu ? "cuda:" + part : part);
+  }
+  if (parts.empty()) parts.push_back(name);
+  return parts;
+}
+
+/// In place of a GPU's index.
+constexpr int kCpu = -1;
+
+/// The devices that a name stands for: GPUs by their indices, whether they are there or not, or kCpu.
+std::vector<int> parse_devices(const std::string &name) {
+  std::vector<int> devices;
+  for (const std::string &part : split(name)) {
+    const int device = part == "cpu" ? kCpu : parse_index(part);
+    if (device < 0 && part != "cpu")
+      throw invalid("Device '" + name +
+                    "' is not one of auto, cpu, cuda and cuda:N, or several as cuda:0,1 or cpu,cpu");
+    if (!devices.empty() && (devices.front() == kCpu) != (device == kCpu))
+      throw invalid("Device '" + name + "' names GPUs and the CPU: name only GPUs, or only the CPU");
+    if (device != kCpu && std::ranges::find(devices, device) != devices.end())
+      throw invalid("Device '" + name + "' names cuda:" + std::to_string(device) +
+                    " twice: name each GPU once");
+    devices.push_back(device);
+  }
+  return devices;
+}
+
 Error unusable(const std::string &name, const std::string &reason) {
   return {WAN_DEVICE, "Device '" + name + "' cannot be used: " + reason};
 }
@@ -130,7 +171,7 @@ at::Device choose_gpu(const std::string &name, int index) {
 }
 
 DeviceChoice choose_automatically() {
-  DeviceChoice choice = {at::kCPU, {}};
+  DeviceChoice choice = {{at::kCPU}, {}};
   if (const auto &obstacle = load_cuda_module()) {
     if (has_nvidia_gpu())
       choice.passed_over.push_back("The NVIDIA GPU of this machine is not used: " + obstacle->reason + "; " +
@@ -146,7 +187,7 @@ DeviceChoice choose_automatically() {
         {describe_device(device), compute_capability(device), [device] { return has_failed(device); }});
   }
   if (const auto index = first_usable(gpus, choice.passed_over)) {
-    choice.device = gpu(*index);
+    choice.devices = {gpu(*index)};
     return choice;
   }
   // The CPU does not take the place of a GPU that has failed.
@@ -201,13 +242,20 @@ c10::CachingDeviceAllocator::DeviceStats allocator_stats(at::Device device) {
 
 }  // namespace
 
-DeviceChoice choose_device(const std::string &name) {
+DeviceChoice choose_devices(const std::string &name) {
   load_cuda_module();
-  if (name == "cpu") return {at::kCPU, {}};
   if (name == "auto") return choose_automatically();
-  const int index = parse_index(name);
-  if (index < 0) throw invalid("Device '" + name + "' is not one of auto, cpu, cuda and cuda:N");
-  return {choose_gpu(name, index), {}};
+  DeviceChoice choice;
+  for (const int device : parse_devices(name))
+    choice.devices.push_back(device == kCpu ? at::Device(at::kCPU) : choose_gpu(name, device));
+  return choice;
+}
+
+at::Device choose_device_beside(const std::string &name, const std::vector<at::Device> &others) {
+  const std::vector<at::Device> devices = choose_devices(name).devices;
+  if (devices.size() == 1 && devices.front().type() == others.front().type()) return devices.front();
+  throw invalid("The decoder's device '" + name + "' is not one of the same kind as " + others.front().str() +
+                ": name one " + (others.front().is_cpu() ? "'cpu'" : "GPU, as cuda:1"));
 }
 
 std::optional<size_t> first_usable(const std::vector<Gpu> &gpus, std::vector<std::string> &passed_over) {
@@ -224,6 +272,20 @@ std::optional<size_t> first_usable(const std::vector<Gpu> &gpus, std::vector<std
 std::string describe_device(at::Device device) {
   if (!device.is_cuda()) return device.str();
   return device.str() + " (" + kernels::DeviceName::call(device.index()) + ")";
+}
+
+std::string describe_devices(const std::vector<at::Device> &devices) {
+  if (devices.size() == 1) return describe_device(devices.front());
+  std::string numbers;
+  std::vector<std::string> names;
+  for (const at::Device device : devices) {
+    if (!numbers.empty()) numbers += ",";
+    numbers += device.is_cuda() && !names.empty() ? std::to_string(device.index()) : device.str();
+    if (!device.is_cuda()) continue;
+    const std::string name = kernels::DeviceName::call(device.index());
+    if (std::ranges::find(names, name) == names.end()) names.push_back(name);
+  }
+  return names.empty() ? numbers : numbers + " (" + c10::Join(", ", names) + ")";
 }
 
 int compute_capability(at::Device device) {
@@ -267,6 +329,12 @@ uint64_t free_memory(at::Device device) {
            static_cast<uint64_t>(cached);
   }
   return free_host_memory();
+}
+
+uint64_t least_free_memory(const std::vector<at::Device> &devices) {
+  uint64_t least = free_memory(devices.front());
+  for (const at::Device device : devices) least = std::min(least, free_memory(device));
+  return least;
 }
 
 WanMemory memory_in_use(at::Device device) {

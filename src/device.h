@@ -25,17 +25,21 @@ constexpr int kLeastCapability = 80;
 constexpr int kLeastFp8Capability = 89;
 
 struct DeviceChoice {
-  at::Device device;
+  std::vector<at::Device> devices;  // of one type; of GPUs, each once
   /// Of the GPUs that device=auto passed over, why each is not used and what to do about it: sentences.
   std::vector<std::string> passed_over;
 };
 
 /// "auto", "cpu", "cuda" or "cuda:N" (auto: the first GPU that can be used, else the CPU, unless a GPU has
-/// failed). Throws wan::Error:
-/// WAN_INVALID for another name; WAN_DEVICE where the device is not there, has no kernels or has failed.
-DeviceChoice choose_device(const std::string &name);
+/// failed), or several: "cuda:0,1", "cuda:0,cuda:1", "cpu,cpu". Throws wan::Error: WAN_INVALID for another
+/// name, for a GPU that is named twice and for GPUs beside the CPU; WAN_DEVICE where a device is not there,
+/// has no kernels or has failed.
+DeviceChoice choose_devices(const std::string &name);
+/// One device of the same type as others. Throws likewise.
+at::Device choose_device_beside(const std::string &name, const std::vector<at::Device> &others);
+/// The first of them.
 inline at::Device parse_device(const std::string &name) {
-  return choose_device(name).device;
+  return choose_devices(name).devices.front();
 }
 
 /// What device=auto looks at.
@@ -51,6 +55,9 @@ std::optional<size_t> first_usable(const std::vector<Gpu> &gpus, std::vector<std
 
 /// "cpu", or as "cuda:0 (NVIDIA H100 80GB HBM3)".
 std::string describe_device(at::Device device);
+
+/// The same of several: "cpu,cpu", or as "cuda:0,1 (NVIDIA H100 80GB HBM3)".
+std::string describe_devices(const std::vector<at::Device> &devices);
 
 /// 10 times the major number plus the minor one, so 90 for Hopper; 0 for the CPU.
 int compute_capability(at::Device device);
@@ -70,6 +77,9 @@ at::Tensor hold(c10::DataPtr memory, int64_t bytes);
 
 /// Bytes that could still be allocated on the device (for the CPU: free_host_memory()).
 uint64_t free_memory(at::Device device);
+
+/// Of the device that has least.
+uint64_t least_free_memory(const std::vector<at::Device> &devices);
 
 WanMemory memory_in_use(at::Device device);
 

@@ -7,7 +7,6 @@
 
 #include <cstring>
 #include <new>
-#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -23,7 +22,7 @@
 
 struct WanModel {
   wan::ClipPipeline pipeline;
-  std::string device;  // as describe_device() gives it
+  std::string device;  // as describe_devices() gives it
 };
 
 namespace wan {
@@ -153,36 +152,44 @@ WanStatus check(const char *model_dir, const WanGenerateOptions *options, WanErr
   return guarded(error, wait_for_others, [&] {
     // Which device that would be is not among the options: the one that is chosen by itself stands for it,
     // and the caller takes it for the first.
-    if (options->on_device) require_first_gpu(choose_device("auto").device);
+    if (options->on_device) require_first_gpu(parse_device("auto"));
     check_options(read_config(model_dir), *options);
   });
 }
 
 /// With what there is to say about GPUs that are not used.
-at::Device find_device(const std::string &name, const RunContext &context) {
-  const DeviceChoice choice = choose_device(name);
+std::vector<at::Device> find_devices(const std::string &name, const RunContext &context) {
+  const DeviceChoice choice = choose_devices(name);
   for (const std::string &sentence : choice.passed_over)
-    context.log(choice.device.is_cpu() ? WAN_LOG_WARNING : WAN_LOG_INFO, sentence);
-  return choice.device;
+    context.log(choice.devices.front().is_cpu() ? WAN_LOG_WARNING : WAN_LOG_INFO, sentence);
+  return choice.devices;
 }
 
-void log_choice(const RunContext &context, at::Device device, at::ScalarType dtype) {
-  const auto free = [](at::Device device) { return std::to_string(free_memory(device) >> 20) + " MiB"; };
-  context.log(WAN_LOG_INFO,
-              "The model is loaded on " + describe_device(device) + " in " +
-                  (dtype == at::kFloat ? "float32" : "bfloat16") +
-                  (device.is_cpu() ? ", where " : ", where " + free(device) + " are free, and on the host ") +
-                  free(at::kCPU) + " are free");
+void log_choice(const RunContext &context, const Placement &placement) {
+  const std::vector<at::Device> &devices = placement.devices;
+  const auto text = [](uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
+  const std::string of_each = devices.size() > 1 ? " of each" : "";
+  context.log(WAN_LOG_INFO, "The model is loaded on " + describe_devices(devices) + " in " +
+                                (placement.dtype == at::kFloat ? "float32" : "bfloat16") + ", where " +
+                                (devices.front().is_cpu() ? ""
+                                                          : text(least_free_memory(devices)) + of_each +
+                                                                " are free, and on the host ") +
+                                text(free_memory(at::kCPU)) + " are free");
+  if (placement.vae_device)
+    context.log(WAN_LOG_INFO, "Frames are decoded on " + describe_device(*placement.vae_device));
 }
 
 /// After a failure: what was queued before it must be done before the next call. A GPU that cannot do it has
 /// failed, whatever was reported; what else keeps it from that passes.
-WanStatus settle(at::Device device, WanStatus status, WanError *error) {
-  WanError ignored;
-  guarded(&ignored, wait_for_others, [&] { synchronize(device); });
-  if (guarded(&ignored, wait_for_others, [&] { require_working(device); }) != WAN_DEVICE) return status;
-  *error = ignored;
-  return WAN_DEVICE;
+WanStatus settle(const std::vector<at::Device> &devices, WanStatus status, WanError *error) {
+  for (const at::Device device : devices) {
+    WanError ignored;
+    guarded(&ignored, wait_for_others, [&] { synchronize(device); });
+    if (guarded(&ignored, wait_for_others, [&] { require_working(device); }) != WAN_DEVICE) continue;
+    *error = ignored;
+    status = WAN_DEVICE;
+  }
+  return status;
 }
 
 WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, WanModel **model,
@@ -191,11 +198,15 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
     return "choose " + smaller_memory_modes(options->memory) +
            "a smaller model, dtype=bfloat16 or device=cpu";
   };
-  std::optional<at::Device> device;
+  std::vector<at::Device> devices;
   const WanStatus status = guarded(error, advice, [&] {
     require_compute_threads();
     const RunContext context(*callbacks);
-    device = find_device(options->device, context);
+    devices = find_devices(options->device, context);
+    const at::Device device = devices.front();
+    Placement placement = {devices, scalar_type(options->dtype, device), options->quantization};
+    if (options->decoder_device)
+      placement.vae_device = choose_device_beside(options->decoder_device, devices);
     const CheckpointConfig config = read_config(options->model_dir);
     Tokenizer tokenizer(config.tokenizer);
     // The source outlives this call (the text encoder comes back through it), the callbacks do not.
@@ -206,7 +217,7 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
       const WanLora &lora = options->loras[i];
       loras.emplace_back(local_path(lora.path), lora.strength, lora.strength_2);
     }
-    auto source = open_checkpoint(config, std::move(loras), *device, context,
+    auto source = open_checkpoint(config, std::move(loras), device, context,
                                   [loading, context, last = 0](uint64_t bytes, uint64_t all) mutable {
                                     if (!*loading) return;
                                     context.check();
@@ -214,20 +225,15 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
                                     if (percent != std::exchange(last, percent)) (*loading)->report(percent);
                                   });
     const auto turn = wait_for_turn(context);
-    const at::ScalarType dtype = scalar_type(options->dtype, *device);
-    log_choice(context, *device, dtype);
-    *model = new WanModel{{config,
-                           std::move(source),
-                           std::move(tokenizer),
-                           {*device, dtype, options->quantization},
-                           options->memory},
-                          describe_device(*device)};
+    log_choice(context, placement);
+    *model = new WanModel{{config, std::move(source), std::move(tokenizer), placement, options->memory},
+                          describe_devices(devices)};
     context.log(WAN_LOG_INFO, "The model is loaded with memory=" +
                                   memory_mode_name((*model)->pipeline.components().memory_mode()));
     (*loading)->report(100);
     loading->reset();
   });
-  return status == WAN_OK || !device ? status : settle(*device, status, error);
+  return status == WAN_OK ? status : settle(devices, status, error);
 }
 
 WanStatus generate(WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
@@ -236,18 +242,27 @@ WanStatus generate(WanModel *model, const WanGenerateOptions *options, const Wan
     return "choose " + model->pipeline.components().smaller_memory_modes() +
            "a smaller width, height or number of frames";
   };
-  const at::Device device = model->pipeline.components().device();
+  const std::vector<at::Device> devices = model->pipeline.components().placement().all();
   const WanStatus status = guarded(error, advice, [&] {
-    require_working(device);
+    for (const at::Device device : devices) require_working(device);
     require_compute_threads();
     model->pipeline.generate(*options, RunContext(*callbacks));
   });
-  return status == WAN_OK ? status : settle(device, status, error);
+  return status == WAN_OK ? status : settle(devices, status, error);
 }
 
 void memory(const WanModel *model, WanMemory *memory) {
-  *memory = memory_in_use(model->pipeline.components().device());
+  *memory = {};
+  for (const at::Device device : model->pipeline.components().placement().all()) {
+    const WanMemory own = memory_in_use(device);
+    memory->gpu_bytes += own.gpu_bytes;
+    memory->gpu_peak_bytes += own.gpu_peak_bytes;
+    memory->pinned_bytes = own.pinned_bytes;  // of the host, the same for all
+  }
   memory->pool_bytes = model->pipeline.pool_bytes();
+  const RankSharing sharing = model->pipeline.sharing();
+  memory->guidance_devices = sharing.predictions;
+  memory->sequence_devices = sharing.ranks;
   memory->mode = model->pipeline.components().memory_mode();
   write_text(memory->device, model->device);
 }

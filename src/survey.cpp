@@ -46,9 +46,9 @@ void survey_gpus(json &answer) {
 void survey_machine(json &answer) {
   answer.update({{"version", WAN_VERSION}, {"libtorch", TORCH_VERSION}, {"host_free", free_host_memory()}});
   answer["gpus"] = json::array();
-  const DeviceChoice choice = choose_device("auto");
+  const DeviceChoice choice = choose_devices("auto");
   survey_gpus(answer);
-  answer["device"] = describe_device(choice.device);
+  answer["device"] = describe_devices(choice.devices);
   answer["remarks"] = choice.passed_over;
 }
 
@@ -76,13 +76,13 @@ std::vector<WanMemoryMode> memory_modes(at::Device device, bool two_experts) {
 }
 
 void survey_memory(json &answer, const CheckpointConfig &config) {
-  const at::Device device = choose_device("auto").device;
+  const at::Device device = parse_device("auto");
   const at::ScalarType dtype = device.is_cpu() ? at::kFloat : at::kBFloat16;
   const WeightBytes weights = WeightBytes::of(config, dtype, WAN_QUANTIZATION_NONE, vae_dtype(dtype, device));
   for (const WanMemoryMode mode : memory_modes(device, weights.two_experts))
     answer["modes"].push_back(survey_mode(mode, weights, clip_bytes(config, dtype), device));
   answer["mode"] =
-      memory_mode_name(choose_memory_mode(WAN_MEMORY_AUTO, config, dtype, WAN_QUANTIZATION_NONE, device));
+      memory_mode_name(choose_memory_mode(WAN_MEMORY_AUTO, config, dtype, WAN_QUANTIZATION_NONE, {device}));
 }
 
 /// What the element asks before it loads a checkpoint.

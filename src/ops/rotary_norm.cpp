@@ -42,21 +42,6 @@ bool takes(const Product &x, const at::Tensor &weight, const at::Tensor &cos, co
   return takes(x, weight) && takes_table(cos, x.values) && takes_table(sin, x.values);
 }
 
-/// Of what rotary_rms_norm() gives, the mean of some thousand of the tokens: [D], float32.
-at::Tensor mean_of_some(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
-                        const at::Tensor &sin, double eps) {
-  constexpr int64_t kTokens = 1024;
-  // Odd, so that columns of all parities come in.
-  const int64_t tokens = x.values.size(1), step = tokens / kTokens | 1;
-  const auto some = [&](const at::Tensor &rows, int64_t dim) {
-    return rows.slice(dim, 0, tokens, step).contiguous();
-  };
-  return rotary_rms_norm({some(x.values, 1), x.bias}, weight, some(cos, 0), some(sin, 0), eps)
-      .flatten(0, 1)
-      .mean({0}, /*keepdim=*/false, at::kFloat)
-      .flatten();
-}
-
 }  // namespace
 
 at::Tensor heads_rms_norm(const Product &x, const at::Tensor &weight, double eps) {
@@ -79,13 +64,27 @@ void rotate_heads(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &
     out.copy_(rotate(rows, cos, sin));
 }
 
+/// The mean of some thousand of the tokens.
+at::Tensor rotary_norm_center(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
+                              const at::Tensor &sin, double eps) {
+  constexpr int64_t kTokens = 1024;
+  // Odd, so that columns of all parities come in.
+  const int64_t tokens = x.values.size(1), step = tokens / kTokens | 1;
+  const auto some = [&](const at::Tensor &rows, int64_t dim) {
+    return rows.slice(dim, 0, tokens, step).contiguous();
+  };
+  return rotary_rms_norm({some(x.values, 1), x.bias}, weight, some(cos, 0), some(sin, 0), eps)
+      .flatten(0, 1)
+      .mean({0}, /*keepdim=*/false, at::kFloat)
+      .flatten();
+}
+
 at::Tensor fp8_rotary_rms_norm(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
-                               const at::Tensor &sin, double eps, bool centers) {
-  const at::Tensor center = centers ? mean_of_some(x, weight, cos, sin, eps) : at::Tensor();
+                               const at::Tensor &sin, double eps, const at::Tensor &center) {
   if (takes(x, weight, cos, sin))
     return rms_norm_kernel(x, weight, cos, sin, eps, /*quantizes=*/true, center);
   at::Tensor rotated = rotate(heads_rms_norm(x, weight, eps), cos, sin);
-  if (centers) rotated = rotated - center.view({rotated.size(2), rotated.size(3)});
+  if (center.defined()) rotated = rotated - center.view({rotated.size(2), rotated.size(3)});
   return rotated.to(at::kFloat8_e4m3fn);
 }
 

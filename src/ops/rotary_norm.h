@@ -19,10 +19,15 @@ at::Tensor rotary_rms_norm(const Product &x, const at::Tensor &weight, const at:
 /// The turning alone, of keys that were normed before. x, out: [B, L, heads, head_dim].
 void rotate_heads(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin, const at::Tensor &out);
 
-/// The same as rotary_rms_norm() rounded to e4m3, whose range needs no scale for what a norm gives. centers:
-/// less one vector for all tokens, about their mean, so that what is left is rounded finer. The softmax does
-/// not see what is taken from all keys alike (SageAttention, https://arxiv.org/abs/2410.02367).
+/// The same as rotary_rms_norm() rounded to e4m3, whose range needs no scale for what a norm gives. center:
+/// [D] float32, is subtracted before, or undefined.
 at::Tensor fp8_rotary_rms_norm(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
-                               const at::Tensor &sin, double eps, bool centers = false);
+                               const at::Tensor &sin, double eps, const at::Tensor &center = {});
+
+/// About the mean of what rotary_rms_norm() gives of keys: what is left without it is rounded finer. The
+/// softmax does not see what is taken from all keys alike (SageAttention, https://arxiv.org/abs/2410.02367).
+/// Returns [D] float32.
+at::Tensor rotary_norm_center(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
+                              const at::Tensor &sin, double eps);
 
 }  // namespace wan

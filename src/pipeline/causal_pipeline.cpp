@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "device.h"
 #include "image/image_processor.h"
@@ -34,6 +35,18 @@ uint64_t cache_bytes(const CheckpointConfig &config, const CausalConfig &causal,
                                         width / transformer.patch_width, moves, dtype);
 }
 
+void require_memory(const Components &components, const WanGenerateOptions &options, uint64_t needed,
+                    const std::vector<at::Device> &devices) {
+  const uint64_t free = least_free_memory(devices);
+  if (needed <= free) return;
+  throw Error(WAN_OUT_OF_MEMORY, "An endless video of " + std::to_string(options.layout.width) + "x" +
+                                     std::to_string(options.layout.height) + " needs about " +
+                                     std::to_string(needed >> 20) + " MiB of memory, and " +
+                                     std::to_string(free >> 20) + " MiB are free: choose " +
+                                     (devices.front().is_cpu() ? "" : components.smaller_memory_modes()) +
+                                     "a smaller width or height");
+}
+
 void require_options(const Components &components, const WanGenerateOptions &options) {
   check_options(components.config(), options);
   check_size(components.config(), options.layout.width, options.layout.height);
@@ -44,6 +57,15 @@ void require_options(const Components &components, const WanGenerateOptions &opt
 
 }  // namespace
 
+RankSharing CausalPipeline::sharing(const WanGenerateOptions &options) const {
+  const TransformerConfig &transformer = components_.config().transformer;
+  const int64_t patch = components_.vae().spatial_scale();
+  const int64_t rows = options.layout.height / (patch * transformer.patch_height);
+  const int64_t columns = options.layout.width / (patch * transformer.patch_width);
+  return share_step(std::ssize(components_.placement().devices), /*guided=*/false,
+                    transformer.num_attention_heads, rows * columns);
+}
+
 /// Throws where the memory does not suffice. A recache is the largest pass.
 CausalPipeline::Plan CausalPipeline::plan(const WanGenerateOptions &options) const {
   require_options(components_, options);
@@ -53,35 +75,31 @@ CausalPipeline::Plan CausalPipeline::plan(const WanGenerateOptions &options) con
                options.layout.width / vae.spatial_scale(), false};
   plan.causal.flow_shift = options.flow_shift;
   const at::ScalarType dtype = components_.placement().dtype;
+  const std::vector<at::Device> &devices = components_.placement().devices;
+  const uint64_t decoding = components_.vae().decode_bytes(plan.height, plan.width);
+  const bool decodes_apart = components_.vae_device() != components_.device();
   const uint64_t needed =
       cache_bytes(config, plan.causal, dtype, plan.height, plan.width) +
       denoise_bytes(config.transformer, components_.device().is_cpu() ? at::kFloat : dtype,
                     plan.causal.local_attn_size, plan.height, plan.width, /*cached=*/false) +
-      components_.vae().decode_bytes(plan.height, plan.width);
-  const uint64_t free = free_memory(components_.device());
-  if (needed > free)
-    throw Error(WAN_OUT_OF_MEMORY,
-                "An endless video of " + std::to_string(options.layout.width) + "x" +
-                    std::to_string(options.layout.height) + " needs about " + std::to_string(needed >> 20) +
-                    " MiB of memory, and " + std::to_string(free >> 20) + " MiB are free: choose " +
-                    (components_.device().is_cpu() ? "" : components_.smaller_memory_modes()) +
-                    "a smaller width or height");
-  plan.keeps_text_encoder = needed + components_.text_encoder_bytes() <= free;
+      (decodes_apart ? 0 : decoding);
+  require_memory(components_, options, needed, devices);
+  if (decodes_apart) require_memory(components_, options, decoding, {components_.vae_device()});
+  plan.keeps_text_encoder = needed + components_.text_encoder_bytes() <= least_free_memory(devices);
   return plan;
 }
 
 SectionSetup CausalPipeline::setup(const Plan &plan) const {
-  std::vector<const WanTransformer3DModel *> experts = {&components_.transformer()};
-  if (components_.transformer_2()) experts.push_back(components_.transformer_2());
   const CheckpointConfig &config = components_.config();
-  return {plan.causal, config.transformer, experts, config.vae.z_dim, plan.height, plan.width};
+  return {plan.causal, config.transformer, components_.experts(), config.vae.z_dim, plan.height, plan.width};
 }
 
 at::Tensor CausalPipeline::encode_picture(const WanGenerateOptions &options,
                                           const RunContext &context) const {
   const at::Tensor picture = ask_for_picture(WAN_PICTURE_FIRST, context);
   const AutoencoderKLWan &vae = components_.vae();
-  return vae.normalize(vae.encode(vae_pixels(picture, options.layout.height, options.layout.width), context));
+  return vae.normalize(vae.encode(vae_pixels(picture, options.layout.height, options.layout.width), context))
+      .to(components_.device());
 }
 
 at::Tensor CausalPipeline::encode_prompt(const char *prompt, const Plan &plan, const RunContext &context) {
@@ -122,7 +140,7 @@ void CausalPipeline::make_sections(SectionDenoiser &denoiser, const WanGenerateO
   for (;;) {
     const at::Tensor latents = denoise(denoiser, plan, context);
     if (section_done) section_done(latents);
-    const int64_t made = output.append(latents, section.index, left);
+    const int64_t made = output.append(latents.to(components_.vae_device()), section.index, left);
     left -= made;
     section = {section.index + 1, section.first_frame + static_cast<int32_t>(made),
                nullptr,           WAN_SWITCH_AUTO,

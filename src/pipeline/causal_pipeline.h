@@ -26,6 +26,9 @@ class CausalPipeline {
   CausalPipeline(Components &components, PromptEncoder &encode_prompts)
       : components_(components), encode_prompts_(encode_prompts) {}
 
+  /// How the ranks will share the passes of such a video.
+  RankSharing sharing(const WanGenerateOptions &options) const;
+
   /// Hears the latents of each section, [1, z_dim, F, H, W].
   using SectionListener = std::function<void(const at::Tensor &latents)>;
 

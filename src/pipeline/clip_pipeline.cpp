@@ -23,11 +23,11 @@ ClipPipeline::ClipPipeline(const CheckpointConfig &config, std::unique_ptr<Compo
       encode_prompts_(components_),
       condition_(components_),
       causal_(components_, encode_prompts_),
-      frame_pool_(std::make_shared<FramePool>(placement.device)) {}
+      frame_pool_(std::make_shared<FramePool>(placement.of_vae())) {}
 
 at::Tensor ClipPipeline::denoise(const WanGenerateOptions &options, const ClipPlan &plan,
                                  const ModelInputs &inputs, const RunContext &context,
-                                 const StepListener &step_done) const {
+                                 const StepListener &step_done) {
   const CheckpointConfig &config = components_.config();
   const auto scheduler = make_scheduler(config.scheduler, options);
   // From a CPU generator, so that a seed gives the same video on every device.
@@ -40,6 +40,7 @@ at::Tensor ClipPipeline::denoise(const WanGenerateOptions &options, const ClipPl
   Denoiser denoiser(components_, options, plan, inputs, scheduler->timesteps());
   for (size_t step = 0; step < steps; ++step) {
     latents = scheduler->step(denoiser(step, latents, context), latents);
+    tell_sharing(denoiser.sharing(), context);
     synchronize(components_.device());
     progress.report(static_cast<int32_t>(step) + 1, denoiser.cached());
     if (step_done) step_done(latents);
@@ -47,6 +48,13 @@ at::Tensor ClipPipeline::denoise(const WanGenerateOptions &options, const ClipPl
   latents = inputs.with_clean_frame(latents);
   require_usable(latents, options);
   return latents;
+}
+
+void ClipPipeline::tell_sharing(const RankSharing &sharing, const RunContext &context) {
+  if (sharing_.exchange(sharing) == sharing) return;
+  context.log(WAN_LOG_INFO, "Each step is shared by " + std::to_string(sharing.predictions * sharing.ranks) +
+                                " devices: guidance by " + std::to_string(sharing.predictions) +
+                                ", and the sequence of each prediction by " + std::to_string(sharing.ranks));
 }
 
 /// Once, after the last step: what is not finite stays so from step to step.
@@ -80,7 +88,10 @@ ClipEnds ClipPipeline::find_ends(const WanGenerateOptions &options, const RunCon
 void ClipPipeline::generate(const WanGenerateOptions &options, const RunContext &context,
                             const StepListener &step_done) {
   const c10::DeviceGuard guard(components_.device());
-  if (components_.config().causal) return causal_.generate(options, frame_pool_, context, step_done);
+  if (components_.config().causal) {
+    tell_sharing(causal_.sharing(options), context);
+    return causal_.generate(options, frame_pool_, context, step_done);
+  }
   // Gone unless this clip ends well and is followed by another.
   Crossfade fade(options.fade_frames, decoded_frames(options), tails_.take(options.stream),
                  [&context] { return context.is_followed(); });
@@ -94,7 +105,8 @@ void ClipPipeline::generate(const WanGenerateOptions &options, const RunContext 
   const FrameRange range = {ends.kept_frame.defined(), decoded_frames(options)};
   const bool begins_film = options.continuity == WAN_CONTINUITY_LAST_FRAME && !ends.kept_frame.defined();
   Colours colours;
-  const at::Tensor last_frame = output(latents, range, plan.tiled, fade, begins_film ? &colours : nullptr);
+  const at::Tensor last_frame =
+      output(latents.to(components_.vae_device()), range, plan.tiled, fade, begins_film ? &colours : nullptr);
   tails_.keep(options.stream, fade.tail());
   if (begins_film) colours_.keep(options.stream, colours.statistics());
   if (options.continuity == WAN_CONTINUITY_LAST_FRAME) last_frames_.keep(options.stream, last_frame);

@@ -6,6 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 
@@ -39,10 +40,13 @@ class ClipPipeline {
   const Components &components() const { return components_; }
   /// Of the pool that decoded frames lie in. Callable from any thread.
   uint64_t pool_bytes() const { return frame_pool_->bytes(); }
+  /// Of the newest clip. Likewise.
+  RankSharing sharing() const { return sharing_; }
 
  private:
   at::Tensor denoise(const WanGenerateOptions &options, const ClipPlan &plan, const ModelInputs &inputs,
-                     const RunContext &context, const StepListener &step_done) const;
+                     const RunContext &context, const StepListener &step_done);
+  void tell_sharing(const RankSharing &sharing, const RunContext &context);
   /// The last frame of the clip before, as the next one begins with it; undefined: none.
   at::Tensor kept_frame(const WanGenerateOptions &options) const;
   ClipEnds find_ends(const WanGenerateOptions &options, const RunContext &context) const;
@@ -54,6 +58,7 @@ class ClipPipeline {
   CausalPipeline causal_;
   KeptFrames tails_, last_frames_, colours_;  // colours_: of the clips that films begin with
   const std::shared_ptr<FramePool> frame_pool_;
+  std::atomic<RankSharing> sharing_ = RankSharing{1, 1};
 };
 
 }  // namespace wan

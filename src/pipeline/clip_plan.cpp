@@ -2,6 +2,7 @@
 #include "pipeline/clip_plan.h"
 
 #include <string>
+#include <vector>
 
 #include "device.h"
 #include "pipeline/check_options.h"
@@ -18,10 +19,10 @@ std::string describe_size(const WanGenerateOptions &options) {
 }
 
 void require_memory(const Components &components, const WanGenerateOptions &options, uint64_t needed,
-                    at::Device device) {
-  const uint64_t free = free_memory(device);
+                    const std::vector<at::Device> &devices) {
+  const uint64_t free = least_free_memory(devices);
   if (needed <= free) return;
-  const std::string modes = device.is_cpu() ? "" : components.smaller_memory_modes();
+  const std::string modes = devices.front().is_cpu() ? "" : components.smaller_memory_modes();
   throw Error(WAN_OUT_OF_MEMORY, "A video of " + describe_size(options) + " needs about " +
                                      std::to_string(needed >> 20) + " MiB of memory, and " +
                                      std::to_string(free >> 20) + " MiB are free: choose " + modes +
@@ -45,7 +46,7 @@ void require_denoising_memory(const Components &components, const WanGenerateOpt
   require_memory(components, options,
                  denoise_bytes(components.config().transformer, activations, plan.frames, plan.height,
                                plan.width, cached),
-                 device);
+                 components.placement().devices);
 }
 
 /// Of the decoded frames in float32, in host memory.
@@ -53,14 +54,15 @@ void require_video_memory(const Components &components, const WanGenerateOptions
   const auto frames = static_cast<uint64_t>(decoded_frames(options));
   const auto pixels =
       static_cast<uint64_t>(options.layout.width) * static_cast<uint64_t>(options.layout.height);
-  require_memory(components, options, pixels * 3 * frames * sizeof(float), at::kCPU);
+  require_memory(components, options, pixels * 3 * frames * sizeof(float), {at::kCPU});
 }
 
 /// Decoded in tiles, the whole clip waits in host memory.
 bool plan_decoding(const Components &components, const WanGenerateOptions &options, const ClipPlan &plan) {
   const AutoencoderKLWan &vae = components.vae();
-  if (vae.decode_bytes(plan.height, plan.width) <= free_memory(components.device())) return false;
-  require_memory(components, options, tiled_decode_bytes(vae, plan.height, plan.width), components.device());
+  if (vae.decode_bytes(plan.height, plan.width) <= free_memory(components.vae_device())) return false;
+  require_memory(components, options, tiled_decode_bytes(vae, plan.height, plan.width),
+                 {components.vae_device()});
   require_video_memory(components, options);
   return true;
 }
@@ -68,8 +70,9 @@ bool plan_decoding(const Components &components, const WanGenerateOptions &optio
 bool plan_encoding(const Components &components, const WanGenerateOptions &options, const ClipPlan &plan) {
   const AutoencoderKLWan &vae = components.vae();
   if (components.config().variant->first_picture == WAN_PICTURE_REFUSED) return false;
-  if (vae.encode_bytes(plan.height, plan.width) <= free_memory(components.device())) return false;
-  require_memory(components, options, tiled_encode_bytes(vae, plan.height, plan.width), components.device());
+  if (vae.encode_bytes(plan.height, plan.width) <= free_memory(components.vae_device())) return false;
+  require_memory(components, options, tiled_encode_bytes(vae, plan.height, plan.width),
+                 {components.vae_device()});
   return true;
 }
 

@@ -8,29 +8,31 @@
 #include <utility>
 
 #include "device.h"
+#include "pipeline/replicated_weights.h"
 #include "transformer/block_store.h"
 
 namespace wan {
 
 namespace {
 
-/// Refuses values that no picture can come of. For the VAE, whose frames leave as they are made.
-class UsableWeights : public WeightSource {
+/// For the VAE: on its device. Refuses values that no picture can come of, since frames leave as they are
+/// made.
+class VaeWeights : public WeightSource {
  public:
-  UsableWeights(WeightSource &source, const CheckpointConfig &config, std::string component)
-      : source_(source), config_(config), component_(std::move(component)) {}
+  VaeWeights(WeightSource &source, const CheckpointConfig &config, at::Device device)
+      : source_(source), config_(config), device_(device) {}
   at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) override {
     at::Tensor tensor = source_.load(name, shape, dtype);
     if (!is_usable(tensor))
-      throw invalid(config_.files.at(component_).path() + ": tensor '" + printable(name) +
+      throw invalid(config_.files.at("vae").path() + ": tensor '" + printable(name) +
                     "' is not finite or is beyond 1e6");
-    return tensor;
+    return tensor.to(device_);
   }
 
  private:
   WeightSource &source_;
   const CheckpointConfig &config_;
-  const std::string component_;
+  const at::Device device_;
 };
 
 /// Asks before each tensor whether to go on.
@@ -52,14 +54,23 @@ class CancellableWeights : public WeightSource {
 };
 
 void require_quantization(const Placement &placement) {
-  if (placement.quantization == WAN_QUANTIZATION_FP8 && !placement.device.is_cpu() &&
-      (placement.dtype != at::kBFloat16 || compute_capability(placement.device) < kLeastFp8Capability))
+  const auto lacks_fp8 = [&placement](at::Device device) {
+    return !device.is_cpu() &&
+           (placement.dtype != at::kBFloat16 || compute_capability(device) < kLeastFp8Capability);
+  };
+  if (placement.quantization == WAN_QUANTIZATION_FP8 && std::ranges::any_of(placement.devices, lacks_fp8))
     throw invalid(
         "quantization=fp8 needs dtype=bfloat16 and a GPU with FP8 tensor cores (compute capability 8.9 or "
         "above)");
 }
 
 }  // namespace
+
+std::vector<at::Device> Placement::all() const {
+  std::vector<at::Device> all = devices;
+  if (std::ranges::find(all, of_vae()) == all.end()) all.push_back(of_vae());
+  return all;
+}
 
 bool is_usable(const at::Tensor &values) {
   constexpr double kGreatest = 1e6;
@@ -73,58 +84,88 @@ Components::Components(const CheckpointConfig &config, std::unique_ptr<Component
       tokenizer_(std::move(tokenizer)),
       placement_(placement),
       memory_mode_(
-          choose_memory_mode(memory, config, placement.dtype, placement.quantization, placement.device)) {
+          choose_memory_mode(memory, config, placement.dtype, placement.quantization, placement.devices)),
+      threads_(placement.devices) {
   require_quantization(placement);
-  const at::Device device = placement.device;
-  const at::ScalarType dtype = placement.dtype;
-  const c10::DeviceGuard guard(device);
+  const c10::DeviceGuard guard(device());
   // The source itself asks whether to go on.
   const RunContext unasked({});
-  const std::shared_ptr<BlockSlots> slots = make_block_slots();
-  transformer_ =
-      load<WanTransformer3DModel>("transformer", config.transformer, dtype, unasked,
-                                  WanTransformer3DModel::kKeepInFp32, placement.quantization, slots);
-  if (config.transformer_2)
-    transformer_2_ =
-        load<WanTransformer3DModel>("transformer_2", *config.transformer_2, dtype, unasked,
-                                    WanTransformer3DModel::kKeepInFp32, placement.quantization, slots);
-  vae_ = load<AutoencoderKLWan>("vae", config.vae, vae_dtype(dtype, device), unasked, {},
+  const Slots slots = make_block_slots();
+  experts_.push_back(load_expert("transformer", config.transformer, slots));
+  if (config.transformer_2) experts_.push_back(load_expert("transformer_2", *config.transformer_2, slots));
+  vae_ = load<AutoencoderKLWan>("vae", config.vae, vae_dtype(placement.dtype, device()), unasked,
                                 encoder_dtype(config));
-  if (!device.is_cpu()) return;
+  if (!device().is_cpu()) return;
   text_encoder(unasked);
   if (config.image_encoder) image_encoder(unasked);
+}
+
+void Components::open(const std::string &component, const std::vector<WeightRequest> &requests,
+                      const RunContext &context, const std::function<void(WeightSource &)> &make) const {
+  const std::unique_ptr<WeightSource> weights = source_->open(component);
+  weights->expect(requests);
+  CancellableWeights cancellable(*weights, context);
+  VaeWeights of_vae(cancellable, config_, vae_device());
+  make(component == "vae" ? static_cast<WeightSource &>(of_vae) : cancellable);
+  source_->close(component, *weights);
 }
 
 template <typename Model, typename Config, typename... Arguments>
 std::unique_ptr<const Model> Components::load(const std::string &component, const Config &config,
                                               at::ScalarType dtype, const RunContext &context,
-                                              const std::set<std::string> &keep_in_fp32,
                                               Arguments &&...arguments) const {
-  const std::unique_ptr<WeightSource> weights = source_->open(component);
   WeightInventory inventory;
-  const Model without_weights(config, Weights(inventory, dtype, keep_in_fp32));
-  weights->expect(inventory.requests());
-  CancellableWeights cancellable(*weights, context);
-  UsableWeights usable(cancellable, config_, component);
-  WeightSource &checked = component == "vae" ? static_cast<WeightSource &>(usable) : cancellable;
-  auto model = std::make_unique<const Model>(config, Weights(checked, dtype, keep_in_fp32),
-                                             std::forward<Arguments>(arguments)...);
-  source_->close(component, *weights);
+  const Model without_weights(config, Weights(inventory, dtype));
+  std::unique_ptr<const Model> model;
+  open(component, inventory.requests(), context, [&](WeightSource &source) {
+    model =
+        std::make_unique<const Model>(config, Weights(source, dtype), std::forward<Arguments>(arguments)...);
+  });
   return model;
 }
 
-std::shared_ptr<BlockSlots> Components::make_block_slots() const {
-  if (memory_mode_ == WAN_MEMORY_STREAM) return std::make_shared<BlockSlots>(placement_.device, kStreamSlots);
-  if (memory_mode_ != WAN_MEMORY_ONE_EXPERT) return nullptr;
-  const int64_t blocks = std::max(config_.transformer.num_layers, config_.transformer_2->num_layers);
-  return std::make_shared<BlockSlots>(placement_.device, static_cast<size_t>(blocks));
+Components::Slots Components::make_block_slots() const {
+  Slots slots(placement_.devices.size());
+  if (memory_mode_ == WAN_MEMORY_RESIDENT) return slots;
+  const int64_t blocks =
+      config_.transformer_2 ? std::max(config_.transformer.num_layers, config_.transformer_2->num_layers) : 0;
+  const size_t count = memory_mode_ == WAN_MEMORY_STREAM ? kStreamSlots : static_cast<size_t>(blocks);
+  for (size_t rank = 0; rank < slots.size(); ++rank)
+    slots[rank] = std::make_shared<BlockSlots>(placement_.devices[rank], count);
+  return slots;
+}
+
+/// On the CPU one copy serves all ranks.
+Replicas Components::load_expert(const std::string &component, const TransformerConfig &config,
+                                 const Slots &slots) {
+  const auto weights_of = [this](WeightSource &source) {
+    return Weights(source, placement_.dtype, WanTransformer3DModel::kKeepInFp32);
+  };
+  WeightInventory inventory;
+  const WanTransformer3DModel without_weights(config, weights_of(inventory));
+  const int64_t copies = device().is_cpu() ? 1 : threads_.count();
+  const std::vector<SequenceGroup> members = threads_.group(0, copies);
+  std::vector<std::shared_ptr<const WanTransformer3DModel>> models(placement_.devices.size());
+  open(component, inventory.requests(), RunContext({}), [&](WeightSource &source) {
+    threads_.run([&](int64_t rank) {
+      if (rank >= copies) return;
+      const auto index = static_cast<size_t>(rank);
+      ReplicatedWeights replicated(source, members[index]);
+      models[index] = std::make_shared<const WanTransformer3DModel>(config, weights_of(replicated),
+                                                                    placement_.quantization, slots[index]);
+    });
+  });
+  std::fill(models.begin() + copies, models.end(), models.front());
+  return {threads_, std::move(models)};
 }
 
 std::string Components::smaller_memory_modes() const {
-  const uint64_t blocks = transformer_->block_bytes() + (transformer_2_ ? transformer_2_->block_bytes() : 0);
+  uint64_t blocks = 0;
+  for (const Replicas &expert : experts_) blocks += expert.front().block_bytes();
   // In the other modes they are there already.
-  if (memory_mode_ == WAN_MEMORY_RESIDENT && blocks + kHostReserve > free_memory(at::kCPU)) return "";
-  return wan::smaller_memory_modes(memory_mode_, transformer_2_ != nullptr);
+  const uint64_t on_host = blocks * placement_.devices.size() + kHostReserve;
+  if (memory_mode_ == WAN_MEMORY_RESIDENT && on_host > free_memory(at::kCPU)) return "";
+  return wan::smaller_memory_modes(memory_mode_, experts_.size() > 1);
 }
 
 const UMT5EncoderModel &Components::text_encoder(const RunContext &context) {
@@ -150,7 +191,7 @@ const CLIPVisionModel &Components::image_encoder(const RunContext &context) {
 }
 
 void Components::release_encoders() {
-  if (placement_.device.is_cpu()) return;
+  if (device().is_cpu()) return;
   text_encoder_.reset();
   image_encoder_.reset();
 }

@@ -1,32 +1,41 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The parts of a model on their device.
+// The parts of a model on their devices.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "checkpoint/config.h"
 #include "checkpoint/weights.h"
 #include "image/clip_vision.h"
 #include "pipeline/component_source.h"
 #include "pipeline/memory_mode.h"
+#include "pipeline/replicas.h"
 #include "run_context.h"
 #include "text/tokenizer.h"
 #include "text/umt5_encoder.h"
-#include "transformer/wan_transformer_3d.h"
 #include "vae/autoencoder_kl_wan.h"
 
 namespace wan {
 
 /// Where the parts are and in which numbers they compute.
 struct Placement {
-  at::Device device;
-  at::ScalarType dtype;  // but on the CPU the VAE's is float32
+  std::vector<at::Device> devices;  // a rank on each; the first has all other parts, too
+  at::ScalarType dtype;             // but on the CPU the VAE's is float32
   WanQuantization quantization = WAN_QUANTIZATION_NONE;
+  std::optional<at::Device> vae_device = {};  // none: the first of devices
+
+  /// Of the VAE.
+  at::Device of_vae() const { return vae_device.value_or(devices.front()); }
+  /// Each device once.
+  std::vector<at::Device> all() const;
 };
 
 /// Whether all values are finite, and none so large that the models' arithmetic would overflow.
@@ -41,7 +50,9 @@ class Components {
 
   const CheckpointConfig &config() const { return config_; }
   const Placement &placement() const { return placement_; }
-  at::Device device() const { return placement_.device; }
+  /// Of the first rank.
+  at::Device device() const { return placement_.devices.front(); }
+  at::Device vae_device() const { return placement_.of_vae(); }
   /// RESIDENT, ONE_EXPERT or STREAM.
   WanMemoryMode memory_mode() const { return memory_mode_; }
   /// The modes in which the model would take less of the GPU and fit the host, to begin an advice with:
@@ -49,9 +60,10 @@ class Components {
   std::string smaller_memory_modes() const;
 
   const Tokenizer &tokenizer() const { return tokenizer_; }
-  const WanTransformer3DModel &transformer() const { return *transformer_; }
-  /// Null where transformer alone denoises.
-  const WanTransformer3DModel *transformer_2() const { return transformer_2_.get(); }
+  /// The one that denoises, or that for high noise and that for low noise.
+  const std::vector<Replicas> &experts() const { return experts_; }
+  /// The first expert of the first rank.
+  const WanTransformer3DModel &transformer() const { return experts_.front().front(); }
   const AutoencoderKLWan &vae() const { return *vae_; }
   /// Loads it where it is not there.
   const UMT5EncoderModel &text_encoder(const RunContext &context);
@@ -63,12 +75,16 @@ class Components {
   void release_encoders();
 
  private:
+  /// Hands the component's weights to `make`, which is to load all of them.
+  void open(const std::string &component, const std::vector<WeightRequest> &requests,
+            const RunContext &context, const std::function<void(WeightSource &)> &make) const;
   template <typename Model, typename Config, typename... Arguments>
   std::unique_ptr<const Model> load(const std::string &component, const Config &config, at::ScalarType dtype,
-                                    const RunContext &context, const std::set<std::string> &keep_in_fp32 = {},
-                                    Arguments &&...arguments) const;
-  /// None where all blocks stay on the device.
-  std::shared_ptr<BlockSlots> make_block_slots() const;
+                                    const RunContext &context, Arguments &&...arguments) const;
+  using Slots = std::vector<std::shared_ptr<BlockSlots>>;
+  /// Of each rank; none where all blocks stay on the device.
+  Slots make_block_slots() const;
+  Replicas load_expert(const std::string &component, const TransformerConfig &config, const Slots &slots);
 
   const CheckpointConfig config_;
   const std::unique_ptr<ComponentSource> source_;
@@ -77,7 +93,8 @@ class Components {
   const WanMemoryMode memory_mode_;
   std::unique_ptr<const UMT5EncoderModel> text_encoder_;  // none while it is off the GPU
   std::unique_ptr<const CLIPVisionModel> image_encoder_;  // likewise
-  std::unique_ptr<const WanTransformer3DModel> transformer_, transformer_2_;
+  RankThreads threads_;
+  std::vector<Replicas> experts_;
   std::unique_ptr<const AutoencoderKLWan> vae_;
 };
 

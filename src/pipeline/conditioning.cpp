@@ -30,7 +30,7 @@ at::Tensor known_frames_mask(int64_t channels, const ClipPlan &plan, bool last, 
 class Conditioning::Progress {
  public:
   Progress(const Components &components, const ClipPlan &plan, const RunContext &context)
-      : device_(components.device()), stage_(context, WAN_STAGE_PICTURES, encodings(components, plan)) {}
+      : device_(components.vae_device()), stage_(context, WAN_STAGE_PICTURES, encodings(components, plan)) {}
 
   void advance() {
     synchronize(device_);
@@ -83,7 +83,7 @@ at::Tensor Conditioning::clip_tokens(const ClipEnds &ends, const RunContext &con
 Conditioning::Frames Conditioning::frames_of(const ClipEnds &ends, const WanGenerateOptions &options) const {
   const int64_t height = options.layout.height, width = options.layout.width;
   const auto resized = [&](const at::Tensor &picture) {
-    return picture.defined() ? vae_pixels(picture, height, width).to(components_.device()) : at::Tensor();
+    return picture.defined() ? vae_pixels(picture, height, width).to(components_.vae_device()) : at::Tensor();
   };
   const at::Tensor &kept = ends.kept_frame;
   if (!kept.defined()) return {resized(ends.pictures.first), resized(ends.pictures.last)};
@@ -98,10 +98,10 @@ void Conditioning::operator()(const ClipEnds &ends, const WanGenerateOptions &op
   const Frames frames = frames_of(ends, options);
   switch (components_.config().variant->traits.picture_input) {
     case PictureInput::kChannels:
-      inputs.channels = channels(frames, options, plan, context, progress);
+      inputs.channels = channels(frames, options, plan, context, progress).to(components_.device());
       break;
     case PictureInput::kCleanFrame:
-      inputs.clean_frame = encode(frames.first, plan, context, progress);
+      inputs.clean_frame = encode(frames.first, plan, context, progress).to(components_.device());
       break;
     case PictureInput::kNone:
       break;

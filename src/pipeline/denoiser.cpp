@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include <utility>
+
 namespace wan {
 
 Denoiser::Denoiser(const Components &components, const WanGenerateOptions &options, const ClipPlan &plan,
@@ -12,49 +14,78 @@ Denoiser::Denoiser(const Components &components, const WanGenerateOptions &optio
       inputs_(inputs),
       timesteps_(timesteps),
       boundary_(components.config().boundary_ratio.value_or(0) *
-                static_cast<double>(components.config().scheduler.num_train_timesteps)),
-      rotary_(components.transformer().rotary(plan.frames, plan.height, plan.width)) {}
-
-bool Denoiser::is_high_noise(size_t step) const {
-  return !components_.transformer_2() || timesteps_[step] >= boundary_;
+                static_cast<double>(components.config().scheduler.num_train_timesteps)) {
+  const RotaryEmbedding tables = components.transformer().rotary(plan.frames, plan.height, plan.width);
+  for (const at::Device device : components.placement().devices)
+    rotary_.push_back({tables.cos.to(device), tables.sin.to(device)});
 }
 
-const WanTransformer3DModel &Denoiser::expert_of(size_t step) const {
-  return is_high_noise(step) ? components_.transformer() : *components_.transformer_2();
+ExpertSession *Denoiser::Prediction::session_of(int64_t rank) {
+  const bool takes_part = rank >= first && rank < first + std::ssize(sessions);
+  return takes_part ? &sessions[static_cast<size_t>(rank - first)] : nullptr;
+}
+
+bool Denoiser::is_high_noise(size_t step) const {
+  return components_.experts().size() == 1 || timesteps_[step] >= boundary_;
+}
+
+const Replicas &Denoiser::expert_of(size_t step) const {
+  return is_high_noise(step) ? components_.experts().front() : components_.experts().back();
 }
 
 double Denoiser::scale_of(size_t step) const {
   return is_high_noise(step) ? options_.guidance_scale : options_.guidance_scale_2;
 }
 
-void Denoiser::change_expert(const WanTransformer3DModel &expert, bool guided) {
-  expert_ = &expert;
-  prompt_.reset();  // both, so that the new ones find their memory
-  negative_.reset();
-  prompt_.emplace(expert, inputs_.text.prompt, inputs_.image, options_);
-  if (guided) negative_.emplace(expert, inputs_.text.negative, inputs_.image, options_);
+Denoiser::Prediction Denoiser::predict_from(const at::Tensor &text, int64_t first) const {
+  Prediction prediction = {first, {}, {}};
+  for (const SequenceGroup &member : expert_->threads().group(first, sharing_.ranks))
+    prediction.sessions.emplace_back((*expert_)[first + member.rank()], text, inputs_.image, options_,
+                                     member);
+  return prediction;
 }
 
-at::Tensor Denoiser::predict(ExpertSession &session, size_t step, const at::Tensor &latents,
-                             const WanTransformer3DModel &next, const RunContext &context) {
-  const auto times = inputs_.times(timesteps_[step], rotary_.cos.size(0), latents.size(2));
-  const at::Tensor velocity = session(inputs_.of(latents), times, rotary_, next, context);
-  cached_ += session.skipped();
-  return velocity;
+void Denoiser::change_expert(const Replicas &expert, bool guided) {
+  expert_ = &expert;
+  predictions_.clear();  // so that the new ones find their memory
+  sharing_ = share_step(expert.threads().count(), guided,
+                        components_.config().transformer.num_attention_heads, rotary_.front().cos.size(0));
+  predictions_.push_back(predict_from(inputs_.text.prompt, 0));
+  if (guided)
+    predictions_.push_back(
+        predict_from(inputs_.text.negative, sharing_.predictions == 2 ? sharing_.ranks : 0));
+}
+
+void Denoiser::predict(int64_t rank, size_t step, const at::Tensor &latents, const RunContext &context) {
+  const RotaryEmbedding &rotary = rotary_[static_cast<size_t>(rank)];
+  const WanTransformer3DModel &own = (*expert_)[rank];
+  const auto times = inputs_.times(timesteps_[step], rotary.cos.size(0), latents.size(2));
+  // After the last step comes the first one of the next clip.
+  const WanTransformer3DModel &next = expert_of((step + 1) % timesteps_.size())[rank];
+  std::vector<std::pair<Prediction *, ExpertSession *>> work;
+  for (Prediction &prediction : predictions_)
+    if (ExpertSession *session = prediction.session_of(rank)) work.emplace_back(&prediction, session);
+  for (size_t i = 0; i < work.size(); ++i) {
+    const auto [prediction, session] = work[i];
+    if (i > 0) session->share_pictures(*work[0].second);
+    const at::Tensor velocity = (*session)(latents, times, rotary, i + 1 < work.size() ? own : next, context);
+    if (rank == prediction->first) prediction->velocity = velocity;
+  }
 }
 
 at::Tensor Denoiser::operator()(size_t step, const at::Tensor &latents, const RunContext &context) {
-  const WanTransformer3DModel &expert = expert_of(step);
+  const Replicas &expert = expert_of(step);
   // With a scale of 1 the unguided prediction would cancel out.
   const double scale = scale_of(step);
   const bool guided = is_guided(options_) && scale != 1;
   if (&expert != expert_) change_expert(expert, guided);
-  // After the last step comes the first one of the next clip.
-  const WanTransformer3DModel &next = expert_of((step + 1) % timesteps_.size());
-  const at::Tensor velocity = predict(*prompt_, step, latents, guided ? expert : next, context);
+  const std::vector<at::Tensor> inputs = expert.spread(inputs_.of(latents));
+  expert.threads().run(
+      [&](int64_t rank) { predict(rank, step, inputs[static_cast<size_t>(rank)], context); });
+  for (Prediction &prediction : predictions_) cached_ += prediction.sessions.front().skipped();
+  const at::Tensor velocity = std::exchange(predictions_.front().velocity, {});
   if (!guided) return velocity;
-  negative_->share_pictures(*prompt_);
-  const at::Tensor unconditional = predict(*negative_, step, latents, next, context);
+  const at::Tensor unconditional = std::exchange(predictions_.back().velocity, {}).to(velocity.device());
   return unconditional + (velocity - unconditional) * scale;
 }
 

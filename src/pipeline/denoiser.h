@@ -6,13 +6,14 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <optional>
+#include <deque>
 #include <vector>
 
 #include "pipeline/clip_plan.h"
 #include "pipeline/components.h"
 #include "pipeline/expert_session.h"
 #include "pipeline/model_inputs.h"
+#include "pipeline/replicas.h"
 
 namespace wan {
 
@@ -27,23 +28,37 @@ class Denoiser {
   at::Tensor operator()(size_t step, const at::Tensor &latents, const RunContext &context);
   /// Forwards so far that were shortened by a cache.
   int32_t cached() const { return cached_; }
+  /// Of the last step.
+  const RankSharing &sharing() const { return sharing_; }
 
  private:
+  /// What one prompt makes of the latents, computed by the ranks from `first` on, with a session for each.
+  struct Prediction {
+    int64_t first;
+    std::deque<ExpertSession> sessions;
+    at::Tensor velocity;  // of the last step, on the device of the first of them
+
+    /// Null where the rank takes no part.
+    ExpertSession *session_of(int64_t rank);
+  };
+
   bool is_high_noise(size_t step) const;
-  const WanTransformer3DModel &expert_of(size_t step) const;
+  const Replicas &expert_of(size_t step) const;
   double scale_of(size_t step) const;
-  void change_expert(const WanTransformer3DModel &expert, bool guided);
-  at::Tensor predict(ExpertSession &session, size_t step, const at::Tensor &latents,
-                     const WanTransformer3DModel &next, const RunContext &context);
+  void change_expert(const Replicas &expert, bool guided);
+  Prediction predict_from(const at::Tensor &text, int64_t first) const;
+  /// What one rank has to do for a step. latents: with the model's other inputs, on its device.
+  void predict(int64_t rank, size_t step, const at::Tensor &latents, const RunContext &context);
 
   const Components &components_;
   const WanGenerateOptions &options_;
   const ModelInputs &inputs_;
   const std::vector<double> &timesteps_;
-  const double boundary_;  // the last timestep of the expert for high noise
-  const RotaryEmbedding rotary_;
-  const WanTransformer3DModel *expert_ = nullptr;
-  std::optional<ExpertSession> prompt_, negative_;
+  const double boundary_;                // the last timestep of the expert for high noise
+  std::vector<RotaryEmbedding> rotary_;  // of each rank
+  RankSharing sharing_ = {1, 1};
+  const Replicas *expert_ = nullptr;
+  std::deque<Prediction> predictions_;  // of the prompt, and of the negative prompt where there is guidance
   int32_t cached_ = 0;
 };
 

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "pipeline/expert_session.h"
 
+#include <utility>
+
 namespace wan {
 
 ExpertSession::ExpertSession(const WanTransformer3DModel &expert, const at::Tensor &text,
-                             const at::Tensor &image, const WanGenerateOptions &options)
-    : expert_(expert), context_(expert.encode(text, image)) {
+                             const at::Tensor &image, const WanGenerateOptions &options, SequenceGroup group)
+    : expert_(expert),
+      group_(std::move(group)),
+      context_(expert.encode(text.to(expert.device()), image.defined() ? image.to(expert.device()) : image)) {
   if (options.cache == WAN_CACHE_FIRST_BLOCK) cache_.emplace(options.cache_threshold);
 }
 
@@ -17,7 +21,8 @@ at::Tensor ExpertSession::operator()(const at::Tensor &latents, const std::vecto
                            .context = context_,
                            .run = context,
                            .cache = cache_ ? &*cache_ : nullptr,
-                           .next = &next});
+                           .next = &next,
+                           .group = group_});
 }
 
 }  // namespace wan

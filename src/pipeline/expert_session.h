@@ -13,14 +13,14 @@
 
 namespace wan {
 
-/// An expert, and what it keeps of one prompt from step to step.
+/// An expert, and what it keeps of one prompt from step to step; of one rank.
 class ExpertSession {
  public:
-  /// See WanTransformer3DModel::encode().
+  /// See WanTransformer3DModel::encode(). group: the rank's, whose other ranks do the same.
   ExpertSession(const WanTransformer3DModel &expert, const at::Tensor &text, const at::Tensor &image,
-                const WanGenerateOptions &options);
+                const WanGenerateOptions &options, SequenceGroup group = {});
 
-  /// One velocity. next: whose forward follows.
+  /// One velocity, as WanTransformer3DModel gives it. next: whose forward follows.
   at::Tensor operator()(const at::Tensor &latents, const std::vector<TimeSegment> &times,
                         const RotaryEmbedding &rotary, const WanTransformer3DModel &next,
                         const RunContext &context);
@@ -31,6 +31,7 @@ class ExpertSession {
 
  private:
   const WanTransformer3DModel &expert_;
+  const SequenceGroup group_;
   EncodedContext context_;
   std::optional<StepCache> cache_;
 };

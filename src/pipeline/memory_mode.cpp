@@ -112,9 +112,11 @@ WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const WeightBytes &weight
 }
 
 WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const CheckpointConfig &config, at::ScalarType dtype,
-                                 WanQuantization quantization, at::Device device) {
+                                 WanQuantization quantization, const std::vector<at::Device> &devices) {
+  const at::Device device = devices.front();
   const WeightBytes weights = WeightBytes::of(config, dtype, quantization, vae_dtype(dtype, device));
-  const uint64_t device_free = free_memory(device), host_free = free_memory(at::kCPU);
+  // Of the host, each GPU's part.
+  const uint64_t device_free = least_free_memory(devices), host_free = free_memory(at::kCPU) / devices.size();
   const VaeConfig &vae = config.vae;
   const uint64_t room =
       denoise_bytes(config.transformer, dtype, (81 - 1) / vae.temporal_scale() + 1, 720 / vae.spatial_scale(),

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "checkpoint/config.h"
 #include "run_context.h"
@@ -45,10 +46,10 @@ uint64_t denoise_bytes(const TransformerConfig &config, at::ScalarType dtype, in
 /// of 1280x720 and for the text encoder; RESIDENT where none does, which needs no host memory.
 WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const WeightBytes &weights, uint64_t room,
                                  uint64_t gpu_free, uint64_t host_free);
-/// The same for a device as it is now; the CPU has only RESIDENT. Throws wan::Error (WAN_OUT_OF_MEMORY) where
-/// the weights do not fit, before any is read.
+/// The same for devices as they are now, each of which gets all weights; the CPU has only RESIDENT, and one
+/// copy. Throws wan::Error (WAN_OUT_OF_MEMORY) where the weights do not fit, before any is read.
 WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const CheckpointConfig &config, at::ScalarType dtype,
-                                 WanQuantization quantization, at::Device device);
+                                 WanQuantization quantization, const std::vector<at::Device> &devices);
 
 /// Throws wan::Error (WAN_OUT_OF_MEMORY) where a model in this mode does not fit the free bytes. The advice
 /// has the modes that fit, and `smaller`: as "dtype=bfloat16, ", or empty.

@@ -23,10 +23,10 @@ RollingWindow window_of(const CausalConfig &causal) {
 
 RollingDenoiser::RollingDenoiser(const SectionSetup &setup, const at::Tensor &text, SectionNoise noise)
     : setup_(setup), causal_(setup_.causal), noise_(std::move(noise)) {
-  for (const WanTransformer3DModel *model : setup.experts) {
+  for (const Replicas &expert : setup.experts) {
     const RollingWindow window = window_of(causal_);
     experts_.push_back(
-        {CausalExpert(*model, setup.config, window.slots(), setup.height, setup.width, window.moves(), text),
+        {CausalExpert(expert, setup.config, window.slots(), setup.height, setup.width, window.moves(), text),
          window});
   }
 }

@@ -16,7 +16,7 @@ RollingForcingDenoiser::RollingForcingDenoiser(const SectionSetup &setup, const 
       timesteps_(make_section_sampler(setup.causal)->timesteps()),
       window_(section_frames_, setup.causal.local_attn_size, setup.causal.local_attn_size + section_frames_,
               std::ssize(timesteps_)),
-      network_(*setup.experts.front(), setup.config, window_.slots(), setup.height, setup.width,
+      network_(setup.experts.front(), setup.config, window_.slots(), setup.height, setup.width,
                /*keeps_unrotated=*/true, text),
       noise_(std::move(noise)) {}
 

@@ -28,8 +28,8 @@ SectionNoise seeded_noise(uint64_t seed, at::Device device);
 struct SectionSetup {
   CausalConfig causal;
   const TransformerConfig &config;
-  std::vector<const WanTransformer3DModel *> experts;  // one, or that for high noise and that for low noise
-  int64_t channels, height, width;                     // of the latents
+  std::vector<Replicas> experts;    // one, or that for high noise and that for low noise
+  int64_t channels, height, width;  // of the latents
 };
 
 class SectionDenoiser {

@@ -10,6 +10,7 @@
 
 #include "checkpoint/config.h"
 #include "checkpoint/weights.h"
+#include "parallel/sequence_group.h"
 #include "transformer/kv_cache.h"
 #include "transformer/linear.h"
 #include "transformer/rope.h"
@@ -22,10 +23,13 @@ struct CrossContext {
   KeyValue image;  // undefined where the model sees no pictures
 };
 
-/// A cache, or none, and the layer in it.
-struct LayerCache {
-  KeyValueCache *cache = nullptr;
-  size_t layer = 0;
+/// Of the tokens that a self-attention sees beside the rank's own ones: those of the other ranks, and
+/// earlier ones.
+struct Surroundings {
+  const SequenceGroup &group;
+  int64_t tokens;        // of all ranks
+  KeyValueCache *cache;  // of this rank's heads; null: no earlier ones are seen
+  size_t layer;          // in the cache
 };
 
 class WanAttention {
@@ -34,10 +38,11 @@ class WanAttention {
   WanAttention(const TransformerConfig &config, const Weights &weights, WanQuantization quantization,
                bool sees_pictures = false);
 
-  /// cache: where earlier tokens are seen too; else null.
-  Product self_attention(const Activations &x, const RotaryEmbedding &rotary, const LayerCache &cache) const;
+  /// x: the rank's own tokens; rotary: their tables.
+  Product self_attention(const Activations &x, const RotaryEmbedding &rotary,
+                         const Surroundings &others) const;
   /// Only leaves the tokens' keys and values in the cache.
-  void remember(const Activations &x, const RotaryEmbedding &rotary, const LayerCache &cache) const;
+  void remember(const Activations &x, const RotaryEmbedding &rotary, const Surroundings &others) const;
   /// text: [B, 512, D]; image: [B, L, D], undefined where there is none.
   CrossContext cross_context(const at::Tensor &text, const at::Tensor &image) const;
   Product cross_attention(const Activations &x, const CrossContext &context) const;
@@ -60,19 +65,26 @@ class WanAttention {
     Linear to_k, to_v;
     at::Tensor norm_k;
   };
-  /// Query and key are [B, L, heads, head_dim], normed and rotated, in e4m3 where attention is computed in
-  /// it; value: [B, L, D].
+  /// [B, L, heads, head_dim]. Query and key are normed and rotated, in e4m3 where attention is computed in
+  /// it.
   struct Projected {
-    at::Tensor query, key;
-    Product value;
+    at::Tensor query, key, value;
+    at::Tensor value_bias;  // [heads * head_dim], still to be added; undefined: there is none
   };
 
-  bool attends_in_fp8(const Activations &x) const;
-  Projected project_and_rotate(const Activations &x, const RotaryEmbedding &rotary) const;
-  /// The keys and values that x sees through a cache.
-  KeyValue extend(const Activations &x, const RotaryEmbedding &rotary, const LayerCache &cache) const;
+  bool attends_in_fp8(const Activations &x, const Surroundings &others) const;
+  Projected project_and_rotate(const Activations &x, const RotaryEmbedding &rotary,
+                               const Surroundings &others) const;
+  /// Of the rank's own tokens and all heads, that of all tokens and the rank's own heads.
+  Projected to_heads(const Projected &own, const Surroundings &others) const;
   at::Tensor attend(const Projected &own) const;
-  KeyValue key_value(const at::Tensor &x, const Linear &to_k, const Linear &to_v,
+  at::Tensor attend_through_cache(const Activations &x, const RotaryEmbedding &rotary,
+                                  const Surroundings &others) const;
+  /// What goes into a cache of x: keys are rotated unless the cache does that.
+  KeyValue key_value_for_cache(const Activations &x, const RotaryEmbedding &rotary,
+                               const KeyValueCache &cache) const;
+  /// The same with normed keys.
+  KeyValue key_value(const Activations &x, const Linear &to_k, const Linear &to_v,
                      const at::Tensor &norm_k) const;
   /// attended: [B, L, heads, head_dim].
   Product project(const at::Tensor &attended) const;

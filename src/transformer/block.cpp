@@ -23,16 +23,16 @@ std::vector<at::Tensor> WanTransformerBlock::rows_of(const Modulation &modulatio
 }
 
 void WanTransformerBlock::remember(const at::Tensor &x, const Modulation &modulation,
-                                   const RotaryEmbedding &rotary, const LayerCache &cache) const {
+                                   const RotaryEmbedding &rotary, const Surroundings &others) const {
   const std::vector<at::Tensor> rows = rows_of(modulation);
   attn1_.remember(
       modulated_norm(x, /*shift=*/rows[0], /*scale=*/rows[1], eps_, attn1_.quantized(), modulation.starts),
-      rotary, cache);
+      rotary, others);
 }
 
 at::Tensor WanTransformerBlock::operator()(const at::Tensor &x, const CrossContext &context,
                                            const Modulation &modulation, const RotaryEmbedding &rotary,
-                                           const LayerCache &cache) const {
+                                           const Surroundings &others) const {
   const std::vector<at::Tensor> rows = rows_of(modulation);
   const at::Tensor &shift_attention = rows[0], &scale_attention = rows[1], &gate_attention = rows[2];
   const at::Tensor &shift_ffn = rows[3], &scale_ffn = rows[4], &gate_ffn = rows[5];
@@ -42,7 +42,7 @@ at::Tensor WanTransformerBlock::operator()(const at::Tensor &x, const CrossConte
   const Activations attention_input =
       modulated_norm(x, shift_attention, scale_attention, eps_, quantizes, starts);
   at::Tensor y =
-      gated_residual(x, attn1_.self_attention(attention_input, rotary, cache), gate_attention, starts);
+      gated_residual(x, attn1_.self_attention(attention_input, rotary, others), gate_attention, starts);
 
   const Activations query_input = affine_norm(y, norm2_weight_, norm2_bias_, eps_, quantizes);
   y = residual(y, attn2_.cross_attention(query_input, context));

@@ -27,12 +27,13 @@ class WanTransformerBlock {
  public:
   WanTransformerBlock(const TransformerConfig &config, const Weights &weights, WanQuantization quantization);
 
-  /// x: [B, L, D]; context: what cross_attention() made for this block.
+  /// x: [B, L, D], the rank's own tokens, as is all that is given for them; context: what cross_attention()
+  /// made for this block.
   at::Tensor operator()(const at::Tensor &x, const CrossContext &context, const Modulation &modulation,
-                        const RotaryEmbedding &rotary, const LayerCache &cache = {}) const;
+                        const RotaryEmbedding &rotary, const Surroundings &others) const;
   /// Only leaves the tokens' keys and values in the cache.
   void remember(const at::Tensor &x, const Modulation &modulation, const RotaryEmbedding &rotary,
-                const LayerCache &cache) const;
+                const Surroundings &others) const;
   const WanAttention &cross_attention() const { return attn2_; }
   template <typename Function>
   void for_each_tensor(Function function) {

@@ -21,14 +21,13 @@ RotaryEmbedding narrow(const RotaryEmbedding &tables, int64_t first, int64_t tok
 
 }  // namespace
 
-KeyValueCache::KeyValueCache(const TransformerConfig &config, int64_t slots, int64_t rows, int64_t columns,
-                             bool keeps_unrotated, at::ScalarType dtype, at::Device device)
+KeyValueCache::KeyValueCache(const TransformerConfig &config, int64_t heads, int64_t slots, int64_t rows,
+                             int64_t columns, bool keeps_unrotated, at::ScalarType dtype, at::Device device)
     : tokens_(rows * columns),
       tables_(config.attention_head_dim, rows, columns, device),
       rotated_(static_cast<size_t>(slots), kNowhere) {
   const auto allocate = [&] {
-    return at::empty({1, slots * tokens_, config.num_attention_heads, config.attention_head_dim},
-                     at::dtype(dtype).device(device));
+    return at::empty({1, slots * tokens_, heads, config.attention_head_dim}, at::dtype(dtype).device(device));
   };
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     keys_.push_back(allocate());

@@ -24,9 +24,10 @@ struct KeyValue {
 /// KeyPlan says; the host waits for nothing.
 class KeyValueCache {
  public:
-  /// For `slots` frames of rows x columns tokens. With keeps_unrotated the positions of what is remembered
-  /// may change, and keys are kept a second time, as they were before they were rotated.
-  KeyValueCache(const TransformerConfig &config, int64_t slots, int64_t rows, int64_t columns,
+  /// For `slots` frames of rows x columns tokens, and so many of the network's heads. With keeps_unrotated
+  /// the positions of what is remembered may change, and keys are kept a second time, as they were before
+  /// they were rotated.
+  KeyValueCache(const TransformerConfig &config, int64_t heads, int64_t slots, int64_t rows, int64_t columns,
                 bool keeps_unrotated, at::ScalarType dtype, at::Device device);
 
   /// Bytes that such a cache takes.

@@ -7,6 +7,7 @@
 
 #include <vector>
 
+#include "parallel/sequence_group.h"
 #include "run_context.h"
 #include "transformer/attention.h"
 #include "transformer/kv_cache.h"
@@ -29,6 +30,13 @@ struct EncodedTimes {
   at::Tensor modulation;  // [1, S, 6, D]
 };
 
+/// The segments that tokens which follow each other lie in.
+struct SegmentRange {
+  int64_t first, count;
+  std::vector<int64_t> starts;  // the first of the tokens in each, from 0 on
+};
+SegmentRange segments_of(const std::vector<TimeSegment> &times, const Share &tokens);
+
 /// What the denoiser keeps of a prompt, and of pictures, for a whole run.
 struct EncodedContext {
   at::Tensor text;                   // [B, 512, D]
@@ -42,8 +50,9 @@ struct EncodedContext {
   }
 };
 
+/// The same for all ranks of a group, but that each has what it needs on its own device.
 struct Pass {
-  const RotaryEmbedding &rotary;   // for the tokens' places
+  const RotaryEmbedding &rotary;   // for the places of all tokens
   std::vector<TimeSegment> times;  // one to kMaxSegments, the first from token 0 on
   EncodedContext &context;
   const RunContext &run;
@@ -52,7 +61,8 @@ struct Pass {
   /// that does not come true, they come a little later.
   const WanTransformer3DModel *next = nullptr;
   const EncodedTimes *encoded_times = nullptr;  // what encode() made of `times`; null: it is made anew
-  KeyValueCache *keys = nullptr;  // of earlier frames, where the model is causal
+  KeyValueCache *keys = nullptr;                // of earlier frames, where the model is causal
+  SequenceGroup group = {};                     // who computes the tokens together
   /// Nothing is predicted: the pass only leaves keys and values in the cache.
   bool remembers_only = false;
 };

@@ -9,15 +9,16 @@ namespace wan {
 
 namespace {
 
-double relative_change(const at::Tensor &now, const at::Tensor &before) {
-  return ((now - before).abs().mean() / before.abs().mean()).item<double>();
+double relative_change(const at::Tensor &now, const at::Tensor &before, const SequenceGroup &group) {
+  const at::Tensor means = group.mean(at::stack({(now - before).abs().mean(), before.abs().mean()}));
+  return (means[0] / means[1]).item<double>();
 }
 
 }  // namespace
 
-bool StepCache::skips_rest(const at::Tensor &in, const at::Tensor &out) {
+bool StepCache::skips_rest(const at::Tensor &in, const at::Tensor &out, const SequenceGroup &group) {
   const at::Tensor residual = out - in;
-  skipped_ = rest_residual_.defined() && relative_change(residual, first_residual_) <= threshold_;
+  skipped_ = rest_residual_.defined() && relative_change(residual, first_residual_, group) <= threshold_;
   if (skipped_) return true;
   first_residual_ = residual;
   first_out_ = out;

@@ -5,6 +5,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "parallel/sequence_group.h"
+
 namespace wan {
 
 /// What one expert's forwards of one prompt keep for the next ones: where the first block adds about the same
@@ -16,9 +18,9 @@ class StepCache {
   /// done.
   explicit StepCache(double threshold) : threshold_(threshold) {}
 
-  /// After the first block, whose input and output these are: whether the others are left out. Waits for the
-  /// GPU.
-  bool skips_rest(const at::Tensor &in, const at::Tensor &out);
+  /// After the first block, whose input and output these are, of the rank's own tokens: whether the others
+  /// are left out, which all ranks of the group decide alike. Waits for the GPU.
+  bool skips_rest(const at::Tensor &in, const at::Tensor &out, const SequenceGroup &group = {});
   /// After the last block that ran: what the last of all gives, or stands for it.
   at::Tensor finish(const at::Tensor &out);
 

@@ -14,6 +14,11 @@ namespace {
 
 constexpr double kImageEps = 1e-5;
 
+/// Tables of some of the tokens.
+RotaryEmbedding part(const RotaryEmbedding &tables, const Share &tokens) {
+  return {tables.cos.narrow(0, tokens.first, tokens.count), tables.sin.narrow(0, tokens.first, tokens.count)};
+}
+
 /// pictures: their keys and values, where another prompt's forward has made them.
 CrossContext cross_context(const WanTransformerBlock &block, const EncodedContext &context,
                            const KeyValue &pictures) {
@@ -117,34 +122,42 @@ EncodedTimes WanTransformer3DModel::encode(const std::vector<TimeSegment> &times
 
 at::Tensor WanTransformer3DModel::operator()(const at::Tensor &latents, const Pass &pass) const {
   const EncodedTimes times = pass.encoded_times ? *pass.encoded_times : encode(pass.times);
-  Modulation modulation = {times.modulation, {}};
-  for (const TimeSegment &segment : pass.times) modulation.starts.push_back(segment.first_token);
   BlockStore &next = pass.next ? *pass.next->blocks_ : *blocks_;
   at::Tensor x = patchify(latents);
-  const at::Tensor tokens = pass.cache ? x : at::Tensor();
+  // From here on a rank has its own tokens.
+  const int64_t tokens = x.size(1);
+  const Share own = pass.group.own_share(tokens);
+  x = x.narrow(1, own.first, own.count);
+  const RotaryEmbedding rotary = part(pass.rotary, own);
+  const SegmentRange segments = segments_of(pass.times, own);
+  const Modulation modulation = {times.modulation.narrow(1, segments.first, segments.count), segments.starts};
+  const at::Tensor patches = pass.cache ? x : at::Tensor();
   LaunchWindow window(x.device());
   for (size_t i = 0; i < blocks_->size(); ++i) {
     pass.run.check();
+    pass.group.check();
     const auto &block = blocks_->use<WanTransformerBlock>(i);
-    const LayerCache cache = {pass.keys, i};
+    const Surroundings others = {pass.group, tokens, pass.keys, i};
     if (pass.remembers_only && i + 1 == blocks_->size()) {
-      block.remember(x, modulation, pass.rotary, cache);
+      block.remember(x, modulation, rotary, others);
       blocks_->done(i, next);
       return {};
     }
     CrossContext &context = pass.context.blocks[i];
     if (!context.text.key.defined()) context = cross_context(block, pass.context, context.image);
-    x = block(x, context, modulation, pass.rotary, cache);
+    x = block(x, context, modulation, rotary, others);
     blocks_->done(i, next);
     window.advance();
-    if (i == 0 && pass.cache && pass.cache->skips_rest(tokens, x)) break;
+    if (i == 0 && pass.cache && pass.cache->skips_rest(patches, x, pass.group)) break;
   }
   if (pass.cache) x = pass.cache->finish(x);
-  const std::vector<at::Tensor> head = (scale_shift_table_ + times.time.unsqueeze(1)).unsqueeze(0).unbind(2);
+  const at::Tensor time = times.time.narrow(0, segments.first, segments.count);
+  const std::vector<at::Tensor> head = (scale_shift_table_ + time.unsqueeze(1)).unsqueeze(0).unbind(2);
   x = proj_out_(modulated_norm(x, /*shift=*/head[0], /*scale=*/head[1], config_.eps, /*quantizes=*/false,
                                modulation.starts)
                     .values);
-  return unpatchify(x, latents.sizes());
+  x = pass.group.gather(x, tokens);
+  return x.defined() ? unpatchify(x, latents.sizes()) : x;
 }
 
 }  // namespace wan

@@ -54,7 +54,7 @@ class WanTransformer3DModel {
 
   /// latents: [B, in_channels, T, H, W]; pass.rotary: tables for (T, H / patch, W / patch). Returns the
   /// predicted velocity, [B, out_channels, T, H, W] in the weights' dtype; undefined where the pass only
-  /// remembers.
+  /// remembers, and on all ranks of the group but the first.
   at::Tensor operator()(const at::Tensor &latents, const Pass &pass) const;
   /// Bytes of the blocks' weights.
   uint64_t block_bytes() const { return blocks_->bytes(); }

@@ -17,7 +17,7 @@ extern "C" {
 #endif
 
 /** Raised by every change of this header. */
-#define WAN_ENGINE_ABI 7
+#define WAN_ENGINE_ABI 8
 /** Name of the library's entry, a WanEngineEntry. */
 #define WAN_ENGINE_ENTRY "wan_engine"
 
@@ -218,7 +218,10 @@ typedef struct WanLora {
 
 typedef struct WanLoadOptions {
   const char *model_dir; /* Diffusers', of the original release, or of single files (docs/checkpoints.md) */
-  const char *device;    /* "auto", "cpu", "cuda" or "cuda:N" */
+  const char *device;    /* "auto", "cpu", "cuda" or "cuda:N", or several that make a video together:
+                            "cuda:0,1", "cpu,cpu" */
+  const char *decoder_device; /* where frames are decoded: one device of the same kind, while the others denoise;
+                                 NULL: the first of `device`, by turns with denoising */
   WanDtype dtype;        /* AUTO: bfloat16 on CUDA, float32 on the CPU */
   WanQuantization quantization;
   WanMemoryMode memory;
@@ -255,12 +258,15 @@ typedef struct WanGenerateOptions {
 } WanGenerateOptions;
 
 typedef struct WanMemory {
-  uint64_t gpu_bytes, gpu_peak_bytes; /* held by tensors on the model's device; 0 on the CPU */
+  uint64_t gpu_bytes, gpu_peak_bytes; /* held by tensors on the model's devices; 0 on the CPU */
   uint64_t pinned_bytes;              /* page-locked host memory */
   uint64_t pool_bytes; /* for decoded frames, in use or not: page-locked host memory where there is a GPU, or
                           memory of the GPU (WanGenerateOptions.on_device) */
   WanMemoryMode mode;  /* RESIDENT, ONE_EXPERT or STREAM */
-  char device[128];    /* "cpu", or as "cuda:0 (NVIDIA H100 80GB HBM3)" */
+  int32_t guidance_devices, sequence_devices; /* of the newest clip: 2 where prompt and negative prompt were
+                                                 computed on devices of their own, and how many computed each
+                                                 of the two together; 1 and 1 on one device */
+  char device[128];    /* "cpu", or as "cuda:0 (NVIDIA H100 80GB HBM3)" or "cuda:0,1 (NVIDIA H200)" */
 } WanMemory;
 
 typedef struct WanModel WanModel;

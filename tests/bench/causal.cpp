@@ -101,7 +101,7 @@ struct Bench {
     const int64_t scale = vae.config().spatial_scale();
     const at::Tensor text = at::randn({1, 512, config.text_dim}).to(device);
     denoiser = make_section_denoiser(
-        {causal, config, {&model, &model}, network.channels, size.height / scale, size.width / scale}, text,
+        {causal, config, {model, model}, network.channels, size.height / scale, size.width / scale}, text,
         seeded_noise(0, device));
   }
 

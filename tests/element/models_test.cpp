@@ -74,6 +74,20 @@ TEST(Models, AreSharedWithoutATraceInTheVideos) {
   for (int i = 0; i < 2; ++i) EXPECT_TRUE(!alone[i].empty() && together[i] == alone[i]) << i;
 }
 
+TEST(Models, OnSeveralDevicesSayHowTheseShareAClip) {
+  Pipeline pipeline("wansrc name=src device=cpu,cpu decoder-device=cpu steps=1 num-frames=5" + kSmallCaps +
+                    kSink);
+  pipeline.set_state(GST_STATE_PLAYING);
+  ASSERT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr);
+  const Ptr<GstStructure> stats = pipeline.stats();
+  gint guidance = 0, sequence = 0;
+  gst_structure_get(stats.get(), "guidance-devices", G_TYPE_INT, &guidance, "sequence-devices", G_TYPE_INT,
+                    &sequence, nullptr);
+  EXPECT_EQ(guidance, 2);
+  EXPECT_EQ(sequence, 1);
+  EXPECT_STREQ(gst_structure_get_string(stats.get(), "device"), "cpu,cpu");
+}
+
 TEST(Models, OfAWorkerThatIsSlowToStopIsWaitedFor) {
   expect_none();
   Pipeline pipeline(stub_source("stubborn") + "num-frames=5 ! fakesink");

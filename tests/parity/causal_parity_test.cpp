@@ -66,8 +66,8 @@ class Causal : public testing::Test, protected LargestError {
     return WanTransformer3DModel(config_, Weights(weights, at::kFloat));
   }
   SectionSetup setup(const CausalConfig &causal) const {
-    SectionSetup setup = {causal, config_, {&model_}, 4, kHeight, kWidth};
-    if (causal.boundary_ratio) setup.experts = {&high_noise_model_, &model_};
+    SectionSetup setup = {causal, config_, {model_}, 4, kHeight, kWidth};
+    if (causal.boundary_ratio) setup.experts = {high_noise_model_, model_};
     return setup;
   }
   /// The reference's noise, and its draws in the order of their calls.

@@ -58,7 +58,7 @@ class Conditioned : public testing::TestWithParam<Run>, protected LargestError {
   std::unique_ptr<ComponentSource> source() const {
     return open_checkpoint(config_, {}, test_device(), quiet(), [](uint64_t, uint64_t) {});
   }
-  Placement placement() const { return {test_device(), at::kFloat}; }
+  Placement placement() const { return {{test_device()}, at::kFloat}; }
 
   const c10::InferenceMode inference_;
   const Reference reference_{"tests/parity/conditioned.safetensors"};

@@ -94,7 +94,8 @@ TEST_F(Parity, TransformerBlock) {
       block.cross_attention().cross_context(reference_["block.text"].to(test_device()), {});
   const Modulation modulation = {reference_["block.timestep"].unsqueeze(1).to(test_device()), {0}};
   const at::Tensor out = block(reference_["block.x"].to(test_device()), text, modulation,
-                               rotary_embedding(128, {0, 3, 4, 5}, test_device()));
+                               rotary_embedding(128, {0, 3, 4, 5}, test_device()),
+                               {.group = {}, .tokens = 60, .cache = nullptr, .layer = 0});
   expect_parity(out, reference_["block.out"], "block", kComponentTolerance);
 }
 

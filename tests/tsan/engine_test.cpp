@@ -1,6 +1,7 @@
-// The engine's own threads under ThreadSanitizer, on the CPU: those that convert and hand over frames, and
-// those that read ahead. Their sources are instrumented and nothing is suppressed; LibTorch is not
-// instrumented, so that its tensors are only handed from thread to thread here, as the engine does.
+// The engine's own threads under ThreadSanitizer, on the CPU: those that convert and hand over frames, those
+// that read ahead, and ranks that compute a sequence together. Their sources are instrumented and nothing is
+// suppressed; LibTorch is not instrumented, so that its tensors are only handed from thread to thread here,
+// as the engine does.
 //
 //     engine_test ROUNDS [SEED]
 //
@@ -21,6 +22,7 @@
 #include "common/engine.h"
 #include "common/reference.h"
 #include "output/frame_ring.h"
+#include "parallel/rank_threads.h"
 #include "tsan/support.h"
 
 using namespace wan;
@@ -110,6 +112,30 @@ int read(Dice &dice, const TensorFile &file) {
   return static_cast<int>(count);
 }
 
+/// Ranks that exchange their tokens for heads and back, of which one may fail on the way.
+int share(Dice &dice) {
+  const int64_t ranks = 2 + dice.roll(3), tokens = ranks + dice.roll(9), heads = ranks + dice.roll(3);
+  const int failing = dice.roll(3 * static_cast<int>(ranks)), when = dice.roll(5);
+  RankThreads threads(std::vector<at::Device>(static_cast<size_t>(ranks), at::kCPU));
+  const auto members = threads.group(0, ranks);
+  try {
+    threads.run([&](int64_t rank) {
+      const SequenceGroup &group = members[static_cast<size_t>(rank)];
+      at::Tensor x = at::full({1, group.own_share(tokens).count, heads, 2}, 3.0);
+      for (int i = 0; i < 5; ++i) {
+        if (rank == failing && i == when) throw invalid("storm");
+        group.check();
+        x = group.mean(group.to_tokens(group.to_heads({x}, tokens).front(), heads).mean()).expand_as(x);
+      }
+      const at::Tensor all = group.gather(x.flatten(2), tokens);
+      CHECK(all.defined() == (rank == 0));
+    });
+  } catch (const Error &) {
+    CHECK(failing < ranks);
+  }
+  return static_cast<int>(ranks);
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -119,10 +145,11 @@ int main(int argc, char **argv) {
   Dice dice(seed);
   const auto pool = std::make_shared<FramePool>(at::kCPU);
   const TensorFile file(test::tiny_model() + "/transformer/diffusion_pytorch_model.safetensors");
-  int chunks = 0, tensors = 0;
+  int chunks = 0, tensors = 0, ranks = 0;
   for (int round = 0; round < rounds; ++round) {
     chunks += decode(dice, pool);
     tensors += read(dice, file);
+    ranks += share(dice);
   }
-  std::printf("%d rounds, %d chunks, %d tensors\n", rounds, chunks, tensors);
+  std::printf("%d rounds, %d chunks, %d tensors, %d ranks\n", rounds, chunks, tensors, ranks);
 }

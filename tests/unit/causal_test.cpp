@@ -135,8 +135,7 @@ class Rollout : public testing::Test {
     return json;
   }
   std::unique_ptr<SectionDenoiser> denoiser(const CausalConfig &causal, uint64_t seed = 3) const {
-    return make_section_denoiser({causal, config_, {&model_}, 4, 2, 2}, text(1),
-                                 seeded_noise(seed, at::kCPU));
+    return make_section_denoiser({causal, config_, {model_}, 4, 2, 2}, text(1), seeded_noise(seed, at::kCPU));
   }
   static at::Tensor text(uint64_t seed) {
     return at::randn({1, 6, 8}, at::detail::createCPUGenerator(seed), at::dtype(at::kFloat));

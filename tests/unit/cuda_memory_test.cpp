@@ -79,6 +79,8 @@ TEST(CudaOrdinal, OfEveryDeviceName) {
   EXPECT_EQ(cuda_ordinal("cuda"), 0);
   EXPECT_EQ(cuda_ordinal("cuda:0"), 0);
   EXPECT_EQ(cuda_ordinal("cuda:12"), 12);
+  EXPECT_EQ(frames_device("cuda:3,1", ""), "cuda:3");
+  EXPECT_EQ(frames_device("cuda:3,1", "cuda:0"), "cuda:0");
   for (const char *name : {"cpu", "", "cuda:", "cuda:-1", "cuda:1x", "cuda: 1", "cuda1", "cuda:99999999999"})
     EXPECT_EQ(cuda_ordinal(name), -1) << name;
 }

@@ -408,7 +408,8 @@ TEST_F(Fp8, AttentionDoesNotRoundWhatAllKeysHaveInCommon) {
   const at::Tensor angle = at::zeros({tokens, 1, 64}, x.options().dtype(at::kFloat));
   const at::Tensor cos = angle.cos(), sin = angle.sin();
   const at::Tensor k = rotary_rms_norm(x, weight, cos, sin, kEps);
-  const at::Tensor k8 = fp8_rotary_rms_norm(x, weight, cos, sin, kEps, /*centers=*/true);
+  const at::Tensor k8 =
+      fp8_rotary_rms_norm(x, weight, cos, sin, kEps, rotary_norm_center(x, weight, cos, sin, kEps));
   const at::Tensor q = random_bfloat16(k.sizes()), v = random_bfloat16(k.sizes());
   const at::Tensor out = fp8_attention(q.to(at::kFloat8_e4m3fn), k8, v, {});
   EXPECT_LT(relative_error(out.slice(1, 0, tokens, 13), plain_attention(q, k, v, 13)), 0.06);
