@@ -60,7 +60,8 @@ Options parse(int argc, char **argv) {
        "transformer blocks of random weights (the model's)", "N"},
       {"model", 0, 0, G_OPTION_ARG_STRING, &options.model, "a checkpoint instead of random weights", "DIR"},
       {"tokenizer", 0, 0, G_OPTION_ARG_STRING, &options.tokenizer, "tokenizer of random weights", "DIR"},
-      {"device", 0, 0, G_OPTION_ARG_STRING, &options.device, "auto, cpu, cuda or cuda:N (auto)", "D"},
+      {"device", 0, 0, G_OPTION_ARG_STRING, &options.device,
+       "auto, cpu, cuda or cuda:N, or several as cuda:0,1 (auto)", "D"},
       {"dtype", 0, 0, G_OPTION_ARG_STRING, &options.dtype, "fp32 or bf16 (bf16)", "T"},
       {"quantization", 0, 0, G_OPTION_ARG_STRING, &options.quantization,
        "of the experts' weights: none or fp8 (none)", "Q"},
@@ -238,9 +239,10 @@ double host_peak_gb() {
 
 Report run(const Options &options) {
   const c10::InferenceMode inference;
-  const at::Device device = parse_device(options.device ? options.device : "auto");
+  const std::vector<at::Device> devices = choose_devices(options.device ? options.device : "auto").devices;
+  const at::Device device = devices.front();
   const at::ScalarType dtype = parse_dtype(options.dtype ? options.dtype : "bf16");
-  // So that the checksums of two processes can be compared. After parse_device(): it asks for CUDA.
+  // So that the checksums of two processes can be compared. After choose_devices(): it asks for CUDA.
   at::manual_seed(0);
   const at::Tensor taken = take_memory(options, device), picture = make_picture(options);
   const Clock::time_point start = Clock::now();
@@ -253,11 +255,11 @@ Report run(const Options &options) {
       options.tokenizer ? options.tokenizer : config.directory / "tokenizer";
   ClipPipeline pipeline(
       config, std::move(source), Tokenizer(tokenizer),
-      {device, dtype,
+      {devices, dtype,
        choose<WanQuantization>("--quantization", options.quantization,
                                {{"none", WAN_QUANTIZATION_NONE}, {"fp8", WAN_QUANTIZATION_FP8}})},
       parse_memory_mode(options.memory ? options.memory : "auto"));
-  synchronize(device);
+  for (const at::Device each : devices) synchronize(each);
   const double load_seconds = seconds_since(start);
 
   const std::vector<double> sigmas = parse_sigmas(options.sigmas ? options.sigmas : "");
@@ -297,7 +299,7 @@ Report run(const Options &options) {
   const WanMemory memory = memory_in_use(device);
   Report report = {{"what", "generate"},
                    {"model", options.model ? options.model : config.defaults.variant},
-                   {"device", device.str()},
+                   {"device", describe_devices(devices)},
                    {"memory", memory_mode_name(pipeline.components().memory_mode())},
                    {"quantization", options.quantization ? options.quantization : "none"},
                    {"size", std::to_string(clip.layout.width) + "x" + std::to_string(clip.layout.height)},
