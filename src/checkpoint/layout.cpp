@@ -13,6 +13,7 @@
 
 #include "checkpoint/input_file.h"
 #include "checkpoint/pickle.h"
+#include "checkpoint/safetensors.h"
 #include "checkpoint/torch_file.h"
 
 namespace wan {
