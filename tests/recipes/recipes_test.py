@@ -28,7 +28,7 @@ import unittest
 
 from peers import free_port, listens, nginx_rtmp, until
 from picture_model import PictureModel
-from support import EXAMPLES, FPS, FRAMES, HEIGHT, WIDTH, SmallModel, size_and_frames
+from support import EXAMPLES, FPS, FRAMES, HEIGHT, WIDTH, Display, SmallModel, size_and_frames
 
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PORTS = {"1935": socket.SOCK_STREAM, "8888": socket.SOCK_DGRAM, "5004": socket.SOCK_DGRAM}
@@ -94,24 +94,6 @@ class Receiver:
             raise RuntimeError(f"the receiver has ended: {self.process.log.read_text()}")
         counts = re.findall(r"frame=(\d+)", self.progress.read_text()) if self.progress.exists() else []
         return int(counts[-1]) if counts else 0
-
-
-class Display:
-    """An X server without a screen."""
-
-    def __init__(self):
-        self.process = subprocess.Popen(["Xvfb", "-displayfd", "1", "-screen", "0", "640x480x24", "-noreset"],
-                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self.name = f":{self.process.stdout.readline().strip()}"
-
-    def is_drawn_on(self):
-        done = subprocess.run(["ffmpeg", "-v", "error", "-f", "x11grab", "-draw_mouse", "0", "-i", self.name, "-frames:v", "1",
-                               "-f", "rawvideo", "-pix_fmt", "gray", "-"], capture_output=True, check=True)
-        return max(done.stdout) > 32
-
-    def close(self):
-        self.process.terminate()
-        self.process.communicate()
 
 
 class Recipes(unittest.TestCase):
