@@ -519,6 +519,15 @@ class Looks:
                     self.assertEqual(self.page.run(SMALL_TARGETS), [])
         self.assertEqual(len(backgrounds), 2)
 
+    def test_a_link_for_viewers_has_no_controls(self):
+        self.driver.get(self.studio.url + "#watch")
+        self.page.run("location.reload()")
+        self.page.wait_for_frames()
+        shown = [element.get_attribute("id") for element in self.driver.find_elements("css selector", "input, button, select")
+                 if element.is_displayed()]
+        self.assertEqual(shown, ["codec"])
+        self.driver.get("about:blank")  # where the page is another one with the next address
+
     def test_all_has_a_name(self):
         for tag in ("input", "select", "button", "video", "progress", "ol"):
             for element in filter(lambda element: element.is_displayed(), self.driver.find_elements("tag name", tag)):
@@ -1025,17 +1034,9 @@ class Browser(Looks, unittest.TestCase):
         wait_for("the queue shows it", lambda: hostile in self.page.text("queue"))
         wait_for("it is on air", lambda: self.page.text("air") == hostile)
         self.assertIn(hostile, self.page.text("standing"))
+        self.assertIn(hostile, self.page.text("history"))
         self.assertEqual(self.page.run("return [window.hacked, document.querySelectorAll('img[src=x], main script').length]"),
                          [None, 0])
-
-    def test_a_link_for_viewers_has_no_controls(self):
-        self.driver.get(self.studio.url + "#watch")
-        self.page.run("location.reload()")
-        self.page.wait_for_frames()
-        shown = [element.get_attribute("id") for element in self.driver.find_elements("css selector", "input, button, select")
-                 if element.is_displayed()]
-        self.assertEqual(shown, ["codec"])
-        self.driver.get("about:blank")  # where the page is another one with the next address
 
     def test_it_reconnects(self):
         self.page.run("location.reload()")

@@ -164,9 +164,10 @@ function queued(clip) {
 }
 
 function past(scene) {
-  const item = document.createElement('li'), button = document.createElement('button');
+  const [item, button, prompt] = ['li', 'button', 'span'].map(tag => document.createElement(tag));
   button.type = 'button';
-  button.textContent = scene.prompt;
+  prompt.textContent = scene.prompt;
+  button.append(prompt);
   button.title = `Seed ${scene.seed}`;
   button.dataset.scene = scene.scene;
   if (scene.picture) button.append(thumbnail(scene));
