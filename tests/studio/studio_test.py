@@ -862,14 +862,17 @@ class Recordings(unittest.TestCase):
 
     def test_one_follows_another(self):
         self.open()
-        names = []
-        for _ in range(2):
+        names, counts = [], []
+        for _ in range(4):
             names.append(self.record(True)["name"])
             self.wait_for_seconds(1)
             self.record(False)
             self.page.read("recorded")
+            counts.append([self.studio.count("fd"), self.studio.count("task")])
             time.sleep(1)  # the names have seconds
         self.assertEqual(self.files(), sorted(names))
+        for now, then in zip(counts[-1], counts[0]):  # libraries keep what they open once
+            self.assertLessEqual(now, then + 1, counts)
         for name in names:
             self.assertGreater(self.frames(name)[0], 1)
 
