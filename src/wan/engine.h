@@ -186,7 +186,7 @@ typedef struct WanCallbacks {
   void *user;
   /** One sentence, UTF-8. Called on the calling thread. NULL stands for silence. */
   void (*log)(void *user, WanLogLevel level, const char *message);
-  /** Called on the calling thread. */
+  /** Called on the calling thread; of the stage DECODE of an endless video also on another, at the same time. */
   void (*progress)(void *user, const WanProgress *progress);
   /** Polled between layers and chunks, from any thread: true stops the call with WAN_CANCELLED. */
   bool (*cancelled)(void *user);
@@ -203,7 +203,7 @@ typedef struct WanCallbacks {
    * not once cancelled() would say true. False stops the call with WAN_CANCELLED. */
   bool (*picture)(void *user, WanPictureKind kind, WanPicture *picture);
   /** Of an endless model, asked on the calling thread before each section but the first, when the one before
-   * has been denoised and decoded: its last frames may still be on their way. May block, but not once
+   * has been denoised: its frames may still have to be decoded. May block, but not once
    * cancelled() would say true. False ends the video, and generate returns WAN_OK when all frames are handed
    * over. NULL: the video goes on as it is. */
   bool (*next_section)(void *user, WanSection *section);
