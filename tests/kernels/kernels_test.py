@@ -33,7 +33,7 @@ def kernels(text):
     lines = collections.defaultdict(list)
     for line in text.splitlines():
         if found := re.match(r"\s*arch = sm_(\w+)", line):
-            architecture = found[1]
+            architecture, kernel = found[1], None
         elif found := re.match(r"\s*Function\s*:?\s*(\w+)", line):
             kernel = found[1]
         elif kernel:

@@ -393,7 +393,7 @@ class Finisher {
   }
 
   const Params &params_;
-  const Tile<kN, kTaps> &tile_;
+  const Tile<kN, kTaps> tile_;
   typename Layout::Shared &shared_;
   const int warp_n_, row_, column_, channel_;  // of the tile: the warp's, and then the lane's first
 };
@@ -410,9 +410,8 @@ __device__ inline void convolve(const Params &params, typename Layout<kN, kTaps>
       shared_address(shared.weights) + warp % Layout::kWarpsN * (Layout::kWarpN * kRowBytes);
   int pixel_stage = 0, weight_stage = 0;
   for (int number = blockIdx.x; number < params.num_tiles; number += gridDim.x) {
-    const Tile<kN, kTaps> tile(params, number);
-    const int blocks =
-        (params.taps_time - tile.first_tap(params)) * (params.conv.in_channels / kChannelBlock);
+    const int blocks = (params.taps_time - Tile<kN, kTaps>(params, number).first_tap(params)) *
+                       (params.conv.in_channels / kChannelBlock);
     Accumulators<Layout> d = {};
     for (int block = 0; block < blocks; ++block) {
 #pragma unroll 1
@@ -427,7 +426,8 @@ __device__ inline void convolve(const Params &params, typename Layout<kN, kTaps>
       }
       pixel_stage = next_stage<Layout::kPixelStages>(pixel_stage);
     }
-    Finisher<kN, kTaps>(params, tile, shared)(d);
+    asm volatile("" : "+r"(number));  // so that its place is computed again, and takes no registers until now
+    Finisher<kN, kTaps>(params, Tile<kN, kTaps>(params, number), shared)(d);
   }
 }
 
