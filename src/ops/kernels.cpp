@@ -7,6 +7,7 @@ namespace wan::kernels {
 TORCH_LIBRARY(wan, library) {
   AttentionSm90::define(library);
   ConvSm90::define(library);
+  Dequantize::define(library);
   Fp8AttentionSm90::define(library);
   FramesToPixels::define(library);
   GatedResidual::define(library);
