@@ -19,6 +19,7 @@
 #include "common/temporary_directory.h"
 #include "common/write_gguf.h"
 #include "common/write_safetensors.h"
+#include "pipeline/memory_mode.h"
 
 namespace wan::test {
 namespace {
@@ -134,11 +135,12 @@ class Layout : public testing::Test {
     write_tokenizer(model_ / "tokenizer");
   }
 
-  static at::Tensor video(const fs::path &model, const std::vector<WanLora> &loras = {}) {
+  static at::Tensor video(const fs::path &model, const std::vector<WanLora> &loras = {},
+                          WanQuantization quantization = WAN_QUANTIZATION_NONE) {
     WanGenerateOptions options = tiny_options();
     options.num_frames = 5;
     options.steps = 2;
-    return generate_clip(load_model(model.string(), "cpu", WAN_DTYPE_AUTO, loras), options);
+    return generate_clip(load_model(model.string(), "cpu", WAN_DTYPE_AUTO, loras, quantization), options);
   }
   void expect_same_video() const { EXPECT_TRUE(at::equal(video(model_), video(diffusers_))); }
   std::string refusal(WanStatus expected) const {
@@ -347,6 +349,25 @@ TEST_F(Layout, QuantizedGgufMakesTheVideoOfTheValuesThatItStandsFor) {
   const at::Tensor merged = video(model_, loras);
   EXPECT_TRUE(at::equal(merged, video(diffusers_, loras)));
   EXPECT_FALSE(at::equal(merged, plain));
+  // Kept in blocks they are the same values, and a matrix that a LoRA changes is kept as the sum.
+  EXPECT_TRUE(at::equal(video(model_, {}, WAN_QUANTIZATION_STORED), plain));
+  EXPECT_TRUE(at::equal(video(model_, loras, WAN_QUANTIZATION_STORED), merged));
+  const auto blocks = [config = CheckpointConfig::read(model_)](WanQuantization quantization) {
+    return WeightBytes::of(config, at::kBFloat16, quantization).blocks;
+  };
+  EXPECT_LT(blocks(WAN_QUANTIZATION_STORED), blocks(WAN_QUANTIZATION_NONE) / 2);
+}
+
+TEST_F(Layout, OnlyGgufIsKeptAsItIsStored) {
+  write_comfyui();
+  try {
+    video(model_, {}, WAN_QUANTIZATION_STORED);
+    FAIL() << "accepted";
+  } catch (const Failure &failure) {
+    EXPECT_THAT(failure.message,
+                AllOf(HasSubstr("quantization=stored"), HasSubstr("high_noise_14B.safetensors"),
+                      HasSubstr("choose quantization=none")));
+  }
 }
 
 TEST_F(Layout, GgufThatIsThereTwiceOrBrokenIsNamed) {
