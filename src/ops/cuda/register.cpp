@@ -14,6 +14,7 @@
 
 #include "ops/cuda/attention_sm90.h"
 #include "ops/cuda/conv.h"
+#include "ops/cuda/dequantize.h"
 #include "ops/cuda/frames_to_pixels.h"
 #include "ops/cuda/modulation.h"
 #include "ops/cuda/quantize_rows.h"
@@ -58,6 +59,22 @@ void check(const at::Tensor &tensor, at::ScalarType dtype, at::IntArrayRef shape
       tensor.is_contiguous() && tensor.is_cuda() && tensor.scalar_type() == dtype && tensor.sizes() == shape,
       "expected a contiguous ", dtype, " tensor of ", shape, ", got ", tensor.scalar_type(), " of ",
       tensor.sizes());
+}
+
+void dequantize_cuda(const at::Tensor &blocks, int64_t type, const at::Tensor &values) {
+  const BlockFormat *format = find_block_format(static_cast<uint32_t>(type));
+  TORCH_CHECK(format && blocks.is_contiguous() && blocks.scalar_type() == at::kByte &&
+              blocks.numel() / format->bytes * format->elements == values.numel());
+  check(values, values.scalar_type() == at::kFloat ? at::kFloat : at::kBFloat16, values.sizes());
+  const c10::cuda::CUDAGuard guard(values.device());
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const auto launch = [&](auto *out) {
+    C10_CUDA_CHECK(launch_dequantize(format->type, blocks.const_data_ptr(), values.numel(), out, stream));
+  };
+  if (values.scalar_type() == at::kFloat)
+    launch(values.mutable_data_ptr<float>());
+  else
+    launch(bfloat16_data(values));
 }
 
 at::Tensor rms_norm_cuda(const at::Tensor &x, const at::Tensor &gamma, bool silu) {
@@ -311,6 +328,7 @@ TORCH_LIBRARY_FRAGMENT(wan, library) {
 TORCH_LIBRARY_IMPL(wan, CUDA, library) {
   kernels::AttentionSm90::implement(library, attention_sm90_cuda);
   kernels::Fp8AttentionSm90::implement(library, fp8_attention_sm90_cuda);
+  kernels::Dequantize::implement(library, dequantize_cuda);
   kernels::FramesToPixels::implement(library, frames_to_pixels_cuda);
   kernels::GatedResidual::implement(library, gated_residual_cuda);
   kernels::HeadsRmsNorm::implement(library, heads_rms_norm_cuda);
