@@ -536,7 +536,7 @@ void FramePump::tell(PumpEvent news) {
 }
 
 void FramePump::report(const WanProgress &progress) {
-  // On the worker's own thread, which alone writes model_ while it runs.
+  // The worker alone writes model_, and not while the engine makes a clip.
   WanMemory memory = {};
   if (model_->is_loaded()) model_->choice().engine->memory(model_->get(), &memory);
 
@@ -544,7 +544,9 @@ void FramePump::report(const WanProgress &progress) {
   const bool is_denoised = progress.stage == WAN_STAGE_DENOISE && progress.step == progress.steps;
   if (is_denoised && clip_->denoised == std::chrono::steady_clock::time_point())  // not of later sections
     clip_->denoised = std::chrono::steady_clock::now();
-  news_.emplace_back(Progress{clip_, progress});
+  // What is decoded may be of the clip before the one that is denoised.
+  const bool is_before = progress.stage == WAN_STAGE_DECODE && !video_.starts.empty();
+  news_.emplace_back(Progress{is_before ? video_.starts.front().clip : clip_, progress});
   stats_.progress = progress;
   stats_.seconds[progress.stage] = progress.seconds;
   if (progress.stage == WAN_STAGE_TEXT) stats_.seconds[WAN_STAGE_PICTURES] = 0;  // not every clip has them

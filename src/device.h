@@ -32,8 +32,8 @@ struct DeviceChoice {
 
 /// "auto", "cpu", "cuda" or "cuda:N" (auto: the first GPU that can be used, else the CPU, unless a GPU has
 /// failed), or several: "cuda:0,1", "cuda:0,cuda:1", "cpu,cpu". Throws wan::Error: WAN_INVALID for another
-/// name, for a GPU that is named twice and for GPUs beside the CPU; WAN_DEVICE where a device is not there,
-/// has no kernels or has failed.
+/// name, for a GPU that is named twice, for GPUs beside the CPU, or for another value of GST_WAN_KERNELS than
+/// there are; WAN_DEVICE where a device is not there, has no kernels or has failed.
 DeviceChoice choose_devices(const std::string &name);
 /// One device of the same type as others. Throws likewise.
 at::Device choose_device_beside(const std::string &name, const std::vector<at::Device> &others);

@@ -14,6 +14,7 @@
 #include "checkpoint/config.h"
 #include "checkpoint/input_file.h"
 #include "device.h"
+#include "ops/kernel_set.h"
 #include "output/frame_ring.h"
 #include "pipeline/check_options.h"
 #include "pipeline/clip_pipeline.h"
@@ -170,7 +171,8 @@ void log_choice(const RunContext &context, const Placement &placement) {
   const auto text = [](uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
   const std::string of_each = devices.size() > 1 ? " of each" : "";
   context.log(WAN_LOG_INFO, "The model is loaded on " + describe_devices(devices) + " in " +
-                                (placement.dtype == at::kFloat ? "float32" : "bfloat16") + ", where " +
+                                (placement.dtype == at::kFloat ? "float32" : "bfloat16") + " by " +
+                                describe_kernels(devices.front()) + ", where " +
                                 (devices.front().is_cpu() ? ""
                                                           : text(least_free_memory(devices)) + of_each +
                                                                 " are free, and on the host ") +

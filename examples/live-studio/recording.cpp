@@ -33,13 +33,6 @@ bool is_disk_full(const std::string &directory) {
   return info && g_file_info_get_attribute_uint64(info, G_FILE_ATTRIBUTE_FILESYSTEM_FREE) < kLeastFree;
 }
 
-// What is not decoded without a frame before the first one is left out.
-GstPadProbeReturn await_key_frame(GstPad *, GstPadProbeInfo *info, gpointer) {
-  const bool is_delta =
-      GST_BUFFER_FLAG_IS_SET(gst_pad_probe_info_get_buffer(info), GST_BUFFER_FLAG_DELTA_UNIT);
-  return is_delta ? GST_PAD_PROBE_DROP : GST_PAD_PROBE_REMOVE;
-}
-
 void add_probe(GstElement *branch, const char *element, GstPadProbeType type, GstPadProbeCallback callback,
                const Handle &recording) {
   g_autoptr(GstElement) found = gst_bin_get_by_name(GST_BIN(branch), element);
@@ -83,6 +76,13 @@ void Recording::start() {
   const auto on_overrun = +[](GstElement *, Handle *recording) {
     run_in_main_loop<Recording>(*recording, [](Recording &self) { self.stop("The disk is too slow."); });
   };
+  // What is not decoded without a frame before the first one is left out.
+  const auto on_buffer = [](GstPad *, GstPadProbeInfo *info, gpointer recording) {
+    const GstBuffer *buffer = gst_pad_probe_info_get_buffer(info);
+    if (GST_BUFFER_FLAG_IS_SET(buffer, GST_BUFFER_FLAG_DELTA_UNIT)) return GST_PAD_PROBE_DROP;
+    run_in_main_loop<Recording>(*static_cast<Handle *>(recording), [](Recording &self) { self.on_begun(); });
+    return GST_PAD_PROBE_REMOVE;
+  };
   // All is written. The pipeline is not told of it: it would take the end of its only sink for its own.
   const auto on_event = [](GstPad *, GstPadProbeInfo *info, gpointer recording) {
     if (GST_EVENT_TYPE(gst_pad_probe_info_get_event(info)) != GST_EVENT_EOS) return GST_PAD_PROBE_OK;
@@ -91,22 +91,33 @@ void Recording::start() {
     return GST_PAD_PROBE_DROP;
   };
   connect(queue, "overrun", on_overrun, weak_from_this());
-  add_probe(branch_, "queue", GST_PAD_PROBE_TYPE_BUFFER, await_key_frame, {});
+  add_probe(branch_, "queue", GST_PAD_PROBE_TYPE_BUFFER, on_buffer, weak_from_this());
   add_probe(branch_, "file", GST_PAD_PROBE_TYPE_EVENT_DOWNSTREAM, on_event, weak_from_this());
   pipeline_->attach(codec(), branch_);
   pipeline_->force_key_frame(codec());
 }
 
 Recording::~Recording() {
-  if (branch_ && !is_stopped_) pipeline_->unlink(codec(), branch_);
+  if (branch_ && !is_ending_) pipeline_->unlink(codec(), branch_);
   if (branch_) pipeline_->remove(branch_);
   if (file_ >= 0) ::close(file_);
 }
 
+// A file without a frame would be none.
 void Recording::stop(const std::string &reason) {
   if (is_stopped_) return;
   is_stopped_ = true;
   reason_ = reason;
+  if (has_begun_) end();
+}
+
+void Recording::on_begun() {
+  has_begun_ = true;
+  if (is_stopped_) end();
+}
+
+void Recording::end() {
+  is_ending_ = true;
   pipeline_->unlink(codec(), branch_);
   g_autoptr(GstPad) sink = gst_element_get_static_pad(branch_, "sink");
   gst_pad_send_event(sink, gst_event_new_eos());

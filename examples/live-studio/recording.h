@@ -48,6 +48,8 @@ class Recording : public std::enable_shared_from_this<Recording> {
       : pipeline_(pipeline), options_(options), on_ended_(std::move(on_ended)) {}
   void create_file();
   void start();
+  void on_begun();
+  void end();
   void on_written();
 
   Pipeline *pipeline_;
@@ -56,7 +58,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
   std::string name_, reason_;
   int file_ = -1;
   GstElement *branch_ = nullptr;
-  bool is_stopped_ = false;
+  bool has_begun_ = false, is_stopped_ = false, is_ending_ = false;
   gint64 begun_ = g_get_monotonic_time();
 };
 

@@ -65,6 +65,9 @@ class LoraWeights : public WeightSource {
   std::optional<ScaledFp8> load_fp8(const std::string &name, at::IntArrayRef shape) override {
     return changes_.contains(name) ? std::nullopt : source_->load_fp8(name, shape);
   }
+  std::optional<BlockMatrix> load_blocks(const std::string &name, at::IntArrayRef shape) override {
+    return changes_.contains(name) ? std::nullopt : source_->load_blocks(name, shape);
+  }
   void check_all_loaded(const std::vector<std::string> &ignored) const override {
     source_->check_all_loaded(ignored);
   }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "checkpoint/gguf.h"
 #include "checkpoint/input_file.h"
 #include "checkpoint/names.h"
 #include "checkpoint/pickle.h"
@@ -22,6 +23,7 @@ TensorHeader read_pickle_header(const InputFile &file, const ReadBytes &read, co
 TensorHeader read_header(const InputFile &file, const std::string &part) {
   const ReadBytes read = [&file](uint64_t offset, size_t size) { return file.read(offset, size); };
   if (is_pickle(file.path())) return read_pickle_header(file, read, part);
+  if (is_gguf(file.path())) return parse_gguf(read, file.size(), file.path());
   return read_safetensors_header(read, file.size(), file.path());
 }
 
@@ -39,7 +41,7 @@ void TensorFile::read(uint64_t begin, size_t size, std::byte *out) const {
 }
 
 std::vector<TensorFile> open_files(const ComponentFiles &files) {
-  if (is_pickle(files.path())) return {TensorFile(files.path(), files.part)};
+  if (is_pickle(files.path()) || is_gguf(files.path())) return {TensorFile(files.path(), files.part)};
   return open_safetensors(files.directory, files.stem);
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// A file of tensors in one of the formats that are read: safetensors.h, torch_file.h.
+// A file of tensors in one of the formats that are read: safetensors.h, torch_file.h, gguf.h.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ namespace wan {
 
 /// One tensor of a file: row-major, little endian.
 struct TensorEntry {
-  std::string dtype;  // as safetensors spells it: "F32", "BF16", …
+  std::string dtype;  // as safetensors spells it: "F32", "BF16", …; or the name of a BlockFormat: "Q4_K"
   std::vector<int64_t> shape;
   uint64_t begin, end;  // bytes, relative to the data section
 };
@@ -35,7 +35,7 @@ struct ComponentFiles;
 class InputFile;
 
 /// A file of tensors, open for reading. Its name's extension says the format: a file of torch.save() (see
-/// parse_torch_file(), which takes `part`), else safetensors.
+/// parse_torch_file(), which takes `part`), GGUF, else safetensors.
 class TensorFile {
  public:
   /// Throws wan::Error: WAN_NOT_FOUND, WAN_INVALID.

@@ -10,7 +10,6 @@
 
 #include "device.h"
 #include "image/image_processor.h"
-#include "output/frame_output.h"
 #include "pipeline/check_options.h"
 #include "pipeline/pictures.h"
 #include "text/prompt_clean.h"
@@ -45,6 +44,12 @@ void require_memory(const Components &components, const WanGenerateOptions &opti
                                      std::to_string(free >> 20) + " MiB are free: choose " +
                                      (devices.front().is_cpu() ? "" : components.smaller_memory_modes()) +
                                      "a smaller width or height");
+}
+
+/// One GPU is shared by both, and beside the denoiser the decoder would only make a section's frames later.
+Decoding decoding_of(const Components &components) {
+  const bool shares_gpu = components.device().is_cuda() && components.vae_device() == components.device();
+  return shares_gpu ? Decoding::kBetween : Decoding::kBeside;
 }
 
 void require_options(const Components &components, const WanGenerateOptions &options) {
@@ -133,7 +138,7 @@ void CausalPipeline::change(const WanSection &section, const WanGenerateOptions 
 }
 
 void CausalPipeline::make_sections(SectionDenoiser &denoiser, const WanGenerateOptions &options,
-                                   const Plan &plan, FrameOutput &output, const RunContext &context,
+                                   const Plan &plan, SectionOutput &output, const RunContext &context,
                                    const SectionListener &section_done) {
   int64_t left = options.num_frames ? options.num_frames : std::numeric_limits<int64_t>::max();
   WanSection section = {0, 0, nullptr, WAN_SWITCH_AUTO, false, options.seed};
@@ -155,7 +160,8 @@ void CausalPipeline::generate(const WanGenerateOptions &options, std::shared_ptr
   const Plan plan = this->plan(options);
   const at::Device device = components_.device();
   const at::Tensor text = encode_prompt(options.prompt, plan, context);
-  FrameOutput output(components_.vae(), options, std::move(pool), context);
+  FrameOutput frames(components_.vae(), options, std::move(pool), context);
+  SectionOutput output(frames, components_.vae_device(), decoding_of(components_));
   const int64_t section_frames = plan.causal.num_frames_per_block * components_.vae().temporal_scale();
   const int64_t sections = options.num_frames ? 1 + (options.num_frames - 1) / section_frames : 0;
   const auto denoiser =

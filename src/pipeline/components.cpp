@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "checkpoint/gguf.h"
 #include "device.h"
 #include "pipeline/replicated_weights.h"
 #include "transformer/block_store.h"
@@ -47,13 +48,21 @@ class CancellableWeights : public WeightSource {
     context_.check();
     return source_.load_fp8(name, shape);
   }
+  std::optional<BlockMatrix> load_blocks(const std::string &name, at::IntArrayRef shape) override {
+    context_.check();
+    return source_.load_blocks(name, shape);
+  }
 
  private:
   WeightSource &source_;
   const RunContext &context_;
 };
 
-void require_quantization(const Placement &placement) {
+void require_quantization(const Placement &placement, const CheckpointConfig &config) {
+  if (const std::string path = config.files.at("transformer").path();
+      placement.quantization == WAN_QUANTIZATION_STORED && !is_gguf(path))
+    throw invalid("quantization=stored is for the quantized weights of a .gguf, and " + path +
+                  " is none: choose quantization=none");
   const auto lacks_fp8 = [&placement](at::Device device) {
     return !device.is_cpu() &&
            (placement.dtype != at::kBFloat16 || compute_capability(device) < kLeastFp8Capability);
@@ -86,7 +95,7 @@ Components::Components(const CheckpointConfig &config, std::unique_ptr<Component
       memory_mode_(
           choose_memory_mode(memory, config, placement.dtype, placement.quantization, placement.devices)),
       threads_(placement.devices) {
-  require_quantization(placement);
+  require_quantization(placement, config);
   const c10::DeviceGuard guard(device());
   // The source itself asks whether to go on.
   const RunContext unasked({});

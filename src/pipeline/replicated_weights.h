@@ -19,6 +19,7 @@ class ReplicatedWeights : public WeightSource {
 
   at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) override;
   std::optional<ScaledFp8> load_fp8(const std::string &name, at::IntArrayRef shape) override;
+  std::optional<BlockMatrix> load_blocks(const std::string &name, at::IntArrayRef shape) override;
 
  private:
   bool reads() const { return group_.rank() == 0; }

@@ -251,14 +251,14 @@ Report run(const Options &options) {
                     : released_config(options.random ? options.random : "T2V-A14B", options.layers);
   auto source = options.model ? open_checkpoint(config, {}, device, RunContext({}), [](uint64_t, uint64_t) {})
                               : random_components(device);
-  const std::filesystem::path tokenizer =
-      options.tokenizer ? options.tokenizer : config.directory / "tokenizer";
-  ClipPipeline pipeline(
-      config, std::move(source), Tokenizer(tokenizer),
-      {devices, dtype,
-       choose<WanQuantization>("--quantization", options.quantization,
-                               {{"none", WAN_QUANTIZATION_NONE}, {"fp8", WAN_QUANTIZATION_FP8}})},
-      parse_memory_mode(options.memory ? options.memory : "auto"));
+  const std::filesystem::path tokenizer = options.tokenizer ? options.tokenizer : config.tokenizer;
+  ClipPipeline pipeline(config, std::move(source), Tokenizer(tokenizer),
+                        {devices, dtype,
+                         choose<WanQuantization>("--quantization", options.quantization,
+                                                 {{"none", WAN_QUANTIZATION_NONE},
+                                                  {"fp8", WAN_QUANTIZATION_FP8},
+                                                  {"stored", WAN_QUANTIZATION_STORED}})},
+                        parse_memory_mode(options.memory ? options.memory : "auto"));
   for (const at::Device each : devices) synchronize(each);
   const double load_seconds = seconds_since(start);
 

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <thread>
 
+#include "checkpoint/safetensors.h"
 #include "common.h"
 #include "device.h"
 #include "pipeline/memory_mode.h"

@@ -164,9 +164,10 @@ function queued(clip) {
 }
 
 function past(scene) {
-  const item = document.createElement('li'), button = document.createElement('button');
+  const [item, button, prompt] = ['li', 'button', 'span'].map(tag => document.createElement(tag));
   button.type = 'button';
-  button.textContent = scene.prompt;
+  prompt.textContent = scene.prompt;
+  button.append(prompt);
   button.title = `Seed ${scene.seed}`;
   button.dataset.scene = scene.scene;
   if (scene.picture) button.append(thumbnail(scene));
@@ -226,6 +227,7 @@ function showState({onAir, queue, history, settings, stats, viewers, recording})
   showModel(stats);
   standing = settings.prompt ?? '';
   if (onAir) showAir(onAir);
+  else show('clip', progress(stats));
   showList('queue', queue, queued);
   showList('history', history, past);
   show('standing', `Then: ${standing || 'no prompt'}`);
@@ -251,9 +253,11 @@ function settingsWereTaken() {
 
 const stages = {load: 'the model is loaded', text: 'the prompt is read', denoise: 'denoising', decode: 'decoding'};
 
-function showMaking({stage, step, steps, clip, seed, chunk}) {
-  const what = clip < 0 ? '' : `Clip ${clip}, seed ${seed}: `;
-  show('making', what + (stages[stage] ?? 'nothing') + (steps ? `, ${step} of ${steps}` : ''));
+const progress = ({stage, step, steps}) => (stages[stage] ?? 'nothing') + (steps ? `, ${step} of ${steps}` : '');
+
+function showMaking(stats) {
+  const {stage, step, steps, clip, seed} = stats;
+  show('making', (clip < 0 ? '' : `Clip ${clip}, seed ${seed}: `) + progress(stats));
   const done = {denoise: stage === 'denoise' ? step / steps : Number(stage === 'decode'),
                 decode: stage === 'decode' ? step / steps : 0};
   $('steps-progress').value = done.denoise || 0;
