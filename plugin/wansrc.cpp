@@ -148,6 +148,11 @@ static void warn_of_rounding(GstWanSrc *self, int wanted) {
                          " plus 1.");
 }
 
+// An endless video continues itself.
+static WanContinuity continuity_of(WanContinuity asked, const WanDefaults &defaults) {
+  return defaults.endless ? WAN_CONTINUITY_NONE : asked;
+}
+
 static RunSettings run_settings(GstWanSrc *self, const WanDefaults &defaults, bool live) {
   const Settings &settings = self->priv->settings;
   RunSettings run;
@@ -156,7 +161,7 @@ static RunSettings run_settings(GstWanSrc *self, const WanDefaults &defaults, bo
   // An endless video has no seams.
   run.fade_frames =
       settings.transition == Transition::Crossfade && !defaults.endless ? settings.transition_frames : 0;
-  run.continuity = defaults.endless ? WAN_CONTINUITY_NONE : settings.continuity;
+  run.continuity = continuity_of(settings.continuity, defaults);
   run.live = live;
   run.defaults = defaults;
   run.track = self->priv->track;
@@ -567,6 +572,7 @@ static void fit_incoming_picture(GstWanSrc *self) {
     if (!track->is_attached() || GST_PAD_IS_FLUSHING(pad)) break;
     const bool is_ended = track->is_ended();  // before it is looked at: what came before the end counts
     sample = track->at(0, std::chrono::milliseconds(50), [] { return false; });
+    if (!sample) sample = track->earliest();
     if (is_ended) break;
   }
   GstVideoInfo info;
@@ -837,9 +843,9 @@ static std::string fault_of_clip(GstWanSrc *self, const QueuedClip &clip) {
   }
   WanError error = {};
   if (!engine || (!started && engine->describe(directory.c_str(), &defaults, &error) != WAN_OK)) return "";
-  if (defaults.endless) continuity = WAN_CONTINUITY_NONE;
   const auto pictures = pictures_of(self, clip.settings, clip.pictures);
-  const WanStatus status = check(engine, directory, clip.settings, pictures, continuity, defaults, &error);
+  const WanStatus status = check(engine, directory, clip.settings, pictures,
+                                 continuity_of(continuity, defaults), defaults, &error);
   return status == WAN_INVALID ? error.message : "";
 }
 
@@ -1123,7 +1129,8 @@ static void install_signals(GType type) {
    * @prompt: (nullable): what the clip shows; the property prompt if it is empty
    * @settings: (nullable): fields named and typed as the properties image, last-image (also a GstSample),
    * seed, negative-prompt, num-frames, steps, guidance-scale, guidance-scale-2, flow-shift, scheduler,
-   * sigmas, cache, cache-threshold and continuity-correction; the properties count for those left out
+   * sigmas, cache, cache-threshold, continuity-correction and prompt-switch; the properties count for those
+   * left out
    *
    * Queues a clip, to be made before those of the property prompt.
    *

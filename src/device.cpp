@@ -19,6 +19,7 @@
 
 #include "error.h"
 #include "host.h"
+#include "ops/kernel_set.h"
 #include "ops/kernels.h"
 
 namespace wan {
@@ -202,6 +203,7 @@ c10::CachingDeviceAllocator::DeviceStats allocator_stats(at::Device device) {
 }  // namespace
 
 DeviceChoice choose_device(const std::string &name) {
+  kernel_set();  // an error in the environment is told first
   load_cuda_module();
   if (name == "cpu") return {at::kCPU, {}};
   if (name == "auto") return choose_automatically();

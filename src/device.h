@@ -32,7 +32,8 @@ struct DeviceChoice {
 
 /// "auto", "cpu", "cuda" or "cuda:N" (auto: the first GPU that can be used, else the CPU, unless a GPU has
 /// failed). Throws wan::Error:
-/// WAN_INVALID for another name; WAN_DEVICE where the device is not there, has no kernels or has failed.
+/// WAN_INVALID for another name, or for another value of GST_WAN_KERNELS than there are; WAN_DEVICE where the
+/// device is not there, has no kernels or has failed.
 DeviceChoice choose_device(const std::string &name);
 inline at::Device parse_device(const std::string &name) {
   return choose_device(name).device;

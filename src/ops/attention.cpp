@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "device.h"
+#include "ops/kernel_set.h"
 #include "ops/kernels.h"
 #include "ops/linear.h"
 
@@ -17,10 +17,6 @@ namespace {
 constexpr int64_t kFewKeys = 1024;
 
 constexpr int64_t kHeadDim = 128;
-
-bool is_sm90(at::Device device) {
-  return compute_capability(device) / 10 == 9;
-}
 
 /// Whether the kernels for Hopper are worth it.
 bool takes_shape(int64_t num_keys, int64_t head_dim) {
@@ -46,7 +42,7 @@ at::Tensor weights(const at::Tensor &q, const at::Tensor &k) {
 }  // namespace
 
 at::Tensor attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v) {
-  if (takes_shape(k.size(1), k.size(3)) && is_sm90(q.device()) && takes_heads(q) && takes_heads(k) &&
+  if (takes_shape(k.size(1), k.size(3)) && has_sm90_kernels(q.device()) && takes_heads(q) && takes_heads(k) &&
       takes_heads(v))
     return kernels::AttentionSm90::call(q, k, v);
   return at::scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
@@ -54,7 +50,7 @@ at::Tensor attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor 
 }
 
 bool has_fp8_attention(at::Device device, int64_t num_keys, int64_t head_dim) {
-  return takes_shape(num_keys, head_dim) && (device.is_cpu() || is_sm90(device));
+  return takes_shape(num_keys, head_dim) && (device.is_cpu() || has_sm90_kernels(device));
 }
 
 at::Tensor fp8_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,

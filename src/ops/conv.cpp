@@ -3,8 +3,8 @@
 
 #include <ATen/ATen.h>
 
-#include "ops/conv_sm90.h"
 #include "ops/cpu/winograd.h"
+#include "ops/packed_conv.h"
 #include "ops/rms_norm.h"
 
 namespace wan {
@@ -74,8 +74,8 @@ ConvResult finish(at::Tensor out, const Epilogue &epilogue) {
 
 ConvWeight ConvWeight::causal(const at::Tensor &weight, const at::Tensor &bias, at::ScalarType dtype) {
   const bool in_space = weight.size(-1) > 1;
-  if (sm90::serves(weight, in_space ? sm90::ConvKind::kCausal3x3x3 : sm90::ConvKind::kDoubleFrames, dtype))
-    return sm90::pack(in_space ? weight.unsqueeze(0) : weight.unflatten(0, {2, -1}), bias);
+  if (packed::serves(weight, in_space ? ConvKind::kCausal3x3x3 : ConvKind::kDoubleFrames, dtype))
+    return packed::pack(in_space ? weight.unsqueeze(0) : weight.unflatten(0, {2, -1}), bias);
   const at::Tensor joined = weight.transpose(1, 2).flatten(1, 2);
   if (weight.is_cpu() && dtype == at::kFloat && in_space && winograd_pays(weight.size(1), weight.size(0)))
     return {.bias = bias, .winograd = winograd_weight(joined)};
@@ -91,8 +91,8 @@ ConvWeight ConvWeight::upsample(const at::Tensor &weight, const at::Tensor &bias
     return at::stack({at::stack({tap(0), tap(1) + tap(2)}, dim), at::stack({tap(0) + tap(1), tap(2)}, dim)});
   };
   const at::Tensor phases = pair(pair(weight, -2), -1).transpose(0, 1);
-  if (sm90::serves(weight, sm90::ConvKind::kUpsample2x, dtype))
-    return sm90::pack(phases.flatten(0, 1).unsqueeze(3), bias);
+  if (packed::serves(weight, ConvKind::kUpsample2x, dtype))
+    return packed::pack(phases.flatten(0, 1).unsqueeze(3), bias);
   return {.weight = channels_last(phases).to(dtype), .bias = bias.to(dtype)};
 }
 
@@ -106,13 +106,13 @@ ConvWeight ConvWeight::halve_frames(const at::Tensor &weight, const at::Tensor &
 
 ConvResult causal_conv3d(const Frames &frames, int64_t num_outputs, const ConvWeight &weight,
                          const Epilogue &epilogue) {
-  if (weight.sm90) {
-    if (!sm90::gives_colours(weight)) {
-      ConvResult result = sm90::conv(sm90::ConvKind::kCausal3x3x3, frames, num_outputs, weight, epilogue);
+  if (weight.packed) {
+    if (!packed::gives_colours(weight)) {
+      ConvResult result = packed::conv(ConvKind::kCausal3x3x3, frames, num_outputs, weight, epilogue);
       if (epilogue.float32 && result.out.defined()) result.out = result.out.to(at::kFloat);
       return result;
     }
-    const at::Tensor out = sm90::conv(sm90::ConvKind::kCausal3x3x3, frames, num_outputs, weight, {}).out;
+    const at::Tensor out = packed::conv(ConvKind::kCausal3x3x3, frames, num_outputs, weight, {}).out;
     return finish(epilogue.float32 ? out : out.to(frames[0].scalar_type()).contiguous(), epilogue);
   }
   const at::ScalarType dtype = epilogue.float32 ? at::kFloat : weight.bias.scalar_type();
@@ -126,7 +126,7 @@ ConvResult causal_conv3d(const Frames &frames, int64_t num_outputs, const ConvWe
 }
 
 ConvResult upsample_conv2d(const at::Tensor &x, const ConvWeight &weight, const Epilogue &epilogue) {
-  if (weight.sm90) return sm90::conv(sm90::ConvKind::kUpsample2x, x.unbind(0), x.size(0), weight, epilogue);
+  if (weight.packed) return packed::conv(ConvKind::kUpsample2x, x.unbind(0), x.size(0), weight, epilogue);
   const int64_t frames = x.size(0), height = x.size(1), width = x.size(2), channels = weight.bias.size(0);
   const at::Tensor out = at::empty({frames, height, 2, width, 2, channels}, x.options());
   for (int64_t row = 0; row < 2; ++row)
@@ -139,7 +139,7 @@ ConvResult upsample_conv2d(const at::Tensor &x, const ConvWeight &weight, const 
 }
 
 at::Tensor double_frames_conv(const Frames &frames, int64_t num_inputs, const ConvWeight &weight) {
-  if (weight.sm90) return sm90::conv(sm90::ConvKind::kDoubleFrames, frames, num_inputs, weight, {}).out;
+  if (weight.packed) return packed::conv(ConvKind::kDoubleFrames, frames, num_inputs, weight, {}).out;
   Frames out;
   for (int64_t t = 0; t < num_inputs; ++t) {
     const at::Tensor x = side_by_side(window(frames, num_inputs, t));

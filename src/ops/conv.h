@@ -31,9 +31,9 @@ struct ConvWeight {
   /// downsample: [Cout, Cin, 3, 3]. halve_frames: [Cout, 3 * Cin], the channels of the oldest frame first.
   at::Tensor weight = {};
   at::Tensor bias = {};  // [Cout]
-  // Other forms, see ops/cpu/winograd.h and ops/conv_sm90.h.
+  // Other forms, see ops/cpu/winograd.h and ops/packed_conv.h.
   at::Tensor winograd = {};  // in place of `weight`, where defined
-  bool sm90 = false;         // what the form of `weight` and `bias` is
+  bool packed = false;       // what the form of `weight` and `bias` is
 };
 
 /// What follows a convolution.
@@ -41,7 +41,7 @@ struct Epilogue {
   at::Tensor residual = {};    // is added; of the output's size, which may be put in its place; or undefined
   at::Tensor next_gamma = {};  // [Cout], float32: SiLU(RMS_norm(out) * gamma) is wanted, too
   bool keep_out = true;        // whether the output before that norm is wanted
-  // The output is float32, and not rounded to a narrower dtype before; on Hopper GPUs only that of colours is not.
+  // The output is float32, and not rounded to a narrower dtype before; on GPUs only that of colours is not.
   bool float32 = false;
 };
 

@@ -14,6 +14,7 @@
 #include "common/tiny_model.h"
 #include "error.h"
 #include "host.h"
+#include "ops/kernel_set.h"
 #include "pipeline/memory_mode.h"
 
 namespace wan::test {
@@ -25,6 +26,39 @@ using testing::HasSubstr;
 using testing::Pair;
 using testing::StartsWith;
 namespace fs = std::filesystem;
+
+TEST(KernelSet, IsTheBestOrTheGeneralOne) {
+  EXPECT_EQ(parse_kernel_set(nullptr), KernelSet::kBest);
+  EXPECT_EQ(parse_kernel_set(""), KernelSet::kBest);
+  EXPECT_EQ(parse_kernel_set("general"), KernelSet::kGeneral);
+}
+
+TEST(KernelSet, AnUnknownNameIsAnErrorThatSaysWhatToDo) {
+  try {
+    parse_kernel_set("hopper");
+    FAIL() << "nothing was thrown";
+  } catch (const Error &error) {
+    EXPECT_EQ(error.kind(), WAN_INVALID);
+    EXPECT_STREQ(
+        error.what(),
+        "The environment variable GST_WAN_KERNELS is 'hopper': set it to general, or unset it for the "
+        "best kernels of the GPU");
+  }
+}
+
+TEST(KernelSetDeathTest, AnUnknownNameInTheEnvironmentKeepsEveryDeviceFromBeingChosen) {
+  EXPECT_EXIT(
+      {
+        setenv("GST_WAN_KERNELS", "hopper", 1);
+        try {
+          choose_device("cpu");
+        } catch (const Error &error) {
+          std::exit(error.kind() == WAN_INVALID ? 7 : 1);
+        }
+        std::exit(0);
+      },
+      testing::ExitedWithCode(7), "");
+}
 
 /// A made-up /proc, /sys and /dev.
 class Host : public testing::Test {

@@ -9,10 +9,10 @@
 // multiply, each for a strip of 8x16 pixels of its own, and finish the outputs in their registers: bias,
 // residual, RMS norm and SiLU. The second one starts late and stays behind, so that one multiplies while the
 // other finishes.
-#include "ops/cuda/conv_sm90.h"
-
 #include <algorithm>
 
+#include "ops/cuda/conv.h"
+#include "ops/cuda/conv_math.cuh"
 #include "ops/cuda/hopper.cuh"
 #include "ops/cuda/tensor_map.h"
 
@@ -29,13 +29,12 @@ constexpr int kThreads = 128 * (1 + kConsumers);
 constexpr int kRowBytes = kChannelBlock * static_cast<int>(sizeof(__nv_bfloat16));  // 64: one swizzled row
 constexpr int kAlignment = 1024;
 
-struct Params {
+struct Params : ConvGeometry {
+  explicit Params(const Conv &conv) : ConvGeometry(conv), conv(conv) {}
+
   CUtensorMap frames[kMaxFrames];
   Conv conv;
-  int taps_time, missing_frames;
-  int groups;    // phases, or even and odd frames; 1 where there are none
-  int channels;  // of the output
-  int columns;   // tiles of the channels
+  int columns;  // tiles of the channels
   int strips_x, strips_y, num_strips, num_tiles;
 };
 
@@ -165,26 +164,6 @@ __device__ inline void transpose_in_quad(uint32_t (&w)[4]) {
       (upper ? w[i] : w[i + bit]) = got;
     }
   }
-}
-
-__device__ inline uint32_t pack(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return reinterpret_cast<const uint32_t &>(pair);
-}
-__device__ inline float2 unpack(uint32_t word) {
-  return __bfloat1622float2(reinterpret_cast<const __nv_bfloat162 &>(word));
-}
-
-/// SiLU(2 x), by one instruction of the special function unit: x + x tanh(x).
-__device__ inline float silu_of_twice(float x) {
-  float tangent;
-  asm("tanh.approx.f32 %0, %1;" : "=f"(tangent) : "f"(x));
-  return fmaf(x, tangent, x);
-}
-
-/// The factor of an RMS norm: sqrt(channels) / max(length, 1e-12).
-__device__ inline float norm_factor(float sum_of_squares, int channels) {
-  return rsqrtf(fmaxf(sum_of_squares, 1e-24f)) * sqrtf(static_cast<float>(channels));
 }
 
 /// The accumulators of one product: d[4 b + 2 h + c] is column 8 b + 2 (lane % 4) + c of pixel (lane / 4, 2
@@ -428,13 +407,6 @@ bool map_frame(const Conv &conv, const void *frame, cuuint32_t box_width, cuuint
       {channels * 2, width * channels * 2}, {kChannelBlock, box_width, box_height}, Swizzle::k64);
 }
 
-int multiprocessors() {
-  int device = 0, count = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
-  return count;
-}
-
 template <int kN, int kTaps>
 cudaError_t launch(Params &params, cudaStream_t stream) {
   using Layout = Shared<kN, kTaps>;
@@ -490,15 +462,10 @@ cudaError_t launch_for_channels(Params &params, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t launch_conv(const Conv &conv, cudaStream_t stream) {
-  Params params;
-  params.conv = conv;
+  Params params(conv);
   params.strips_x = (conv.width + kStripWidth - 1) / kStripWidth;
   params.strips_y = (conv.height + kStripHeight - 1) / kStripHeight;
   params.num_strips = params.strips_x * params.strips_y * conv.num_outputs;
-  params.taps_time = conv.kind == ConvKind::kUpsample2x ? 1 : 3;
-  params.missing_frames = conv.num_outputs + params.taps_time - 1 - conv.num_frames;
-  params.groups = conv.kind == ConvKind::kUpsample2x ? 4 : conv.kind == ConvKind::kDoubleFrames ? 2 : 1;
-  params.channels = conv.kind == ConvKind::kDoubleFrames ? conv.out_channels / 2 : conv.out_channels;
   switch (conv.kind) {
     case ConvKind::kCausal3x3x3:
       return launch_for_channels<3>(params, stream);

@@ -13,7 +13,8 @@
 #include <string>
 
 #include "ops/cuda/attention_sm90.h"
-#include "ops/cuda/conv_sm90.h"
+#include "ops/cuda/conv.h"
+#include "ops/cuda/dequantize.h"
 #include "ops/cuda/frames_to_pixels.h"
 #include "ops/cuda/modulation.h"
 #include "ops/cuda/quantize_rows.h"
@@ -21,6 +22,7 @@
 #include "ops/cuda/rms_norm_silu.h"
 #include "ops/cuda/rotary_norm.h"
 #include "ops/cuda/scaled_softmax.h"
+#include "ops/kernel_set.h"
 #include "ops/kernels.h"
 #include "ops/pixel_layout.h"
 #include "ops/rows.h"
@@ -57,6 +59,22 @@ void check(const at::Tensor &tensor, at::ScalarType dtype, at::IntArrayRef shape
       tensor.is_contiguous() && tensor.is_cuda() && tensor.scalar_type() == dtype && tensor.sizes() == shape,
       "expected a contiguous ", dtype, " tensor of ", shape, ", got ", tensor.scalar_type(), " of ",
       tensor.sizes());
+}
+
+void dequantize_cuda(const at::Tensor &blocks, int64_t type, const at::Tensor &values) {
+  const BlockFormat *format = find_block_format(static_cast<uint32_t>(type));
+  TORCH_CHECK(format && blocks.is_contiguous() && blocks.scalar_type() == at::kByte &&
+              blocks.numel() / format->bytes * format->elements == values.numel());
+  check(values, values.scalar_type() == at::kFloat ? at::kFloat : at::kBFloat16, values.sizes());
+  const c10::cuda::CUDAGuard guard(values.device());
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const auto launch = [&](auto *out) {
+    C10_CUDA_CHECK(launch_dequantize(format->type, blocks.const_data_ptr(), values.numel(), out, stream));
+  };
+  if (values.scalar_type() == at::kFloat)
+    launch(values.mutable_data_ptr<float>());
+  else
+    launch(bfloat16_data(values));
 }
 
 at::Tensor rms_norm_cuda(const at::Tensor &x, const at::Tensor &gamma, bool silu) {
@@ -129,6 +147,13 @@ at::Tensor gated_residual_cuda(const at::Tensor &x, const at::Tensor &branch,
   return out;
 }
 
+/// For the tokens of x, [B, L, D].
+RotaryTables tables_of(const at::Tensor &cos, const at::Tensor &sin, const at::Tensor &x) {
+  check(cos, at::kFloat, {x.size(1), 1, cos.size(-1)});
+  check(sin, at::kFloat, cos.sizes());
+  return {cos.const_data_ptr<float>(), sin.const_data_ptr<float>(), static_cast<int>(2 * cos.size(-1))};
+}
+
 at::Tensor heads_rms_norm_cuda(const at::Tensor &x, const std::optional<at::Tensor> &bias,
                                const at::Tensor &weight, const std::optional<at::Tensor> &cos,
                                const std::optional<at::Tensor> &sin, double eps, bool quantizes,
@@ -137,10 +162,7 @@ at::Tensor heads_rms_norm_cuda(const at::Tensor &x, const std::optional<at::Tens
   RotaryTables tables{};
   std::vector<int64_t> shape = x.sizes().vec();
   if (cos && sin) {
-    check(*cos, at::kFloat, {x.size(1), 1, cos->size(-1)});
-    check(*sin, at::kFloat, cos->sizes());
-    tables = {cos->const_data_ptr<float>(), sin->const_data_ptr<float>(),
-              static_cast<int>(2 * cos->size(-1))};
+    tables = tables_of(*cos, *sin, x);
     shape = {x.size(0), x.size(1), x.size(2) / tables.head_channels, tables.head_channels};
   }
   TORCH_CHECK(tables.cos || !quantizes);
@@ -152,6 +174,15 @@ at::Tensor heads_rms_norm_cuda(const at::Tensor &x, const std::optional<at::Tens
                                  center ? center->const_data_ptr<float>() : nullptr, out.data_ptr(),
                                  c10::cuda::getCurrentCUDAStream()));
   return out;
+}
+
+void rotate_heads_cuda(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin,
+                       const at::Tensor &out) {
+  check(out, at::kBFloat16, x.sizes());
+  const at::Tensor rows = x.flatten(2);
+  const c10::cuda::CUDAGuard guard(x.device());
+  C10_CUDA_CHECK(launch_rotate(bfloat16_data(rows), rows_of(rows), tables_of(cos, sin, rows),
+                               bfloat16_data(out), c10::cuda::getCurrentCUDAStream()));
 }
 
 std::tuple<at::Tensor, at::Tensor> quantize_rows_cuda(const at::Tensor &x,
@@ -229,22 +260,22 @@ at::Tensor scaled_softmax_cuda(const at::Tensor &scores, double scale) {
   return out;
 }
 
-/// See sm90::conv in ops/conv_sm90.h.
-std::tuple<at::Tensor, at::Tensor> conv_sm90_cuda(at::TensorList frames, int64_t kind, int64_t num_outputs,
-                                                  const at::Tensor &weight, const at::Tensor &bias,
-                                                  const std::optional<at::Tensor> &residual,
-                                                  const std::optional<at::Tensor> &gamma, bool keep_out) {
+/// See packed::conv in ops/packed_conv.h.
+std::tuple<at::Tensor, at::Tensor> packed_conv_cuda(at::TensorList frames, int64_t kind, int64_t num_outputs,
+                                                    const at::Tensor &weight, const at::Tensor &bias,
+                                                    const std::optional<at::Tensor> &residual,
+                                                    const std::optional<at::Tensor> &gamma, bool keep_out) {
   const at::Tensor &first = frames[0];
   const int64_t height = first.size(0), width = first.size(1), in_channels = first.size(2);
-  sm90::Conv conv{};
-  conv.kind = static_cast<sm90::ConvKind>(kind);
+  Conv conv{};
+  conv.kind = static_cast<ConvKind>(kind);
   conv.height = static_cast<int>(height);
   conv.width = static_cast<int>(width);
   conv.in_channels = static_cast<int>(in_channels);
   conv.out_channels = static_cast<int>(bias.size(0));
   conv.num_frames = static_cast<int>(frames.size());
   conv.num_outputs = static_cast<int>(num_outputs);
-  TORCH_CHECK(frames.size() <= sm90::kMaxFrames && weight.size(2) * sm90::kChannelBlock == in_channels);
+  TORCH_CHECK(frames.size() <= kMaxFrames && weight.size(2) * kChannelBlock == in_channels);
   for (size_t i = 0; i < frames.size(); ++i) {
     check(frames[i], at::kBFloat16, {height, width, in_channels});
     conv.frames[i] = frames[i].data_ptr();
@@ -254,20 +285,21 @@ std::tuple<at::Tensor, at::Tensor> conv_sm90_cuda(at::TensorList frames, int64_t
 
   const c10::cuda::CUDAGuard guard(first.device());
   const auto stream = c10::cuda::getCurrentCUDAStream();
-  if (bias.size(0) == sm90::kColourChannels) {
+  const auto launch_conv = has_sm90_kernels(first.device()) ? sm90::launch_conv : sm80::launch_conv;
+  if (bias.size(0) == kColourChannels) {
     at::Tensor planes = at::empty({3, num_outputs, height, width}, first.options().dtype(at::kFloat));
     conv.planes = planes.mutable_data_ptr<float>();
     conv.plane_stride = planes.stride(0);
-    C10_CUDA_CHECK(sm90::launch_conv(conv, stream));
+    C10_CUDA_CHECK(launch_conv(conv, stream));
     return {planes.permute({1, 2, 3, 0}), at::Tensor()};
   }
 
-  const bool doubles = conv.kind == sm90::ConvKind::kDoubleFrames;
-  const int64_t scale = conv.kind == sm90::ConvKind::kUpsample2x ? 2 : 1;
+  const bool doubles = conv.kind == ConvKind::kDoubleFrames;
+  const int64_t scale = conv.kind == ConvKind::kUpsample2x ? 2 : 1;
   const int64_t channels = doubles ? bias.size(0) / 2 : bias.size(0);
   const std::vector<int64_t> shape = {doubles ? 2 * num_outputs : num_outputs, scale * height, scale * width,
                                       channels};
-  const bool fused = gamma && sm90::fuses_norm(channels);
+  const bool fused = gamma && fuses_norm(channels);
   at::Tensor out, activated;
   if (residual) {
     check(*residual, at::kBFloat16, shape);
@@ -281,7 +313,7 @@ std::tuple<at::Tensor, at::Tensor> conv_sm90_cuda(at::TensorList frames, int64_t
   }
   conv.out = bfloat16_data(out);
   conv.activated = bfloat16_data(activated);
-  C10_CUDA_CHECK(sm90::launch_conv(conv, stream));
+  C10_CUDA_CHECK(launch_conv(conv, stream));
   if (gamma && !fused) activated = rms_norm_cuda(out, *gamma, /*silu=*/true);
   return {keep_out ? out : at::Tensor(), activated};
 }
@@ -295,14 +327,16 @@ TORCH_LIBRARY_FRAGMENT(wan, library) {
 
 TORCH_LIBRARY_IMPL(wan, CUDA, library) {
   kernels::AttentionSm90::implement(library, attention_sm90_cuda);
-  kernels::ConvSm90::implement(library, conv_sm90_cuda);
   kernels::Fp8AttentionSm90::implement(library, fp8_attention_sm90_cuda);
+  kernels::Dequantize::implement(library, dequantize_cuda);
   kernels::FramesToPixels::implement(library, frames_to_pixels_cuda);
   kernels::GatedResidual::implement(library, gated_residual_cuda);
   kernels::HeadsRmsNorm::implement(library, heads_rms_norm_cuda);
   kernels::LayerNorm::implement(library, layer_norm_cuda);
+  kernels::PackedConv::implement(library, packed_conv_cuda);
   kernels::QuantizeRows::implement(library, quantize_rows_cuda);
   kernels::RmsNorm::implement(library, rms_norm_cuda);
+  kernels::RotateHeads::implement(library, rotate_heads_cuda);
   kernels::ScaledSoftmax::implement(library, scaled_softmax_cuda);
 }
 

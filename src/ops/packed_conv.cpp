@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "ops/conv_sm90.h"
+#include "ops/packed_conv.h"
 
 #include <ATen/ATen.h>
 
-#include "device.h"
 #include "ops/kernels.h"
 
-namespace wan::sm90 {
+namespace wan::packed {
 
 bool serves(const at::Tensor &weight, ConvKind kind, at::ScalarType dtype) {
-  if (compute_capability(weight.device()) / 10 != 9 || dtype != at::kBFloat16) return false;
+  if (!weight.is_cuda() || dtype != at::kBFloat16) return false;
   const int64_t out = kind == ConvKind::kDoubleFrames ? weight.size(0) / 2 : weight.size(0);
   const bool colours = kind == ConvKind::kCausal3x3x3 && out == 3;
   return takes_channels(weight.size(1), colours ? kTileChannels[0] : out);
@@ -27,7 +26,7 @@ ConvWeight pack(const at::Tensor &weight, const at::Tensor &bias) {
   const at::Tensor order = at::bitwise_xor(piece, row.unsqueeze(-1).floor_divide(2).remainder(4));
   return {.weight = pieces.gather(6, order.unsqueeze(-1).expand(pieces.sizes())).flatten(6),
           .bias = at::constant_pad_nd(bias.to(at::kFloat), {0, padding}),
-          .sm90 = true};
+          .packed = true};
 }
 
 bool gives_colours(const ConvWeight &weight) {
@@ -36,10 +35,10 @@ bool gives_colours(const ConvWeight &weight) {
 
 ConvResult conv(ConvKind kind, const Frames &frames, int64_t num_outputs, const ConvWeight &weight,
                 const Epilogue &epilogue) {
-  auto [out, activated] =
-      kernels::ConvSm90::call(frames, static_cast<int64_t>(kind), num_outputs, weight.weight, weight.bias,
-                              optional(epilogue.residual), optional(epilogue.next_gamma), epilogue.keep_out);
+  auto [out, activated] = kernels::PackedConv::call(frames, static_cast<int64_t>(kind), num_outputs,
+                                                    weight.weight, weight.bias, optional(epilogue.residual),
+                                                    optional(epilogue.next_gamma), epilogue.keep_out);
   return {out, activated};
 }
 
-}  // namespace wan::sm90
+}  // namespace wan::packed

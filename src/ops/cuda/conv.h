@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Convolutions of the Wan VAE on Hopper's tensor cores (sm_90a).
+// Convolutions of the Wan VAE on tensor cores: a kernel for Hopper's (sm_90a), and one for all from sm_80 on.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -8,9 +8,9 @@
 
 #include <cstdint>
 
-#include "ops/sm90_limits.h"
+#include "ops/conv_limits.h"
 
-namespace wan::sm90 {
+namespace wan {
 
 constexpr int kMaxFrames = 6;  // four outputs and their history
 
@@ -22,7 +22,7 @@ struct Conv {
   /// at most num_outputs + 2, for kUpsample2x num_outputs.
   const void *frames[kMaxFrames];
   int num_frames, num_outputs;
-  const __nv_bfloat16 *weight;  // packed, see pack() in ops/conv_sm90.h
+  const __nv_bfloat16 *weight;  // packed, see pack() in ops/packed_conv.h
   const float *bias;            // [out_channels]
   /// [num_outputs, height, width, out_channels] with the kind's height, width and frames; each may be null.
   const __nv_bfloat16 *residual;  // is added; may be `out` itself
@@ -35,6 +35,34 @@ struct Conv {
   int64_t plane_stride;
 };
 
-cudaError_t launch_conv(const Conv &conv, cudaStream_t stream);
+/// What a kernel is told of a convolution besides.
+struct ConvGeometry {
+  int taps_time, missing_frames;
+  int groups;    // phases, or even and odd frames; 1 where there are none
+  int channels;  // of the output
 
-}  // namespace wan::sm90
+  explicit ConvGeometry(const Conv &conv)
+      : taps_time(conv.kind == ConvKind::kUpsample2x ? 1 : 3),
+        missing_frames(conv.num_outputs + taps_time - 1 - conv.num_frames),
+        groups(conv.kind == ConvKind::kUpsample2x     ? 4
+               : conv.kind == ConvKind::kDoubleFrames ? 2
+                                                      : 1),
+        channels(conv.kind == ConvKind::kDoubleFrames ? conv.out_channels / 2 : conv.out_channels) {}
+};
+
+/// Of the current GPU.
+inline int multiprocessors() {
+  int device = 0, count = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return count;
+}
+
+namespace sm80 {
+cudaError_t launch_conv(const Conv &conv, cudaStream_t stream);
+}
+namespace sm90 {
+cudaError_t launch_conv(const Conv &conv, cudaStream_t stream);
+}
+
+}  // namespace wan

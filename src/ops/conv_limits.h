@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What ops/conv_sm90.cpp and the kernel behind it agree on.
+// What ops/packed_conv.cpp and the kernels behind it agree on.
 #pragma once
 
 #include <cstdint>
 
-namespace wan::sm90 {
+namespace wan {
 
 enum class ConvKind {
   kCausal3x3x3,   // WanCausalConv3d
@@ -34,4 +34,4 @@ constexpr bool fuses_norm(int64_t out) {
   return false;
 }
 
-}  // namespace wan::sm90
+}  // namespace wan

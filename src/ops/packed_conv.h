@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The way from ops/conv.h to the kernel for Hopper GPUs, ops/cuda/conv_sm90.h, through LibTorch's dispatcher.
+// The way from ops/conv.h to the kernels for tensor cores, ops/cuda/conv.h, through LibTorch's dispatcher.
+// All read the weights packed in the same way.
 #pragma once
 
 #include "ops/conv.h"
-#include "ops/sm90_limits.h"
+#include "ops/conv_limits.h"
 
-namespace wan::sm90 {
+namespace wan::packed {
 
-/// Whether the kernel runs on the weight's device in this dtype and takes such channels. weight: [Cout, Cin,
+/// Whether the kernels run on the weight's device in this dtype and take such channels. weight: [Cout, Cin,
 /// ...].
 bool serves(const at::Tensor &weight, ConvKind kind, at::ScalarType dtype);
 
@@ -24,4 +25,4 @@ ConvResult conv(ConvKind kind, const Frames &frames, int64_t num_outputs, const 
 /// Whether that is what the weight is for.
 bool gives_colours(const ConvWeight &weight);
 
-}  // namespace wan::sm90
+}  // namespace wan::packed
