@@ -42,11 +42,12 @@ void say_where(const WebServer &server, const Options &options) {
 int run(const Options &options) {
   g_autoptr(GMainLoop) loop = g_main_loop_new(nullptr, FALSE);
   int status = EXIT_SUCCESS;
-  Studio studio(options.video, options.source, options.network, options.recordings, [&](const std::string &error) {
-    if (!error.empty()) status = EXIT_FAILURE;
-    if (!error.empty()) std::fprintf(stderr, "error: %s\n", error.c_str());
-    g_main_loop_quit(loop);
-  });
+  Studio studio(options.video, options.source, options.network, options.recordings,
+                [&](const std::string &error) {
+                  if (!error.empty()) status = EXIT_FAILURE;
+                  if (!error.empty()) std::fprintf(stderr, "error: %s\n", error.c_str());
+                  g_main_loop_quit(loop);
+                });
   const WebServer server(
       options.address, options.port, [&](guint clip) { return studio.picture(clip); },
       [&](SoupWebsocketConnection *websocket, const ConnectionPtr &connection) {

@@ -125,8 +125,9 @@ TEST(Endless, IsNoNewClipWhereAQueuedOneShowsWhatThePropertySays) {
 }
 
 TEST(Endless, SaysWhatTheModelIs) {
-  for (const auto &[model, endless, takes_image] :
-       {std::tuple{"endless", TRUE, FALSE}, {"endless-takes-pictures", TRUE, TRUE}, {"clips", FALSE, FALSE}}) {
+  for (const auto &[model, endless, takes_image] : {std::tuple{"endless", TRUE, FALSE},
+                                                    {"endless-takes-pictures", TRUE, TRUE},
+                                                    {"clips", FALSE, FALSE}}) {
     Pipeline pipeline(stub_source("own") + "model=" + model + " ! fakesink");
     EXPECT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
     gboolean is_endless = -1, image = -1;

@@ -15,8 +15,8 @@ let standing = '';         // what is shown until something else is asked for
 let isEdited = false;      // the prompt was, and not sent yet
 let change = null;         // of the scene, as it was typed here: its prompt, and when it was sent
 const shownLists = {};     // as JSON, by the ids of their elements
-const awaited = new Map();  // when the clips were asked for that were queued here, by their ids
-let sent = 0;
+const awaited = new Map(); // when the clips were asked for that were queued here, by their ids
+let sent = 0;              // when the newest of them was
 const token = location.hash.slice(1);  // to steer with; "watch": this page is for watching
 let picture = null;        // the JPEG (Blob) that the next queued clip begins with
 
@@ -64,10 +64,10 @@ const handlers = {
     showError('');
     if (request === 'steer') return letSteer(true);
     if (request === 'record') return show('note', on ? `Recording to ${name}.` : 'The recording ends.');
+    if (request === 'cut') awaited.clear();  // it takes their place
     if (clip) awaited.set(clip, sent);
     $('note').textContent = request === 'set' && change ? 'The scene changes.' : notes[request];
     if (request === 'enqueue') clearForm();
-    if (request === 'cut') removePicture();
     if (request === 'picture') usePicture();
     if (request === 'set' && !change) settingsWereTaken();
   },
@@ -90,7 +90,7 @@ function letSteer(may) {
 const notes = {
   enqueue: 'Added to the queue.',
   cut: 'The new scene begins.',
-  again: 'It is shown again.',
+  again: 'It will be shown again.',
   picture: 'The next clip that is queued begins with this picture.',
   set: 'From the next clip on.',
   skip: 'The clip is skipped.',
@@ -364,8 +364,9 @@ async function toJpeg(bitmap) {
 
 // A clip that is queued later begins with it; an endless video has a new scene at once.
 function usePicture() {
-  if (isEndless) cut(true);
-  else showPicture();
+  if (!isEndless) return showPicture();
+  cut(true);
+  removePicture();
 }
 
 function showPicture() {
