@@ -17,15 +17,15 @@ std::string describe_size(const WanGenerateOptions &options) {
          std::to_string(options.num_frames) + " frames";
 }
 
+/// smaller: what to choose besides another memory mode.
 void require_memory(const Components &components, const WanGenerateOptions &options, uint64_t needed,
-                    at::Device device) {
-  const uint64_t free = free_memory(device);
+                    uint64_t free, at::Device device,
+                    const std::string &smaller = "a smaller width, height or number of frames") {
   if (needed <= free) return;
   const std::string modes = device.is_cpu() ? "" : components.smaller_memory_modes();
   throw Error(WAN_OUT_OF_MEMORY, "A video of " + describe_size(options) + " needs about " +
                                      std::to_string(needed >> 20) + " MiB of memory, and " +
-                                     std::to_string(free >> 20) + " MiB are free: choose " + modes +
-                                     "a smaller width, height or number of frames");
+                                     std::to_string(free >> 20) + " MiB are free: choose " + modes + smaller);
 }
 
 void require_options(const Components &components, const WanGenerateOptions &options) {
@@ -42,10 +42,15 @@ void require_denoising_memory(const Components &components, const WanGenerateOpt
   // The reference operations, which the CPU has, compute in float32.
   const at::ScalarType activations = device.is_cpu() ? at::kFloat : components.placement().dtype;
   const bool cached = options.cache != WAN_CACHE_NONE;
-  require_memory(components, options,
-                 denoise_bytes(components.config().transformer, activations, plan.frames, plan.height,
-                               plan.width, cached),
-                 device);
+  const uint64_t free = free_memory(device);
+  const int64_t frames = most_frames(components.config(), activations, options.layout.height,
+                                     options.layout.width, cached, free);
+  require_memory(
+      components, options,
+      denoise_bytes(components.config().transformer, activations, plan.frames, plan.height, plan.width,
+                    cached),
+      free, device,
+      (frames > 0 ? "at most " + std::to_string(frames) + " frames, or " : "") + "a smaller width or height");
 }
 
 /// Of the decoded frames in float32, in host memory.
@@ -53,14 +58,16 @@ void require_video_memory(const Components &components, const WanGenerateOptions
   const auto frames = static_cast<uint64_t>(decoded_frames(options));
   const auto pixels =
       static_cast<uint64_t>(options.layout.width) * static_cast<uint64_t>(options.layout.height);
-  require_memory(components, options, pixels * 3 * frames * sizeof(float), at::kCPU);
+  require_memory(components, options, pixels * 3 * frames * sizeof(float), free_memory(at::kCPU), at::kCPU);
 }
 
 /// Decoded in tiles, the whole clip waits in host memory.
 bool plan_decoding(const Components &components, const WanGenerateOptions &options, const ClipPlan &plan) {
   const AutoencoderKLWan &vae = components.vae();
-  if (vae.decode_bytes(plan.height, plan.width) <= free_memory(components.device())) return false;
-  require_memory(components, options, tiled_decode_bytes(vae, plan.height, plan.width), components.device());
+  const uint64_t free = free_memory(components.device());
+  if (vae.decode_bytes(plan.height, plan.width) <= free) return false;
+  require_memory(components, options, tiled_decode_bytes(vae, plan.height, plan.width), free,
+                 components.device());
   require_video_memory(components, options);
   return true;
 }
@@ -68,8 +75,10 @@ bool plan_decoding(const Components &components, const WanGenerateOptions &optio
 bool plan_encoding(const Components &components, const WanGenerateOptions &options, const ClipPlan &plan) {
   const AutoencoderKLWan &vae = components.vae();
   if (components.config().variant->first_picture == WAN_PICTURE_REFUSED) return false;
-  if (vae.encode_bytes(plan.height, plan.width) <= free_memory(components.device())) return false;
-  require_memory(components, options, tiled_encode_bytes(vae, plan.height, plan.width), components.device());
+  const uint64_t free = free_memory(components.device());
+  if (vae.encode_bytes(plan.height, plan.width) <= free) return false;
+  require_memory(components, options, tiled_encode_bytes(vae, plan.height, plan.width), free,
+                 components.device());
   return true;
 }
 
