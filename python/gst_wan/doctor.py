@@ -131,7 +131,13 @@ def checkpoints(directory):
 def describe_mode(mode, chosen):
     parts = [size(mode["device"])] + ([f"{size(mode['host'])} of host memory"] if mode["host"] else [])
     verdict = "is taken" if mode["name"] == chosen else "fits" if mode["fits"] else "does not fit"
-    return f"memory={mode['name']} needs {' and '.join(parts)}, {verdict}"
+    return f"memory={mode['name']} needs {' and '.join(parts)}, {verdict}{describe_clips(mode.get('clips', []))}"
+
+
+def describe_clips(clips):
+    """How long clips may be, as " (up to 81 frames of 832x480)"; those of which not one frame fits are left out."""
+    lengths = [f"{clip['frames']} frames of {clip['width']}x{clip['height']}" for clip in clips if clip["frames"]]
+    return f" (up to {' or '.join(lengths)})" if lengths else ""
 
 
 def check_checkpoint(report, name, answer):

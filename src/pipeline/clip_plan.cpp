@@ -18,15 +18,16 @@ std::string describe_size(const WanGenerateOptions &options) {
          std::to_string(options.num_frames) + " frames";
 }
 
+/// smaller: what to choose besides another memory mode.
 void require_memory(const Components &components, const WanGenerateOptions &options, uint64_t needed,
-                    const std::vector<at::Device> &devices) {
+                    const std::vector<at::Device> &devices,
+                    const std::string &smaller = "a smaller width, height or number of frames") {
   const uint64_t free = least_free_memory(devices);
   if (needed <= free) return;
   const std::string modes = devices.front().is_cpu() ? "" : components.smaller_memory_modes();
   throw Error(WAN_OUT_OF_MEMORY, "A video of " + describe_size(options) + " needs about " +
                                      std::to_string(needed >> 20) + " MiB of memory, and " +
-                                     std::to_string(free >> 20) + " MiB are free: choose " + modes +
-                                     "a smaller width, height or number of frames");
+                                     std::to_string(free >> 20) + " MiB are free: choose " + modes + smaller);
 }
 
 void require_options(const Components &components, const WanGenerateOptions &options) {
@@ -43,10 +44,15 @@ void require_denoising_memory(const Components &components, const WanGenerateOpt
   // The reference operations, which the CPU has, compute in float32.
   const at::ScalarType activations = device.is_cpu() ? at::kFloat : components.placement().dtype;
   const bool cached = options.cache != WAN_CACHE_NONE;
-  require_memory(components, options,
-                 denoise_bytes(components.config().transformer, activations, plan.frames, plan.height,
-                               plan.width, cached),
-                 components.placement().devices);
+  const std::vector<at::Device> &devices = components.placement().devices;
+  const int64_t frames = most_frames(components.config(), activations, options.layout.height,
+                                     options.layout.width, cached, least_free_memory(devices));
+  require_memory(
+      components, options,
+      denoise_bytes(components.config().transformer, activations, plan.frames, plan.height, plan.width,
+                    cached),
+      devices,
+      (frames > 0 ? "at most " + std::to_string(frames) + " frames, or " : "") + "a smaller width or height");
 }
 
 /// Of the decoded frames in float32, in host memory.

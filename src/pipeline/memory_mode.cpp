@@ -99,10 +99,23 @@ uint64_t denoise_bytes(const TransformerConfig &config, at::ScalarType dtype, in
                        int64_t width, bool cached) {
   const uint64_t tokens = static_cast<uint64_t>(frames * (height / config.patch_height)) *
                           static_cast<uint64_t>(width / config.patch_width);
-  // The residual stream and what a block makes of it: about ten tensors, and the feed-forward's inside. A
-  // cache holds three tensors more, of each of two predictions.
-  const int64_t values = (cached ? 16 : 10) * config.inner_dim() + 2 * config.ffn_dim;
-  return tokens * static_cast<uint64_t>(values) * c10::elementSize(dtype);
+  // There is most at a block's end: its input, the inputs of its attentions, the sum with their outputs, the
+  // feed-forward's inside and output, and the sum with that. The reference operations, which float32 takes,
+  // have steps between. A cache holds three tensors more, of each of two predictions.
+  int64_t values = dtype == at::kBFloat16 ? 6 * config.inner_dim() + config.ffn_dim
+                                          : 10 * config.inner_dim() + 2 * config.ffn_dim;
+  if (cached) values += 6 * config.inner_dim();
+  const uint64_t rotary = 4 * static_cast<uint64_t>(config.attention_head_dim);  // cos and sin of all pairs
+  return tokens * (static_cast<uint64_t>(values) * c10::elementSize(dtype) + rotary);
+}
+
+int64_t most_frames(const CheckpointConfig &config, at::ScalarType dtype, int64_t height, int64_t width,
+                    bool cached, uint64_t bytes) {
+  const VaeConfig &vae = config.vae;
+  const uint64_t one = denoise_bytes(config.transformer, dtype, 1, height / vae.spatial_scale(),
+                                     width / vae.spatial_scale(), cached);
+  const int64_t frames = std::min(static_cast<int64_t>(bytes / one), config.transformer.rope_max_seq_len);
+  return frames == 0 ? 0 : (frames - 1) * vae.temporal_scale() + 1;
 }
 
 WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const WeightBytes &weights, uint64_t room,

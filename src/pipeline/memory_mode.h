@@ -37,10 +37,15 @@ struct WeightBytes {
 /// In stream mode one block is computed with while the next comes.
 constexpr size_t kStreamSlots = 2;
 
-/// A rough upper bound of what denoising latents of this size takes beside the weights, without or with a
-/// cache of steps. dtype: of the activations.
+/// What denoising latents of this size takes beside the weights, without or with a cache of steps. dtype: of
+/// the activations; for float32 it is a rough upper bound.
 uint64_t denoise_bytes(const TransformerConfig &config, at::ScalarType dtype, int64_t frames, int64_t height,
                        int64_t width, bool cached);
+
+/// The most frames of a video of so many pixels for which denoise_bytes() are no more than `bytes`, and that
+/// the model takes; 0 where not one does.
+int64_t most_frames(const CheckpointConfig &config, at::ScalarType dtype, int64_t height, int64_t width,
+                    bool cached, uint64_t bytes);
 
 /// The mode for what is asked for. AUTO: the first that fits the free bytes, with room to denoise 81 frames
 /// of 1280x720 and for the text encoder; RESIDENT where none does, which needs no host memory.

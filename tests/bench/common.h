@@ -49,5 +49,6 @@ void encode(int argc, char **argv);
 void transformer(int argc, char **argv);
 void text(int argc, char **argv);
 void load(int argc, char **argv);
+void report(int argc, char **argv);
 
 }  // namespace wan::bench

@@ -16,10 +16,11 @@ void run(int argc, char **argv) {
       {"generate", wan::bench::generate}, {"transformer", wan::bench::transformer},
       {"decode", wan::bench::decode},     {"encode", wan::bench::encode},
       {"load", wan::bench::load},         {"text", wan::bench::text},
-      {"causal", wan::bench::causal}};
+      {"causal", wan::bench::causal},     {"report", wan::bench::report}};
   const auto found = argc > 1 ? subcommands.find(argv[1]) : subcommands.end();
   if (found == subcommands.end())
-    throw wan::invalid("usage: wan-bench generate|transformer|causal|text|decode|encode|load [options]");
+    throw wan::invalid(
+        "usage: wan-bench generate|transformer|causal|text|decode|encode|load|report [options]");
   found->second(argc - 1, argv + 1);
 }
 

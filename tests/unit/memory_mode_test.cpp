@@ -3,6 +3,7 @@
 // The memory modes: blocks that come and go give the same results bit for bit, on the CPU, too, where copies
 // are made between host tensors; which mode is chosen; and what too little memory says.
 #include <ATen/ATen.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/InferenceMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,11 +12,14 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "bench/random_weights.h"
 #include "common/engine.h"
 #include "common/temporary_directory.h"
 #include "common/tiny_model.h"
+#include "device.h"
 #include "pipeline/memory_mode.h"
 #include "transformer/wan_transformer_3d.h"
+#include "vae/autoencoder_kl_wan.h"
 
 namespace wan::test {
 namespace {
@@ -453,13 +457,86 @@ TEST(OutOfMemory, OfTheGpuNamesWhatToChangeAndPasses) {
         generate_clip(model, options);
         ADD_FAILURE() << "made";
       } catch (const Failure &failure) {
-        expect_advice(failure, "a smaller width, height or number of frames");
+        expect_advice(failure, "a smaller width");
         EXPECT_EQ(failure.message.find("memory=stream") != std::string::npos, mode != WAN_MEMORY_STREAM);
         EXPECT_EQ(failure.message.find("memory=one-expert") != std::string::npos,
                   mode == WAN_MEMORY_RESIDENT);
       }
     }
     EXPECT_EQ(generate_clip(model, options).size(0), options.num_frames);
+  }
+}
+
+TEST(MostFrames, AreThoseThatDenoisingHasMemoryFor) {
+  const CheckpointConfig &config = tiny_config();
+  const auto needed = [&](int64_t latent_frames) {
+    return denoise_bytes(config.transformer, at::kBFloat16, latent_frames, 96 / 8, 160 / 8, /*cached=*/true);
+  };
+  const auto most = [&](uint64_t bytes) {
+    return most_frames(config, at::kBFloat16, 96, 160, /*cached=*/true, bytes);
+  };
+  EXPECT_EQ(most(needed(1) - 1), 0);
+  EXPECT_EQ(most(needed(1)), 1);
+  EXPECT_EQ(most(needed(9) - 1), 29);
+  EXPECT_EQ(most(needed(9)), 33);
+  EXPECT_EQ(most(UINT64_MAX / 2), (config.transformer.rope_max_seq_len - 1) * 4 + 1)
+      << "the model takes no more";
+}
+
+/// The most that LibTorch's allocator hands out while `function` runs, beside what it has handed out before.
+template <typename Function>
+uint64_t measured_peak(Function function) {
+  const at::Device device = test_device();
+  synchronize(device);
+  at::getDeviceAllocator(device.type())->resetPeakStats(device.index());
+  const uint64_t before = memory_in_use(device).gpu_bytes;
+  function();
+  synchronize(device);
+  return memory_in_use(device).gpu_peak_bytes - before;
+}
+
+void expect_within_a_tenth(uint64_t estimate, uint64_t measured, const std::string &what) {
+  const double ratio = static_cast<double>(estimate) / static_cast<double>(measured);
+  EXPECT_GE(ratio, 0.95) << what << ": " << estimate << " bytes are foreseen, " << measured << " were used";
+  EXPECT_LE(ratio, 1.1) << what << ": " << estimate << " bytes are foreseen, " << measured << " were used";
+}
+
+TEST(MeasuredPeak, OfDenoisingIsWhatWasForeseen) {
+  if (test_device().is_cpu()) GTEST_SKIP() << "needs a GPU";
+  const c10::InferenceMode inference;
+  for (const char *name : {"T2V-A14B", "TI2V-5B"}) {
+    const TransformerConfig config = bench::released_config(name, /*layers=*/2).transformer;
+    const auto source = bench::random_components(test_device())->open("transformer");
+    const WanTransformer3DModel model(config,
+                                      Weights(*source, at::kBFloat16, WanTransformer3DModel::kKeepInFp32));
+    const at::Tensor latents = at::randn({1, config.in_channels, 9, 60, 104}, test_device());
+    EncodedContext context = model.encode(at::randn({1, 512, config.text_dim}, test_device()), {});
+    const auto forward = [&] {
+      const RunContext unasked({});
+      model(latents,
+            {.rotary = model.rotary(9, 60, 104), .times = {{0, 900}}, .context = context, .run = unasked});
+    };
+    forward();  // makes the text's keys and values, and what the libraries keep
+    expect_within_a_tenth(denoise_bytes(config, at::kBFloat16, 9, 60, 104, /*cached=*/false),
+                          measured_peak(forward), name);
+  }
+}
+
+TEST(MeasuredPeak, OfDecodingIsWhatWasForeseen) {
+  if (test_device().is_cpu()) GTEST_SKIP() << "needs a GPU";
+  const c10::InferenceMode inference;
+  for (const char *name : {"T2V-A14B", "TI2V-5B"}) {
+    const VaeConfig config = bench::released_config(name).vae;
+    const auto source = bench::random_components(test_device())->open("vae");
+    const AutoencoderKLWan vae(config, Weights(*source, at::kBFloat16));
+    const at::Tensor latents = at::randn({1, config.z_dim, 4, 60, 104}, test_device());
+    const auto decode = [&] {
+      StreamState state;
+      const RunContext unasked({});
+      for (int64_t t = 0; t < latents.size(2); ++t) vae.decode(latents.narrow(2, t, 1), state, unasked);
+    };
+    decode();
+    expect_within_a_tenth(vae.decode_bytes(60, 104), measured_peak(decode), name);
   }
 }
 
