@@ -312,10 +312,10 @@ class Reader {
     const auto elements = [](const std::vector<int64_t> &shape) {
       std::optional<uint64_t> count = 1;
       for (const int64_t length : shape)
-        count = count && length >= 0 ? product(*count, static_cast<uint64_t>(length)) : std::nullopt;
+        count = count && length > 0 ? product(*count, static_cast<uint64_t>(length)) : std::nullopt;
       return count;
     };
-    if (elements(original) != elements(entry.shape))
+    if (const auto count = elements(original); !count || count != elements(entry.shape))
       throw error(tensor, "has another number of values than its original shape in the metadata");
     entry.shape = original;
   }

@@ -72,6 +72,19 @@ inline GgufTensors gguf_tensors(const Tensors &tensors) {
   return all;
 }
 
+/// What is left of the shapes where a tool keeps no more than ggml's four dimensions: a convolution's first
+/// two are one, and none of length 1 is before the others.
+inline void keep_ggml_dimensions(GgufTensors &tensors) {
+  for (auto &[name, tensor] : tensors) {
+    std::vector<int64_t> &shape = tensor.shape;
+    if (shape.size() == 5) {
+      shape[0] *= shape[1];
+      shape.erase(shape.begin() + 1);
+    }
+    while (shape.size() > 1 && shape[0] == 1) shape.erase(shape.begin());
+  }
+}
+
 /// Random blocks, whose values are as small as a model's are.
 inline GgufTensor random_gguf_tensor(GgmlType type, at::IntArrayRef shape, Dice &dice) {
   constexpr uint16_t kSmall = 0x0c00;  // 2^-12

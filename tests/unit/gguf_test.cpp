@@ -9,7 +9,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "checkpoint/layout.h"
 #include "checkpoint/weights.h"
+#include "common/causal_model.h"
 #include "common/reference.h"
 #include "common/temporary_directory.h"
 #include "common/tiny_model.h"
@@ -162,6 +164,44 @@ TEST(Gguf, ReadingAheadGivesTheSameTensors) {
   weights.check_all_loaded({});
 }
 
+/// One head of 128 channels, as single files must have them.
+TransformerConfig check_transformer(const fs::path &directory, Json json) {
+  json.update({{"num_attention_heads", 1}, {"attention_head_dim", 128}});
+  Tensors tensors;
+  for (const auto &[name, values] : random_transformer(json))
+    tensors[stored_name(Naming::kOriginalTransformer, name)] = values;
+  GgufTensors stored = gguf_tensors(tensors);
+  keep_ggml_dimensions(stored);
+  write_file(directory / "a.gguf", gguf_of(stored));
+  const ComponentFiles files = {directory, "a", Naming::kDiffusers, {}, ".gguf"};
+  const TensorFile file(files.path());
+  TensorShapes shapes;
+  for (const auto &[name, entry] : file.tensors()) shapes[name] = entry.shape;
+  const FoundComponent found = FoundComponent::recognise(files, shapes).value();
+  CheckpointWeights weights(found.files, at::kCPU, [](uint64_t) {});
+  const WanTransformer3DModel loaded(found.transformer_config(), Weights(weights, at::kFloat));
+  weights.check_all_loaded({});
+  return found.transformer_config();
+}
+
+TEST(Gguf, TransformersOfEveryModelAreKnownByTheirShapes) {
+  const TemporaryDirectory directory;
+  const Json configs = Json::parse(std::ifstream(source_path("tests/parity/conditioned/configs.json")));
+  for (const char *name : {"i2v-a14b", "ti2v-5b", "i2v-21", "flf2v-21"}) {
+    const Json json = configs.at(name).at("transformer");
+    const TransformerConfig config = check_transformer(directory.path(), json);
+    const TransformerConfig expected =
+        TransformerConfig::parse(JsonFile(std::string_view(json.dump()), "config.json"));
+    EXPECT_EQ(config.in_channels, expected.in_channels) << name;
+    EXPECT_EQ(config.out_channels, expected.out_channels) << name;
+    EXPECT_EQ(config.image_dim, expected.image_dim) << name;
+    EXPECT_EQ(config.pos_embed_seq_len, expected.pos_embed_seq_len) << name;
+    EXPECT_EQ(config.num_layers, expected.num_layers) << name;
+  }
+  // A causal one has the shapes of the model that it was trained from.
+  EXPECT_EQ(check_transformer(directory.path(), causal_transformer_json()).num_layers, 2);
+}
+
 TEST(Gguf, RefusesAFileThatEndsTooEarly) {
   const std::string whole = written();
   for (size_t size = 0; size < whole.size(); ++size)
@@ -239,16 +279,18 @@ TEST(Gguf, RefusesTensorsThatOverlapOrLeaveHoles) {
 }
 
 TEST(Gguf, RefusesAnOriginalShapeOfOtherSize) {
-  const auto shape = [](const std::vector<int32_t> &lengths) {
+  const auto shape = [](const std::vector<int32_t> &lengths, int64_t elements = 8) {
     std::string key =
         gguf_key("comfy.gguf.orig_shape.a", 9, uint32_t{5}) + bytes_of(uint64_t{lengths.size()});
     for (const int32_t length : lengths) key += bytes_of(length);
-    return refusal(gguf_of({{"a", gguf_tensor(at::ones({8}))}}, {key}));
+    return refusal(gguf_of({{"a", gguf_tensor(at::ones({elements}))}}, {key}));
   };
   EXPECT_EQ(shape({2, 4}), "accepted");
   EXPECT_THAT(shape({2, 5}), HasSubstr("original shape"));
   EXPECT_THAT(shape({-2, -4}), HasSubstr("original shape"));
   EXPECT_THAT(shape({1, 1, 1, 1, 2, 4}), HasSubstr("at most 5"));
+  constexpr int32_t kMost = INT32_MAX;
+  EXPECT_THAT(shape({0, kMost, kMost, kMost, kMost}, 0), HasSubstr("original shape"));
 }
 
 }  // namespace

@@ -121,10 +121,7 @@ class Layout : public testing::Test {
     };
     for (const char *place : {"HighNoise", "LowNoise", "text_encoders"}) fs::create_directory(model_ / place);
     GgufTensors high = stored(experts_.at("transformer"), Naming::kOriginalTransformer);
-    // As ggml leaves it where it is not told, and as stable-diffusion.cpp writes it.
-    high["head.modulation"].shape.erase(high["head.modulation"].shape.begin());
-    std::vector<int64_t> &patches = high["patch_embedding.weight"].shape;
-    patches = {patches[0] * patches[1], patches[2], patches[3], patches[4]};
+    keep_ggml_dimensions(high);
     write_file(model_ / "HighNoise/Wan2.2-T2V-A14B-HighNoise-Q4_K_M.gguf", gguf_of(high));
     write_file(model_ / "LowNoise/Wan2.2-T2V-A14B-LowNoise-Q4_K_M.gguf",
                gguf_of(stored(experts_.at("transformer_2"), Naming::kOriginalTransformer,
