@@ -65,28 +65,28 @@ std::shared_ptr<Clip> ClipPlanner::choose(const QueuedClip &asked, ClipOrigin or
                                             asked.pictures,
                                             {!settings.image.empty(), !settings.last_image.empty()}});
   if (origin == ClipOrigin::Queued) chosen->asked = asked.asked;
-  if (run_.defaults.endless) make_endless(chosen.get());
+  if (run_.defaults.endless) make_endless(chosen.get(), begins_anew(asked));
   return chosen;
 }
 
 // Of an endless model, what a clip is: a part of the video, until something else is to be shown or for so
 // many frames.
-void ClipPlanner::make_endless(Clip *clip) {
+void ClipPlanner::make_endless(Clip *clip, bool begins_anew) {
   const bool is_first = clip->index == 0;  // of the video, which nothing has interrupted
   const bool is_queued = clip->origin == ClipOrigin::Queued;
   const bool others_wait = !queue_.empty() || run_.track->is_attached();
   clip->shared_frames = is_first || clip->used_frames == 0 ? 0 : 1;  // it goes on from the clip before
   if (clip->used_frames == 0 && is_queued && others_wait)
     clip->used_frames = kSceneSeconds * run_.defaults.fps_n / std::max(run_.defaults.fps_d, 1);
-  clip->begins_scene = clip->settings.prompt_switch == WAN_SWITCH_CUT || clip->pictures[WAN_PICTURE_FIRST] ||
-                       clip->has_own_picture[WAN_PICTURE_FIRST];
+  clip->begins_scene = begins_anew || clip->settings.prompt_switch == WAN_SWITCH_CUT;
   if (clip->origin == ClipOrigin::Configured) {
     clip->is_last = clip->used_frames > 0 && !has_configured_clip() && queue_.empty();
     clip->begins_scene |= has_new_image_;
     if (has_news_ && !is_first) clip->asked = configured_at_;
     is_open_ |= clip->used_frames == 0;
   }
-  if (is_first || !is_queued) has_news_ = has_new_image_ = false;
+  const bool shows_news = clip->settings.prompt == settings_.prompt && !has_new_image_;
+  if (is_first || !is_queued || shows_news) has_news_ = has_new_image_ = false;
 }
 
 std::shared_ptr<Clip> ClipPlanner::queued_clip() {

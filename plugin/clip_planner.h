@@ -50,7 +50,6 @@ struct Clip {
   uint64_t time = 0;      // of its beginning, as timed prompts and pictures count
   /** Of an endless model: a new scene, which begins from its picture where there is one. */
   bool begins_scene = false;
-  bool skipped = false;                                 // it was to go on
   std::chrono::steady_clock::time_point asked = {};     // for it; none where nobody has
   std::chrono::steady_clock::time_point denoised = {};  // when the last step was done
 };
@@ -108,7 +107,7 @@ class ClipPlanner {
   /** With a picture of its own, which no clip before it gives. */
   static bool begins_anew(const QueuedClip &clip);
   std::shared_ptr<Clip> choose(const QueuedClip &asked, ClipOrigin origin);
-  void make_endless(Clip *clip);
+  void make_endless(Clip *clip, bool begins_anew);
   int even_part(int64_t left, const Clip &clip, bool last) const;
   void use_frames(Clip *clip, int frames) const;
 

@@ -19,6 +19,7 @@ constexpr int kTurnSeconds = 5;
 
 void FramePump::begin_video(const std::shared_ptr<Clip> &clip) {
   video_.first_frame = passed_frames_;
+  video_.handed_over = 0;
   video_.starts = {{0, 0, clip}};
   video_.clip_is_over = false;
   video_.asked = std::chrono::steady_clock::now();
@@ -43,8 +44,9 @@ uint64_t FramePump::wanted_frames() const {
   return std::max(std::min(known, 2 * section), held_frames_);
 }
 
-// Waits until another section is needed; false if the video is to end.
-bool FramePump::await_demand() {
+// Waits until another section is needed; false if the video is to end. What is denoised and not decoded yet
+// counts as if it were in the queue.
+bool FramePump::await_demand(const WanSection &section) {
   std::unique_lock lock(mutex_);
   const auto now = std::chrono::steady_clock::now();
   const std::chrono::duration<double> taken = now - video_.asked - waited_;
@@ -52,11 +54,14 @@ bool FramePump::await_demand() {
   waited_ = {};
   stats_.fps = run_.defaults.section_frames / video_.section_seconds;
   const uint64_t turn = uint64_t(kTurnSeconds) * format_.clock.fps_n / format_.clock.fps_d;
+  const auto frames_to_come = [&] {
+    return queued_frames_ + uint64_t(std::max(section.first_frame - video_.handed_over, 0));
+  };
   const auto gives_way = [&] {
     return model_->turns().is_wanted() && passed_frames_ - video_.first_frame >= turn;
   };
   changed_.wait(
-      lock, [&] { return is_stopped() || gives_way() || !run_.live || queued_frames_ < wanted_frames(); });
+      lock, [&] { return is_stopped() || gives_way() || !run_.live || frames_to_come() < wanted_frames(); });
   video_.asked = std::chrono::steady_clock::now();
   return !is_stopped() && !gives_way();
 }
@@ -79,7 +84,7 @@ bool FramePump::is_clip_over(const WanSection &section, uint64_t first_frame) {
 
 // The engine is about to make a section: says what it shows. False if the video is to end.
 bool FramePump::next_section(WanSection *section) {
-  if (!await_demand()) return false;
+  if (!await_demand(*section)) return false;
   const uint64_t first_frame = video_.first_frame + section->first_frame;
   const auto given_up = [this] { return is_stopped() || model_->turns().is_wanted(); };
   if (run_.track->is_attached() && !await_choice(first_frame, given_up)) return false;
@@ -111,7 +116,7 @@ bool FramePump::begin_clip(const std::shared_ptr<Clip> &clip, WanSection *sectio
   section->prompt_switch = video_.clip_is_over ? WAN_SWITCH_CUT : clip->settings.prompt_switch;
   section->picture = pictures_[WAN_PICTURE_FIRST] != nullptr;
   section->seed = clip->seed;
-  video_.starts.back().clip->skipped = std::exchange(video_.clip_is_over, false);
+  video_.starts.back().is_skipped = std::exchange(video_.clip_is_over, false);
   video_.starts.push_back({section->index, section->first_frame, clip});
   stats_.newest = clip_ = clip;
   return true;
@@ -119,11 +124,12 @@ bool FramePump::begin_clip(const std::shared_ptr<Clip> &clip, WanSection *sectio
 
 // Which clip these frames of the video are of, in which they are counted from here on. The clip before has
 // ended then; beyond the last clip there are none.
-std::shared_ptr<Clip> FramePump::take_frames(WanFrames *frames) {
+std::shared_ptr<const Clip> FramePump::take_frames(WanFrames *frames) {
   std::deque<EndlessVideo::Start> &starts = video_.starts;
   if (starts.empty()) return clip_;
+  video_.handed_over = frames->first_frame + frames->num_frames;
   for (; starts.size() > 1 && starts[1].section <= frames->section; starts.pop_front())
-    end_clip(starts.front().clip, starts.front().clip->skipped);
+    end_clip(starts.front().clip, starts.front().is_skipped);
   const EndlessVideo::Start &start = starts.front();
   frames->first_frame -= start.frame;
   const int shown = start.clip->used_frames - start.clip->shared_frames;

@@ -31,10 +31,16 @@ std::string installed(std::string_view path) {
   return file.substr(0, file.size() - place.size()).append(path.substr(prefix.size()));
 }
 
-std::string choose(const std::string &chosen, const char *variable, std::string_view fallback) {
+// An environment variable, empty where it is not set.
+std::string variable(const char *name) {
+  const char *value = g_getenv(name);
+  return value ? value : "";
+}
+
+// The first that is not empty.
+std::string choose(const std::string &chosen, const std::string &other, std::string_view installed_path) {
   if (!chosen.empty()) return chosen;
-  const char *value = g_getenv(variable);
-  return value && *value ? value : installed(fallback);
+  return other.empty() ? installed(installed_path) : other;
 }
 
 // LibTorch's threads spin while they wait for each other. Where an encoder needs the cores too, that is
@@ -61,11 +67,13 @@ GModule *open_patient(const std::string &file) {
 }  // namespace
 
 std::string engine_file(const std::string &chosen) {
-  return choose(chosen, "GST_WAN_ENGINE", WAN_ENGINE_FILE);
+  return choose(chosen, variable("GST_WAN_ENGINE"), WAN_ENGINE_FILE);
 }
 
-std::string model_directory(const std::string &chosen) {
-  return choose(chosen, "GST_WAN_MODEL", WAN_MODEL_DIR);
+std::string model_directory(const std::string &chosen, bool live) {
+  const std::string model = chosen.empty() ? variable("GST_WAN_MODEL") : chosen;
+  if (!model.empty()) return model;
+  return choose("", variable("GST_WAN_MODELS"), WAN_MODELS_DIR) + (live ? "/wan-tiny-causal" : "/wan-tiny");
 }
 
 const WanEngineApi *open_engine(const std::string &file, std::string *reason) {

@@ -60,6 +60,7 @@ GType quantization_type() {
   static const GEnumValue values[] = {
       {WAN_QUANTIZATION_NONE, "As dtype says", "none"},
       {WAN_QUANTIZATION_FP8, "FP8 (e4m3): faster on GPUs that have it, and less exact", "fp8"},
+      {WAN_QUANTIZATION_STORED, "As a GGUF file has them, which takes less memory", "stored"},
       {0, nullptr, nullptr},
   };
   static const GType type = g_enum_register_static("GstWanQuantization", values);

@@ -332,11 +332,17 @@ std::shared_ptr<const Picture> FramePump::incoming_picture(const Clip &clip, Wan
                                                            Failure *failure) {
   const std::shared_ptr<PictureTrack> &track = run_.picture_tracks[kind];
   if (!track || !track->is_attached()) return nullptr;
-  const PictureTrack::Sample sample = track->at(clip.time, kPatience, [this] { return is_stopped(); });
-  if (is_stopped()) *failure = {WAN_CANCELLED, ""};
-  if (is_stopped()) return nullptr;
-  if (!sample) track->set_silent();
-  if (!sample) return nullptr;
+  PictureTrack::Sample sample = track->at(clip.time, kPatience, [this] { return is_stopped(); });
+  // A camera's first picture comes a little after the stream has begun.
+  if (!sample && run_.defaults.pictures[kind] == WAN_PICTURE_REQUIRED) sample = track->earliest();
+  if (is_stopped()) {
+    *failure = {WAN_CANCELLED, ""};
+    return nullptr;
+  }
+  if (!sample) {
+    track->set_silent();
+    return nullptr;
+  }
   std::shared_ptr<const Picture> picture = convert_picture(sample.get(), &failure->message);
   if (!picture) *failure = {WAN_INVALID, failure->message, __FILE__, __LINE__};
   return picture;
@@ -530,7 +536,7 @@ void FramePump::tell(PumpEvent news) {
 }
 
 void FramePump::report(const WanProgress &progress) {
-  // On the worker's own thread, which alone writes model_ while it runs.
+  // The worker alone writes model_, and not while the engine makes a clip.
   WanMemory memory = {};
   if (model_->is_loaded()) model_->choice().engine->memory(model_->get(), &memory);
 
@@ -538,7 +544,9 @@ void FramePump::report(const WanProgress &progress) {
   const bool is_denoised = progress.stage == WAN_STAGE_DENOISE && progress.step == progress.steps;
   if (is_denoised && clip_->denoised == std::chrono::steady_clock::time_point())  // not of later sections
     clip_->denoised = std::chrono::steady_clock::now();
-  news_.emplace_back(Progress{clip_, progress});
+  // What is decoded may be of the clip before the one that is denoised.
+  const bool is_before = progress.stage == WAN_STAGE_DECODE && !video_.starts.empty();
+  news_.emplace_back(Progress{is_before ? video_.starts.front().clip : clip_, progress});
   stats_.progress = progress;
   stats_.seconds[progress.stage] = progress.seconds;
   if (progress.stage == WAN_STAGE_TEXT) stats_.seconds[WAN_STAGE_PICTURES] = 0;  // not every clip has them
@@ -556,7 +564,7 @@ bool FramePump::push(WanFrames *frames) {
   waited_ += std::chrono::steady_clock::now() - start;
   if (is_stopped()) return false;
   overfull_ |= !has_room();
-  const std::shared_ptr<Clip> clip = take_frames(frames);
+  const std::shared_ptr<const Clip> clip = take_frames(frames);
   if (frames->num_frames == 0) return true;
   stats_.chunk = frames->chunk;
   queued_frames_ += frames->num_frames;

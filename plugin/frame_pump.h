@@ -115,9 +115,11 @@ struct EndlessVideo {
   /** Where a clip begins. */
   struct Start {
     int section, frame;
-    std::shared_ptr<Clip> clip;
+    std::shared_ptr<const Clip> clip;
+    bool is_skipped = false;  // it was to go on
   };
   uint64_t first_frame = 0;    // in the stream
+  int32_t handed_over = 0;     // frames that the engine has, with those beyond the last clip
   std::deque<Start> starts;    // of the clips whose frames are still to come, the newest last
   bool clip_is_over = false;   // by skip()
   double section_seconds = 0;  // that the last section took to be made; 0: not known yet
@@ -208,12 +210,12 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   void end_clip(const std::shared_ptr<const Clip> &clip, bool skipped);
   // Of an endless video (endless_pump.cpp):
   bool next_section(WanSection *section);
-  bool await_demand();
+  bool await_demand(const WanSection &section);
   bool is_clip_over(const WanSection &section, uint64_t first_frame);
   bool begin_clip(const std::shared_ptr<Clip> &clip, WanSection *section);
   void begin_video(const std::shared_ptr<Clip> &clip);
   std::shared_ptr<const Clip> end_video(const std::shared_ptr<const Clip> &first);
-  std::shared_ptr<Clip> take_frames(WanFrames *frames);
+  std::shared_ptr<const Clip> take_frames(WanFrames *frames);
   uint64_t wanted_frames() const;
   bool can_repeat(const Clip &failed) const;
 

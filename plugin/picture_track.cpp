@@ -89,6 +89,11 @@ void PictureTrack::set_silent() {
   silent_ = true;
 }
 
+PictureTrack::Sample PictureTrack::earliest() const {
+  const std::lock_guard lock(mutex_);
+  return entries_.empty() ? nullptr : entries_.front().sample;
+}
+
 void PictureTrack::wake() {
   const std::lock_guard lock(mutex_);
   changed_.notify_all();

@@ -52,6 +52,8 @@ class PictureTrack {
   /** The picture at `time`. Waits until it can be told which that is, unless that is given up, which is asked
    * again after wake(), or nothing has come for so long as `patience`. None where there is none. */
   Sample at(uint64_t time, std::chrono::milliseconds patience, const std::function<bool()> &given_up);
+  /** The first of those that are there, whatever its time. */
+  Sample earliest() const;
   void wake();
   /** Whoever sends pictures was waited for long enough: nobody waits again until something comes. */
   void set_silent();

@@ -80,7 +80,8 @@ std::vector<Row> make_table() {
   std::vector<Row> table = {row(
       g_param_spec_string("model", "Model",
                           "Directory of the checkpoint: Diffusers' format, the original release or single "
-                          "files (empty: $GST_WAN_MODEL, else the small embedded model)",
+                          "files (empty: $GST_WAN_MODEL, else a small embedded model; for a live source "
+                          "one that makes an endless video)",
                           defaults.model.c_str(), kReady),
       &Settings::model)};
   for (const ClipSetting &setting : clip_settings()) table.push_back(clip_row(setting));

@@ -71,10 +71,11 @@ std::string loras_text(const std::vector<LoraChoice> &loras) {
   return assignment("loras", launch_text(array.get()));
 }
 
-// What makes the model another one than without it.
+// What makes the model another one than without it. The line is one for a file.
 std::string model_text(const ModelChoice &choice) {
   std::string text;
-  if (choice.directory != model_directory("")) text += assignment("model", literal(choice.directory));
+  if (choice.directory != model_directory("", /*live=*/false))
+    text += assignment("model", literal(choice.directory));
   if (choice.device != "auto") text += assignment("device", literal(choice.device));
   if (choice.dtype != WAN_DTYPE_AUTO) text += assignment("dtype", dtype_nick(choice.dtype));
   if (choice.quantization != WAN_QUANTIZATION_NONE)
@@ -292,7 +293,8 @@ void add_meta(GstBuffer *buffer, const Chunk &chunk, int frame, bool repeated) {
       guint64{chunk.clip ? chunk.clip->seed : 0}, "repeated", G_TYPE_BOOLEAN, gboolean{repeated}, nullptr);
 }
 
-GstStructure *stats_structure(const PumpStats &stats, const AirStats &air, const GstVideoInfo &info) {
+GstStructure *stats_structure(const PumpStats &stats, const AirStats &air, const WanDefaults &defaults,
+                              const GstVideoInfo &info) {
   const Clip *clip = stats.newest.get();
   GstStructure *structure = gst_structure_new(
       "wan-stats", "stage", G_TYPE_STRING, stats.running ? kStages[stats.progress.stage] : "idle", "step",
@@ -309,7 +311,8 @@ GstStructure *stats_structure(const PumpStats &stats, const AirStats &air, const
       "pool-bytes", G_TYPE_UINT64, guint64{stats.memory.pool_bytes}, "memory-mode", G_TYPE_STRING,
       memory_mode_nick(stats.memory.mode), "device", G_TYPE_STRING, stats.memory.device,
       "first-frame-seconds", G_TYPE_DOUBLE, air.first_frame_seconds.load(), "prompt-to-screen", G_TYPE_DOUBLE,
-      air.prompt_to_screen.load(), nullptr);
+      air.prompt_to_screen.load(), "endless", G_TYPE_BOOLEAN, gboolean{defaults.endless}, "takes-image",
+      G_TYPE_BOOLEAN, gboolean{defaults.pictures[WAN_PICTURE_FIRST] != WAN_PICTURE_REFUSED}, nullptr);
   for (size_t stage = 0; stage < kStages.size(); ++stage) {
     const std::string field = std::string(kStages[stage]) + "-seconds";
     gst_structure_set(structure, field.c_str(), G_TYPE_DOUBLE, stats.seconds[stage], nullptr);

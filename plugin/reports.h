@@ -86,6 +86,7 @@ void register_meta();
 void add_meta(GstBuffer *buffer, const Chunk &chunk, int frame, bool repeated);
 
 /** The value of the property stats. */
-GstStructure *stats_structure(const PumpStats &stats, const AirStats &air, const GstVideoInfo &info);
+GstStructure *stats_structure(const PumpStats &stats, const AirStats &air, const WanDefaults &defaults,
+                              const GstVideoInfo &info);
 
 }  // namespace wan

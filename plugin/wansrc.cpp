@@ -7,7 +7,8 @@
  *
  * wansrc runs a Wan diffusion model, which makes video from text or from a picture and text, and pushes the
  * frames of the clip while the rest of it is still being decoded. The model is a directory, in Diffusers'
- * format, of the original release or of single files; without #GstWanSrc:model a small embedded one is used.
+ * format, of the original release or of single files; without #GstWanSrc:model a small embedded one is used,
+ * with #GstWanSrc:is-live one that makes an endless video.
  * #GstWanSrc:loras are merged into it.
  *
  * Size, rate and format are caps, as in videotestsrc; what downstream leaves open becomes the checkpoint's
@@ -147,6 +148,11 @@ static void warn_of_rounding(GstWanSrc *self, int wanted) {
                          " plus 1.");
 }
 
+// An endless video continues itself.
+static WanContinuity continuity_of(WanContinuity asked, const WanDefaults &defaults) {
+  return defaults.endless ? WAN_CONTINUITY_NONE : asked;
+}
+
 static RunSettings run_settings(GstWanSrc *self, const WanDefaults &defaults, bool live) {
   const Settings &settings = self->priv->settings;
   RunSettings run;
@@ -155,7 +161,7 @@ static RunSettings run_settings(GstWanSrc *self, const WanDefaults &defaults, bo
   // An endless video has no seams.
   run.fade_frames =
       settings.transition == Transition::Crossfade && !defaults.endless ? settings.transition_frames : 0;
-  run.continuity = defaults.endless ? WAN_CONTINUITY_NONE : settings.continuity;
+  run.continuity = continuity_of(settings.continuity, defaults);
   run.live = live;
   run.defaults = defaults;
   run.track = self->priv->track;
@@ -205,7 +211,7 @@ static bool read_settings(GstWanSrc *self, Settings *settings, std::string *reas
   *settings = self->priv->settings;
   ModelChoice &choice = self->priv->run.choice;
   choice = {self->priv->engine,
-            model_directory(settings->model),
+            model_directory(settings->model, self->priv->is_live),
             settings->device,
             settings->dtype,
             settings->quantization,
@@ -566,6 +572,7 @@ static void fit_incoming_picture(GstWanSrc *self) {
     if (!track->is_attached() || GST_PAD_IS_FLUSHING(pad)) break;
     const bool is_ended = track->is_ended();  // before it is looked at: what came before the end counts
     sample = track->at(0, std::chrono::milliseconds(50), [] { return false; });
+    if (!sample) sample = track->earliest();
     if (is_ended) break;
   }
   GstVideoInfo info;
@@ -829,15 +836,16 @@ static std::string fault_of_clip(GstWanSrc *self, const QueuedClip &clip) {
     const ObjectLock lock(self);
     engine = self->priv->engine;
     started = self->priv->run.started;
-    directory = started ? self->priv->run.choice.directory : model_directory(self->priv->settings.model);
+    directory = started ? self->priv->run.choice.directory
+                        : model_directory(self->priv->settings.model, self->priv->is_live);
     defaults = self->priv->run.settings.defaults;
     continuity = self->priv->settings.continuity;
   }
   WanError error = {};
   if (!engine || (!started && engine->describe(directory.c_str(), &defaults, &error) != WAN_OK)) return "";
-  if (defaults.endless) continuity = WAN_CONTINUITY_NONE;
   const auto pictures = pictures_of(self, clip.settings, clip.pictures);
-  const WanStatus status = check(engine, directory, clip.settings, pictures, continuity, defaults, &error);
+  const WanStatus status = check(engine, directory, clip.settings, pictures,
+                                 continuity_of(continuity, defaults), defaults, &error);
   return status == WAN_INVALID ? error.message : "";
 }
 
@@ -1002,7 +1010,8 @@ static void gst_wan_src_get_property(GObject *object, guint id, GValue *value, G
   const FramePump *pump = running_pump(self);
   if (id == PROP_STATS) {
     const PumpStats stats = self->priv->run.pump ? self->priv->run.pump->stats() : PumpStats();
-    g_value_take_boxed(value, stats_structure(stats, self->priv->air, self->priv->run.info));
+    const Run &run = self->priv->run;
+    g_value_take_boxed(value, stats_structure(stats, self->priv->air, run.settings.defaults, run.info));
     return;
   }
   Settings settings = self->priv->settings;
@@ -1120,7 +1129,8 @@ static void install_signals(GType type) {
    * @prompt: (nullable): what the clip shows; the property prompt if it is empty
    * @settings: (nullable): fields named and typed as the properties image, last-image (also a GstSample),
    * seed, negative-prompt, num-frames, steps, guidance-scale, guidance-scale-2, flow-shift, scheduler,
-   * sigmas, cache, cache-threshold and continuity-correction; the properties count for those left out
+   * sigmas, cache, cache-threshold, continuity-correction and prompt-switch; the properties count for those
+   * left out
    *
    * Queues a clip, to be made before those of the property prompt.
    *

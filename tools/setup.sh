@@ -135,7 +135,8 @@ configure() {
   if [ "$(cat "$dir/options" 2>/dev/null)" != "$options" ]; then
     say "Configuring $1"
     command=setup
-    [ ! -f "$dir/build.ninja" ] || command=configure
+    # Interrupted, a configuration may have left no build.ninja.
+    [ ! -f "$dir/meson-private/coredata.dat" ] || command="setup --reconfigure"
     # shellcheck disable=SC2086
     log=$(cd "$root" && meson $command $options "$1" 2>&1) || fail "meson could not configure it:"$'\n'"$log"
     printf '%s\n' "$options" >"$dir/options"

@@ -6,7 +6,9 @@
 //     listener, traffic connections to it, and their limits
 //     studio, session   what pages send, and are told      json     their messages
 //     source, picture   wansrc's settings and state, and what clips begin with
+//     history           what was on air, to be shown again
 //     pipeline, viewer  encoders, and a branch of the pipeline for each viewer
+//     recording         the same for a file
 //     negotiation       what a page says of its side of the connection
 //
 // SPDX-License-Identifier: LGPL-2.1-or-later
@@ -40,7 +42,7 @@ void say_where(const WebServer &server, const Options &options) {
 int run(const Options &options) {
   g_autoptr(GMainLoop) loop = g_main_loop_new(nullptr, FALSE);
   int status = EXIT_SUCCESS;
-  Studio studio(options.video, options.source, options.network, [&](const std::string &error) {
+  Studio studio(options.video, options.source, options.network, options.recordings, [&](const std::string &error) {
     if (!error.empty()) status = EXIT_FAILURE;
     if (!error.empty()) std::fprintf(stderr, "error: %s\n", error.c_str());
     g_main_loop_quit(loop);

@@ -2,6 +2,8 @@
 #include "options.h"
 
 #include <gio/gio.h>
+#include <glib/gstdio.h>
+#include <unistd.h>
 
 #include <array>
 #include <random>
@@ -10,6 +12,10 @@
 
 namespace studio {
 namespace {
+
+bool is_writable(const std::string &directory) {
+  return g_file_test(directory.c_str(), G_FILE_TEST_IS_DIR) && g_access(directory.c_str(), W_OK) == 0;
+}
 
 void check(const char *name, gint64 value, gint64 least, gint64 most) {
   if (value >= least && value <= most) return;
@@ -30,6 +36,11 @@ void check(const Options &options) {
   check("steps", options.source.steps, 0, 1000);
   check("num-frames", options.source.num_frames, 0, 100000);
   check("seed", options.source.seed, -1, G_MAXINT64);
+  check("recording-limit", options.recordings.most_mebibytes, 1, 1 << 20);
+  if (const std::string &directory = options.recordings.directory;
+      !directory.empty() && !is_writable(directory))
+    throw std::runtime_error("--recordings must be a directory that can be written to, not \"" + directory +
+                             "\".");
   if (!options.network.stun.empty() && !options.network.stun.starts_with("stun://"))
     throw std::runtime_error("--stun must be stun://HOST:PORT.");
 }
@@ -64,6 +75,7 @@ Options parse_options(int *argc, char ***argv) {
   Options options;
   options.source.prompt = "a red circle bouncing on a blue background";
   char *address = nullptr, *model = nullptr, *prompt = nullptr, *stun = nullptr, *image = nullptr;
+  char *recordings = nullptr;
   const std::array entries = {
       GOptionEntry{"address", 'a', 0, G_OPTION_ARG_STRING, &address,
                    "IP address to serve at (127.0.0.1: this machine only)", "IP"},
@@ -86,6 +98,10 @@ Options parse_options(int *argc, char ***argv) {
                    "Seed of the first clip (-1: random)", "N"},
       GOptionEntry{"stun", 0, 0, G_OPTION_ARG_STRING, &stun,
                    "STUN server, for viewers beyond the local network", "stun://HOST:PORT"},
+      GOptionEntry{"recordings", 0, 0, G_OPTION_ARG_FILENAME, &recordings,
+                   "Directory for recordings; without it nothing is recorded", "DIR"},
+      GOptionEntry{"recording-limit", 0, 0, G_OPTION_ARG_INT64, &options.recordings.most_mebibytes,
+                   "Size of a recording at which it ends (4096)", "MIB"},
       GOptionEntry{}};
   g_autoptr(GOptionContext) context = g_option_context_new("- live video from text, to browsers");
   g_option_context_set_summary(context, "What is not given is as the checkpoint suggests.");
@@ -98,6 +114,7 @@ Options parse_options(int *argc, char ***argv) {
   take(prompt, &options.source.prompt);
   take(image, &options.source.image);
   take(stun, &options.network.stun);
+  take(recordings, &options.recordings.directory);
   if (!parsed) throw std::runtime_error(error->message);
   if (*argc > 1) throw std::runtime_error(std::string("unknown argument \"") + (*argv)[1] + "\"");
   check(options);

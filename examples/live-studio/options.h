@@ -6,6 +6,7 @@
 #include <string>
 
 #include "pipeline.h"
+#include "recording.h"
 #include "source.h"
 #include "viewer.h"
 
@@ -18,6 +19,7 @@ struct Options {
   VideoOptions video;
   SourceOptions source;
   NetworkOptions network;
+  RecordingOptions recordings;
 };
 
 /** Reads the arguments, and initialises GStreamer. Throws std::runtime_error. */

@@ -29,10 +29,10 @@ constexpr std::array kCodecs = {
           "bitrate", 1000},
 };
 
-// What a viewer's branch is made of, and what webrtcbin looks for itself when it is too late for a clear
-// message.
-constexpr std::array kNeeded = {"webrtcbin", "nicesrc",   "dtlssrtpenc", "srtpenc",
-                                "rtpbin",    "rtpvp8pay", "rtph264pay"};
+// What the branches of viewers and recordings are made of, and what webrtcbin looks for itself when it is too
+// late for a clear message.
+constexpr std::array kNeeded = {"webrtcbin", "nicesrc",    "dtlssrtpenc", "srtpenc",    "rtpbin",
+                                "rtpvp8pay", "rtph264pay", "h264parse",   "matroskamux"};
 
 constexpr double kBitsPerPixel = 0.2;
 constexpr int kLeastBits = 500000;
@@ -142,12 +142,15 @@ void Pipeline::attach(const Codec &codec, GstElement *branch) {
 }
 
 // The branch begins with a queue that never blocks, so the tee is never waited for.
-void Pipeline::detach(const Codec &codec, GstElement *branch) {
+void Pipeline::unlink(const Codec &codec, GstElement *branch) {
   g_autoptr(GstElement) tee = find(codec.name);
   g_autoptr(GstPad) sink = gst_element_get_static_pad(branch, "sink");
   g_autoptr(GstPad) src = gst_pad_get_peer(sink);
   gst_element_release_request_pad(tee, src);
   if (tee->numsrcpads == 0) open(codec, false);
+}
+
+void Pipeline::remove(GstElement *branch) {
   gst_element_set_state(branch, GST_STATE_NULL);
   std::erase(branches_, branch);
   gst_bin_remove(GST_BIN(pipeline_), branch);

@@ -1,5 +1,5 @@
-// The running pipeline: one wansrc, one encoder for each codec, and a tee behind each that viewers are added
-// to.
+// The running pipeline: one wansrc, one encoder for each codec, and a tee behind each that viewers, and a
+// recording, are added to.
 //
 //     wansrc ! tee ! valve ! queue ! vp8enc  ! tee ! (viewers)
 //                  ! valve ! queue ! x264enc ! tee ! (viewers)
@@ -53,10 +53,12 @@ class Pipeline {
   /** Null if there is no such codec. */
   static const Codec *find_codec(const std::string &name);
 
-  /** Adds a viewer's branch, with one sink pad "sink", and plays it. Takes the branch. */
+  /** Adds a viewer's branch, or a recording's, with one sink pad "sink", and plays it. Takes the branch. */
   void attach(const Codec &codec, GstElement *branch);
-  /** Stops and removes it again. */
-  void detach(const Codec &codec, GstElement *branch);
+  /** It gets no more. */
+  void unlink(const Codec &codec, GstElement *branch);
+  /** Stops and removes what is unlinked. */
+  void remove(GstElement *branch);
   void force_key_frame(const Codec &codec);
 
  private:

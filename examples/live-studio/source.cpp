@@ -9,7 +9,6 @@
 namespace studio {
 namespace {
 
-constexpr size_t kLongestPrompt = 2000;  // bytes
 constexpr size_t kLongestQueue = 32;
 // Held before a clip goes on air, so that it does not falter between the chunks that it is decoded in.
 constexpr guint64 kPrebuffer = 300 * GST_MSECOND;
@@ -80,21 +79,51 @@ std::vector<Json> Source::queue() const {
 
 PicturePtr Source::picture(guint id) const {
   const auto clip = clips_.find(id);
-  return clip == clips_.end() ? nullptr : clip->second.picture;
+  return clip == clips_.end() ? history_.picture(id) : clip->second.picture;
 }
 
-guint Source::enqueue(const Message &message, const PicturePtr &picture) {
-  const std::string prompt = message.text("prompt", kLongestPrompt);
-  if (prompt.empty()) throw BadMessage("The prompt is empty.");
+GstStructure *Source::stats() const {
+  GstStructure *stats = nullptr;
+  g_object_get(element_, "stats", &stats, nullptr);
+  return stats;
+}
+
+bool Source::is_endless() const {
+  g_autoptr(GstStructure) stats = this->stats();
+  gboolean is_endless = FALSE;
+  gst_structure_get_boolean(stats, "endless", &is_endless);
+  return is_endless;
+}
+
+// Null for a prompt switch stands for the model's own.
+guint Source::enqueue(const Scene &scene, const char *prompt_switch) {
+  if (scene.prompt.empty()) throw BadMessage("The prompt is empty.");
   if (queue_length() >= kLongestQueue) throw BadMessage("The queue is full.");
   g_autoptr(GstStructure) settings = gst_structure_new_empty("settings");
-  if (picture) gst_structure_set(settings, "image", GST_TYPE_SAMPLE, picture->sample(), nullptr);
+  if (scene.picture) gst_structure_set(settings, "image", GST_TYPE_SAMPLE, scene.picture->sample(), nullptr);
+  if (scene.seed) gst_structure_set(settings, "seed", G_TYPE_INT64, gint64(*scene.seed), nullptr);
+  if (prompt_switch) gst_structure_set(settings, "prompt-switch", G_TYPE_STRING, prompt_switch, nullptr);
   refusal_.clear();
   guint queued = 0;
-  g_signal_emit_by_name(element_, "enqueue", prompt.c_str(), settings, &queued);
+  g_signal_emit_by_name(element_, "enqueue", scene.prompt.c_str(), settings, &queued);
   throw_refusal();
-  clips_[queued] = {prompt, picture};
+  clips_[queued] = scene;
   return queued;
+}
+
+// The property follows, so that what changes it changes this scene.
+guint Source::cut_to(const Scene &scene) {
+  const guint id = enqueue(scene, "cut");
+  gboolean removed = FALSE;
+  for (const auto &[other, clip] : clips_)
+    if (other != id) g_signal_emit_by_name(element_, "remove", other, &removed);
+  g_object_set(element_, "prompt", scene.prompt.c_str(), nullptr);
+  return id;
+}
+
+guint Source::show_again(const Message &message) {
+  const Scene scene = history_.find(message.integer("scene", 1, G_MAXINT64));
+  return is_endless() ? cut_to(scene) : enqueue(scene);
 }
 
 void Source::throw_refusal() const {
@@ -127,19 +156,28 @@ void Source::note(const GstStructure *structure) {
   if (!gst_structure_has_name(structure, "wan-clip")) return;
   g_clear_pointer(&on_air_, gst_structure_free);
   on_air_ = gst_structure_copy(structure);
+  add_to_history();
+}
+
+void Source::add_to_history() {
+  guint id = 0;
+  guint64 seed = 0, pts = 0;
+  gst_structure_get(on_air_, "id", G_TYPE_UINT, &id, "seed", G_TYPE_UINT64, &seed, "pts", G_TYPE_UINT64, &pts,
+                    nullptr);
+  const char *prompt = gst_structure_get_string(on_air_, "prompt");
+  if (prompt && *prompt) history_.add({prompt, picture(id), seed}, id, pts);
 }
 
 void Source::describe(Json *state) const {
-  Json settings, stats;
+  Json settings, figures;
   for (const Setting &setting : kSettings)
     settings.property(setting.name, G_OBJECT(element_), setting.property);
-  GstStructure *structure = nullptr;
-  g_object_get(element_, "stats", &structure, nullptr);
-  stats.fields(structure);
-  gst_structure_free(structure);
+  g_autoptr(GstStructure) stats = this->stats();
+  figures.fields(stats);
   state->objects("queue", queue());
   state->object("settings", settings);
-  state->object("stats", stats);
+  state->object("stats", figures);
+  state->objects("history", history_.describe());
   if (!on_air_) return;
   guint id = 0;
   gst_structure_get_uint(on_air_, "id", &id);

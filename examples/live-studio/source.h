@@ -8,10 +8,13 @@
 #include <map>
 #include <string>
 
+#include "history.h"
 #include "json.h"
 #include "picture.h"
 
 namespace studio {
+
+inline constexpr size_t kLongestPrompt = 2000;  // bytes
 
 struct SourceOptions {
   std::string model, prompt, image;
@@ -27,8 +30,15 @@ class Source {
   Source(const Source &) = delete;
   Source &operator=(const Source &) = delete;
 
-  /** Queues a clip that begins with the picture, if it is not null. Returns its id. */
-  guint enqueue(const Message &message, const PicturePtr &picture);
+  /** Whether the model makes one endless video. */
+  bool is_endless() const;
+  /** Queues a clip. Returns its id, likewise below. */
+  guint enqueue(const Scene &scene) { return enqueue(scene, nullptr); }
+  /** Of an endless video: cuts to a new scene, in place of all that is queued. It goes on until it is
+   * changed. */
+  guint cut_to(const Scene &scene);
+  /** Shows a scene of the history again: at once where the video is endless, else after the queue. */
+  guint show_again(const Message &message);
   /** Changes settings, from the next clip on: all that the message names, or none if one cannot be. */
   void set(const Message &message);
   void skip() { g_signal_emit_by_name(element_, "skip"); }
@@ -39,23 +49,22 @@ class Source {
   /** Takes why wansrc does not do what is just asked of it. */
   void note_refusal(const std::string &reason) { refusal_ = reason; }
   void describe(Json *state) const;
-  /** The picture of a queued clip, or of one that is made or on air; null if it has none. */
+  /** The picture of a clip that is queued, made, on air or in the history; null if it has none. */
   PicturePtr picture(guint id) const;
 
  private:
-  struct Clip {
-    std::string prompt;
-    PicturePtr picture;
-  };
-
+  guint enqueue(const Scene &scene, const char *prompt_switch);
   size_t queue_length() const;
   std::vector<Json> queue() const;
+  GstStructure *stats() const;
+  void add_to_history();
   void throw_refusal() const;
 
   GstElement *element_;
-  std::map<guint, Clip> clips_;     // that were queued and have not ended; those in the queue are the last
+  std::map<guint, Scene> clips_;    // that were queued and have not ended; those in the queue are the last
   std::string refusal_;             // of the newest request, empty if there was none
   GstStructure *on_air_ = nullptr;  // the newest wan-clip
+  History history_;
 };
 
 }  // namespace studio

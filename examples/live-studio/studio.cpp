@@ -11,6 +11,7 @@ constexpr size_t kMostSessions = 32;
 constexpr int kMostViewers = 2 * kMostSessions;  // with those that are not quite gone
 constexpr guint kTellMilliseconds = 100;         // of news that come together, pages are told at once
 constexpr guint kGoodbyeMilliseconds = 500;
+constexpr guint kEndOfFileMilliseconds = 5000;
 
 // Nobody waits for an answer to the goodbye.
 void refuse(SoupWebsocketConnection *websocket, const ConnectionPtr &connection) {
@@ -21,8 +22,9 @@ void refuse(SoupWebsocketConnection *websocket, const ConnectionPtr &connection)
 }  // namespace
 
 Studio::Studio(const VideoOptions &video, const SourceOptions &source, const NetworkOptions &network,
-               OnEnded on_ended)
+               const RecordingOptions &recordings, OnEnded on_ended)
     : network_(network),
+      recordings_(recordings),
       on_ended_(std::move(on_ended)),
       pipeline_(video,
                 {[this](const GstStructure *news) {
@@ -36,6 +38,7 @@ Studio::Studio(const VideoOptions &video, const SourceOptions &source, const Net
   const auto second = [](gpointer data) -> gboolean {
     auto *self = static_cast<Studio *>(data);
     for (const auto &session : self->sessions_) session->look_after();
+    if (self->recording_) self->recording_->look_after();
     self->tell_soon();
     return G_SOURCE_CONTINUE;
   };
@@ -53,7 +56,7 @@ void Studio::add(SoupWebsocketConnection *websocket, const ConnectionPtr &connec
       [this](Session *session) { remove(session); }));
   sessions_.back()->may_steer = network_.token.empty();
   Json hello("hello");
-  hello.truth("steers", network_.token.empty());
+  hello.truth("steers", network_.token.empty()).truth("records", !recordings_.directory.empty());
   if (!network_.stun.empty()) hello.text("stun", network_.stun);
   sessions_.back()->send(hello);
   tell_soon();
@@ -61,7 +64,7 @@ void Studio::add(SoupWebsocketConnection *websocket, const ConnectionPtr &connec
 
 void Studio::remove(Session *session) {
   std::erase_if(sessions_, [session](const auto &each) { return each.get() == session; });
-  if (closing_ && sessions_.empty()) end("");
+  end_if_all_are_gone();
   tell_soon();
 }
 
@@ -75,7 +78,8 @@ void Studio::follow(Session *session, const Message &message) {
   }
   if (type == "steer") return let_steer(session, message.text("token", 64));
   session->check_may_steer();
-  if (type == "enqueue") return enqueue(session, message);
+  if (type == "enqueue" || type == "cut" || type == "again") return show_scene(session, message);
+  if (type == "record") return record(session, message.truth("on"));
   if (type == "set")
     source_.set(message);
   else if (type == "skip")
@@ -88,12 +92,41 @@ void Studio::follow(Session *session, const Message &message) {
   tell_soon();
 }
 
-void Studio::enqueue(Session *session, const Message &message) {
-  const bool with_picture = message.truth("picture");
-  if (with_picture && !session->picture) throw BadMessage("There is no picture for the clip.");
-  const guint clip = source_.enqueue(message, with_picture ? session->picture : nullptr);
-  if (with_picture) session->picture.reset();
-  session->send(Json("done").text("request", "enqueue").integer("clip", clip));
+void Studio::show_scene(Session *session, const Message &message) {
+  const std::string type = message.type();
+  guint clip = 0;
+  if (type == "again") {
+    clip = source_.show_again(message);
+  } else {
+    const bool with_picture = message.truth("picture");
+    if (with_picture && !session->picture) throw BadMessage("There is no picture for the clip.");
+    const Scene scene = {
+        message.text("prompt", kLongestPrompt), with_picture ? session->picture : nullptr, {}};
+    clip = type == "cut" ? source_.cut_to(scene) : source_.enqueue(scene);
+    if (with_picture) session->picture.reset();
+  }
+  session->send(Json("done").text("request", type).integer("clip", clip));
+  tell_soon();
+}
+
+void Studio::record(Session *session, bool on) {
+  if (on == bool(recording_)) throw BadMessage(on ? "A recording runs already." : "No recording runs.");
+  if (on)
+    recording_ = Recording::create(&pipeline_, recordings_,
+                                   [this](const std::string &reason) { on_recorded(reason); });
+  else
+    recording_->stop();
+  session->send(Json("done").text("request", "record").truth("on", on).text("name", recording_->name()));
+  tell_soon();
+}
+
+void Studio::on_recorded(const std::string &reason) {
+  const std::shared_ptr<Recording> recording = std::exchange(recording_, nullptr);
+  Json news("recorded");
+  news.text("name", recording->name()).integer("bytes", recording->bytes()).text("reason", reason);
+  for (const auto &session : sessions_)
+    if (session->may_steer) session->send(news);
+  end_if_all_are_gone();
   tell_soon();
 }
 
@@ -131,6 +164,7 @@ void Studio::show(Session *session, const Codec &codec) {
 }
 
 void Studio::on_branch_failed(GstElement *branch, const std::string &error) {
+  if (recording_ && recording_->has_branch(branch)) return on_recorded(error);
   for (const auto &session : sessions_) {
     if (!session->viewer || !session->viewer->has_branch(branch)) continue;
     session->viewer.reset();
@@ -154,6 +188,9 @@ void Studio::tell() {
       std::count_if(sessions_.begin(), sessions_.end(), [](auto &each) { return bool(each->viewer); });
   state.integer("viewers", viewers);
   source_.describe(&state);
+  if (recording_)
+    state.object("recording",
+                 Json().integer("seconds", recording_->seconds()).integer("bytes", recording_->bytes()));
   const std::string text = state.to_string();
   for (const auto &session : sessions_) session->send_news(text);
 }
@@ -165,9 +202,15 @@ void Studio::close() {
     self->end("");
     return G_SOURCE_REMOVE;
   };
-  if (sessions_.empty()) return end("");
-  closing_ = g_timeout_add(kGoodbyeMilliseconds, late, this);
+  if (closing_) return;
+  if (recording_) recording_->stop();
+  closing_ = g_timeout_add(recording_ ? kEndOfFileMilliseconds : kGoodbyeMilliseconds, late, this);
   for (const auto &session : sessions_) session->close(SOUP_WEBSOCKET_CLOSE_GOING_AWAY, "the studio closes");
+  end_if_all_are_gone();
+}
+
+void Studio::end_if_all_are_gone() {
+  if (closing_ && sessions_.empty() && !recording_) end("");
 }
 
 void Studio::end(const std::string &error) {

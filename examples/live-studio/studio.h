@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "pipeline.h"
+#include "recording.h"
 #include "session.h"
 #include "source.h"
 #include "viewer.h"
@@ -24,7 +25,7 @@ class Studio {
 
   /** Throws std::runtime_error. */
   Studio(const VideoOptions &video, const SourceOptions &source, const NetworkOptions &network,
-         OnEnded on_ended);
+         const RecordingOptions &recordings, OnEnded on_ended);
   ~Studio();
   Studio(const Studio &) = delete;
   Studio &operator=(const Studio &) = delete;
@@ -40,7 +41,9 @@ class Studio {
 
  private:
   void follow(Session *session, const Message &message);
-  void enqueue(Session *session, const Message &message);
+  void show_scene(Session *session, const Message &message);
+  void record(Session *session, bool on);
+  void on_recorded(const std::string &reason);
   void let_steer(Session *session, const std::string &token);
   void watch(Session *session, const Message &message);
   void show(Session *session, const Codec &codec);
@@ -48,12 +51,15 @@ class Studio {
   void on_branch_failed(GstElement *branch, const std::string &error);
   void tell_soon();
   void tell();
+  void end_if_all_are_gone();
   void end(const std::string &error);
 
   NetworkOptions network_;
+  RecordingOptions recordings_;
   OnEnded on_ended_;
   Pipeline pipeline_;
   Source source_;
+  std::shared_ptr<Recording> recording_;            // null: there is none
   std::vector<std::unique_ptr<Session>> sessions_;  // gone before the pipeline that their viewers are part of
   guint second_ = 0, telling_ = 0, closing_ = 0;
 };

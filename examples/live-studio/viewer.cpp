@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 
+#include "main_loop.h"
 #include "negotiation.h"
 
 namespace studio {
@@ -10,27 +11,6 @@ namespace {
 
 // What a thread of webrtcbin's holds of a viewer, who may be gone when it is used.
 using Handle = std::weak_ptr<Viewer>;
-
-void run_in_main_loop(const Handle &viewer, std::function<void(Viewer &)> run) {
-  struct Task {
-    Handle viewer;
-    std::function<void(Viewer &)> run;
-  };
-  const auto call = [](gpointer data) -> gboolean {
-    auto *task = static_cast<Task *>(data);
-    if (const std::shared_ptr<Viewer> viewer = task->viewer.lock()) task->run(*viewer);
-    return G_SOURCE_REMOVE;
-  };
-  g_idle_add_full(G_PRIORITY_DEFAULT, call, new Task{viewer, std::move(run)},
-                  [](gpointer task) { delete static_cast<Task *>(task); });
-}
-
-template <typename Callback>
-void connect(gpointer object, const char *signal, Callback callback, const Handle &viewer) {
-  g_signal_connect_data(
-      object, signal, G_CALLBACK(callback), new Handle(viewer),
-      [](gpointer handle, GClosure *) { delete static_cast<Handle *>(handle); }, GConnectFlags(0));
-}
 
 GstPromise *promise(GstPromiseChangeFunc callback, const Handle &viewer) {
   return gst_promise_new_with_change_func(callback, new Handle(viewer),
@@ -107,19 +87,19 @@ void Viewer::set_up_transceiver() {
 void Viewer::connect_signals(GstElement *queue) {
   const Handle handle = weak_from_this();
   const auto on_negotiation_needed = +[](GstElement *, Handle *viewer) {
-    run_in_main_loop(*viewer, [](Viewer &viewer) { viewer.make_offer(); });
+    run_in_main_loop<Viewer>(*viewer, [](Viewer &viewer) { viewer.make_offer(); });
   };
   const auto on_candidate = +[](GstElement *, guint, const char *candidate, Handle *viewer) {
-    run_in_main_loop(*viewer, [text = std::string(candidate)](Viewer &viewer) {
+    run_in_main_loop<Viewer>(*viewer, [text = std::string(candidate)](Viewer &viewer) {
       viewer.send_(Json("candidate").text("candidate", text));
     });
   };
   const auto on_state = +[](GstElement *, GParamSpec *, Handle *viewer) {
-    run_in_main_loop(*viewer, [](Viewer &viewer) { viewer.on_connection_state(); });
+    run_in_main_loop<Viewer>(*viewer, [](Viewer &viewer) { viewer.on_connection_state(); });
   };
   // A frame is about to be dropped, so the ones after it would be decoded to something wrong.
   const auto on_overrun = +[](GstElement *, Handle *viewer) {
-    run_in_main_loop(*viewer, [](Viewer &viewer) { viewer.on_overrun(); });
+    run_in_main_loop<Viewer>(*viewer, [](Viewer &viewer) { viewer.on_overrun(); });
   };
   connect(webrtc_, "on-negotiation-needed", on_negotiation_needed, handle);
   connect(webrtc_, "on-ice-candidate", on_candidate, handle);
@@ -137,7 +117,8 @@ void Viewer::finish_tasks() const {
 Viewer::~Viewer() {
   if (is_attached_) {
     finish_tasks();
-    pipeline_->detach(codec_, branch_);
+    pipeline_->unlink(codec_, branch_);
+    pipeline_->remove(branch_);
   } else {
     gst_clear_object(&branch_);
   }
@@ -151,7 +132,8 @@ void Viewer::make_offer() {
     const std::string error = error_of(promise);
     const Description offer = error.empty() ? offer_of(promise) : nullptr;
     gst_promise_unref(promise);
-    run_in_main_loop(*static_cast<Handle *>(data), [=](Viewer &viewer) { viewer.on_offer(offer, error); });
+    run_in_main_loop<Viewer>(*static_cast<Handle *>(data),
+                             [=](Viewer &viewer) { viewer.on_offer(offer, error); });
   };
   g_signal_emit_by_name(webrtc_, "create-offer", nullptr, promise(on_offer, weak_from_this()));
 }
@@ -175,7 +157,7 @@ void Viewer::take_answer(const std::string &sdp) {
     const std::string error = error_of(promise);
     gst_promise_unref(promise);
     if (error.empty()) return;
-    run_in_main_loop(*static_cast<Handle *>(data), [=](Viewer &viewer) {
+    run_in_main_loop<Viewer>(*static_cast<Handle *>(data), [=](Viewer &viewer) {
       viewer.send_(Json("error").text("message", "The answer was not accepted: " + error));
     });
   };

@@ -117,7 +117,7 @@ def tell_devices(report, machine):
 def is_checkpoint(directory):
     """Whether somebody would take it for one, complete or not."""
     patterns = ("model_index.json", "*.safetensors", "*.gguf", "*/diffusion_pytorch_model*.safetensors",
-                "diffusion_models/*.safetensors", "diffusion_models/*.gguf")
+                "diffusion_models/*.safetensors", "diffusion_models/*.gguf", "unet/*.gguf", "HighNoise/*.gguf")
     return any(next(directory.glob(pattern), None) for pattern in patterns)
 
 
@@ -157,7 +157,8 @@ def main(directories):
     check_gstreamer(report)
     survey = check_engine(report)
     if survey:
-        check_checkpoint(report, "The embedded model", survey(gst_wan.MODEL))
+        for model in sorted(gst_wan.MODELS.iterdir()):
+            check_checkpoint(report, f"The embedded model {model.name}", survey(model))
         for directory in map(pathlib.Path, directories):
             for checkpoint in checkpoints(directory):
                 check_checkpoint(report, checkpoint, survey(checkpoint))

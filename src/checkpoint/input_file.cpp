@@ -44,7 +44,7 @@ struct Signature {
 constexpr Signature kSignatures[] = {
     {"version https://git-lfs.github.com/spec/",
      "a Git LFS pointer, which only stands for the file: fetch that with 'git lfs pull'"},
-    {"GGUF", "a GGUF file, which is not supported: take the .safetensors of the same model"},
+    {"GGUF", "a GGUF file: let its name end in .gguf"},
     {"PK\x03\x04", "a zip archive or a pickle of PyTorch: unpack it, or take a .safetensors"},
     {"\x1f\x8b", "a gzip archive: unpack it"},
     {"\xfd"

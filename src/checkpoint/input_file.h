@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -38,6 +39,9 @@ class InputFile {
   const int descriptor_;
   uint64_t size_ = 0;
 };
+
+/// Bytes of a file, from an offset on; never asked for more than there are.
+using ReadBytes = std::function<std::string(uint64_t offset, size_t size)>;
 
 /// What a file is that was taken for another, by its first bytes, and what to do about it: "an HTML page: …".
 /// Empty where they tell nothing.

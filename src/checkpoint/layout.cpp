@@ -11,8 +11,10 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint/gguf.h"
 #include "checkpoint/input_file.h"
 #include "checkpoint/pickle.h"
+#include "checkpoint/safetensors.h"
 #include "checkpoint/torch_file.h"
 
 namespace wan {
@@ -62,6 +64,7 @@ constexpr Sign kSigns[] = {
     {"blocks.1.pos_embedding.embedding.weight", Kind::kTextEncoder, Naming::kOriginalTextEncoder},
     {"encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight", Kind::kTextEncoder,
      Naming::kDiffusers},
+    {"enc.blk.1.attn_rel_b.weight", Kind::kTextEncoder, Naming::kLlamaTextEncoder},
     {"vision_model.embeddings.class_embedding", Kind::kImageEncoder, Naming::kDiffusers},
     {"embeddings.class_embedding", Kind::kImageEncoder, Naming::kBareClipVision},
 };
@@ -145,13 +148,14 @@ std::string paths_of(const Some &some) {
   return list_names(paths, paths.size());
 }
 
-/// What lies in a directory and the places that ComfyUI and Diffusers have for components.
+/// What lies in a directory and the places that ComfyUI, Diffusers and publishers of GGUF have for
+/// components.
 class Listing {
  public:
   explicit Listing(const fs::path &directory, std::string part = {})
       : directory_(directory), part_(std::move(part)) {
-    for (const char *part :
-         {"", "diffusion_models", "text_encoders", "text_encoder", "vae", "clip_vision", "image_encoder"})
+    for (const char *part : {"", "diffusion_models", "unet", "HighNoise", "LowNoise", "text_encoders", "clip",
+                             "text_encoder", "vae", "VAE", "clip_vision", "image_encoder"})
       scan(part[0] ? directory / part : directory);
   }
 
@@ -179,14 +183,11 @@ class Listing {
     if (!unreadable_.empty())
       return invalid(start + " that can be read: " + list_names(unreadable_) + others());
     if (!pickles_.empty()) return pickle_error(start + " that can be read: " + list_names(pickles_));
-    if (!ggufs_.empty())
-      return invalid(start + " that can be read: GGUF is not supported (" + list_names(ggufs_) + ")");
     if (components_.empty())
-      return not_found(
-          "'" + directory_.string() +
-          "' is no checkpoint: it has neither a model_index.json, as Diffusers' have, nor "
-          "high_noise_model and low_noise_model, nor a .safetensors of a transformer, a text encoder "
-          "or a VAE");
+      return not_found("'" + directory_.string() +
+                       "' is no checkpoint: it has neither a model_index.json, as Diffusers' have, nor "
+                       "high_noise_model and low_noise_model, nor a .safetensors or .gguf of a transformer, "
+                       "a text encoder or a VAE");
     std::vector<std::string> found;
     for (const FoundComponent &component : components_)
       found.push_back(component.files.path() + " (" + describe(component) + ")");
@@ -209,13 +210,13 @@ class Listing {
     if (status && status != std::errc::no_such_file_or_directory && status != std::errc::not_a_directory)
       throw invalid("The directory '" + directory.string() + "' cannot be read: " + status.message());
     std::set<std::string> stems, sharded;
-    std::vector<fs::path> torch_files;
+    std::vector<fs::path> torch_files, ggufs;
     for (const fs::path &file : files) {
       const std::string name = file.filename().string(), extension = lower_case(file.extension().string());
       if (is_pickle(file))
         (is_torch_file(file) ? torch_files.push_back(file) : pickles_.push_back(file.string()));
-      else if (extension == ".gguf")
-        ggufs_.push_back(file.string());
+      else if (is_gguf(file))
+        ggufs.push_back(file);
       else if (extension == ".safetensors")
         stems.insert(file.stem().string());
       else if (constexpr std::string_view kIndex = ".safetensors.index.json"; name.ends_with(kIndex))
@@ -229,6 +230,8 @@ class Listing {
     for (const fs::path &file : torch_files)
       if (!stems.contains(file.stem().string()))
         add({directory, file.stem().string(), Naming::kDiffusers, {}, file.extension().string(), part_});
+    for (const fs::path &file : ggufs)
+      add({directory, file.stem().string(), Naming::kDiffusers, {}, file.extension().string()});
   }
 
   static bool is_torch_file(const fs::path &file) {
@@ -265,7 +268,7 @@ class Listing {
   void add(const ComponentFiles &files) {
     try {
       TensorShapes stored;
-      for (const SafetensorsFile &file : open_files(files))
+      for (const TensorFile &file : open_files(files))
         for (const auto &[name, entry] : file.tensors()) stored[name] = entry.shape;
       if (auto found = FoundComponent::recognise(files, stored)) components_.push_back(*std::move(found));
     } catch (const Error &error) {
@@ -275,21 +278,21 @@ class Listing {
 
   /// What is not even opened, for an error.
   std::string others() const {
-    std::vector<std::string> paths = pickles_;
-    paths.insert(paths.end(), ggufs_.begin(), ggufs_.end());
-    return paths.empty() ? "" : "; pickles and GGUF are not read (" + list_names(paths) + ")";
+    return pickles_.empty() ? "" : "; these pickles are not read: " + list_names(pickles_);
   }
 
   const fs::path directory_;
   const std::string part_;
   std::vector<FoundComponent> components_;
-  std::vector<std::string> pickles_, ggufs_;
+  std::vector<std::string> pickles_;
   std::vector<std::string> unreadable_;  // a sentence for each
 };
 
 /// What the original release calls models of so many input channels.
-constexpr std::pair<std::string_view, int64_t> kModelTypes[] = {
-    {"t2v", kLatents}, {"i2v", kChannelsWithPicture}, {"flf2v", kChannelsWithPicture}, {"ti2v", kSmallLatents}};
+constexpr std::pair<std::string_view, int64_t> kModelTypes[] = {{"t2v", kLatents},
+                                                                {"i2v", kChannelsWithPicture},
+                                                                {"flf2v", kChannelsWithPicture},
+                                                                {"ti2v", kSmallLatents}};
 
 /// The config.json of the original release, beside an expert; nothing in it but this is not in the shapes
 /// too.
@@ -643,7 +646,7 @@ CheckpointConfig read_single_files(const fs::path &directory, const JsonFile &su
 ComponentFiles image_encoder_files(const fs::path &directory) {
   const ComponentFiles files = {directory, "model"};
   TensorShapes stored;
-  for (const SafetensorsFile &file : open_files(files))
+  for (const TensorFile &file : open_files(files))
     for (const auto &[name, entry] : file.tensors()) stored[name] = entry.shape;
   const auto found = FoundComponent::recognise(files, stored);
   return found ? found->files : files;

@@ -10,7 +10,7 @@
 
 #include "checkpoint/config.h"
 #include "checkpoint/names.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/tensor_file.h"
 
 namespace wan {
 
@@ -47,20 +47,20 @@ struct FoundComponent {
 /// Reads a directory without a model_index.json:
 ///
 /// - the experts: high_noise_model/ and low_noise_model/, as in the original release, or single files beside
-///   the rest or in diffusion_models/, told apart by "high_noise" and "low_noise", or "high" and "low", in
-///   their names; one alone, without either, is a model with one transformer; transformers for other tasks do
-///   not count, nor those for image to video where there are some for text to video;
+///   the rest or in diffusion_models/, unet/, HighNoise/ or LowNoise/, told apart by "high_noise" and
+///   "low_noise", or "high" and "low", in their names; one alone, without either, is a model with one
+///   transformer; transformers for other tasks do not count, nor those for image to video where there are
+///   some for text to video;
 /// - text encoder, VAE and CLIP's image encoder: files in the directory itself, text_encoders/,
-/// text_encoder/,
-///   vae/, clip_vision/ or image_encoder/; VAEs of another number of latent channels than the transformer's
-///   do not count;
+///   text_encoder/, clip/, vae/, VAE/, clip_vision/ or image_encoder/; VAEs of another number of latent
+///   channels than the transformer's do not count;
 /// - tokenizer.json in tokenizer/ or google/umt5-xxl/.
 ///
 /// Files that are something else or cannot be read do not matter while nothing is missing. Throws wan::Error:
 /// WAN_NOT_FOUND saying what is missing and what was found; WAN_INVALID where two files are for the same, or
-/// where a component is there in a format that is not read (pickle, GGUF) or broken. Leaves defaults open.
+/// where a component is there in a format that is not read (pickle) or broken. Leaves defaults open.
 ///
-/// A transformer, and what else is published so, may also be a .pt or .pth of torch.save(). suggestions:
+/// A component may also be a .gguf, or a .pt or .pth of torch.save(). suggestions:
 /// gst-wan.json; its "state_dict" is the part of such files that is taken, and its "components" a model
 /// beside this one that has what is missing here.
 CheckpointConfig read_single_files(const std::filesystem::path &directory, const JsonFile &suggestions);

@@ -16,7 +16,7 @@ namespace wan {
 
 namespace {
 
-std::vector<std::string> keys_of(const SafetensorsFile &file) {
+std::vector<std::string> keys_of(const TensorFile &file) {
   std::vector<std::string> keys;
   for (const auto &[key, entry] : file.tensors()) keys.push_back(key);
   return keys;
@@ -26,7 +26,7 @@ std::vector<std::string> keys_of(const SafetensorsFile &file) {
 /// stores a LoRA's configuration.
 class AdapterMetadata {
  public:
-  explicit AdapterMetadata(const SafetensorsFile &file) {
+  explicit AdapterMetadata(const TensorFile &file) {
     const auto found = file.metadata().find("lora_adapter_metadata");
     if (found != file.metadata().end())
       json_.emplace(std::string_view(found->second), file.path() + ", lora_adapter_metadata");
@@ -51,7 +51,7 @@ class AdapterMetadata {
 /// One file's changes to one expert.
 class LoraReader {
  public:
-  LoraReader(const SafetensorsFile &file, const TensorShapes &shapes, const std::string &component)
+  LoraReader(const TensorFile &file, const TensorShapes &shapes, const std::string &component)
       : file_(file),
         shapes_(shapes),
         component_(component),
@@ -150,7 +150,7 @@ class LoraReader {
     if (!at::isFloatingType(stored_dtype(file_, key))) throw wrong_dtype(file_, key);
   }
 
-  const SafetensorsFile &file_;
+  const TensorFile &file_;
   const TensorShapes &shapes_;
   const std::string &component_;
   const AdapterMetadata metadata_;

@@ -14,14 +14,14 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/safetensors.h"
+#include "checkpoint/tensor_file.h"
 #include "checkpoint/weights.h"
 
 namespace wan {
 
 /// A LoRA file, and how much of it each expert gets; 0: nothing.
 struct Lora {
-  SafetensorsFile file;
+  TensorFile file;
   double strength, strength_2;  // for transformer and for transformer_2
 
   /// Throws wan::Error: WAN_NOT_FOUND, WAN_INVALID.
@@ -33,7 +33,7 @@ struct Lora {
 /// the weight's shape. The tensors are read when they are merged.
 struct LoraChange {
   double scale;
-  const SafetensorsFile *file;
+  const TensorFile *file;
   std::string up = {}, down = {}, diff = {};  // keys of the file
 };
 using LoraChanges = std::map<std::string, std::vector<LoraChange>>;  // by tensor
@@ -65,6 +65,9 @@ class LoraWeights : public WeightSource {
   std::optional<ScaledFp8> load_fp8(const std::string &name, at::IntArrayRef shape) override {
     return changes_.contains(name) ? std::nullopt : source_->load_fp8(name, shape);
   }
+  std::optional<BlockMatrix> load_blocks(const std::string &name, at::IntArrayRef shape) override {
+    return changes_.contains(name) ? std::nullopt : source_->load_blocks(name, shape);
+  }
   void check_all_loaded(const std::vector<std::string> &ignored) const override {
     source_->check_all_loaded(ignored);
   }
@@ -73,7 +76,7 @@ class LoraWeights : public WeightSource {
 
  private:
   const std::unique_ptr<WeightSource> source_;
-  std::list<SafetensorsFile> files_;  // of the changes
+  std::list<TensorFile> files_;  // of the changes
   LoraChanges changes_;
   std::set<std::string> warnings_;
 };

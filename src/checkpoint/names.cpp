@@ -66,6 +66,26 @@ const Rules &text_encoder_rules() {
   return rules;
 }
 
+const Rules &llama_text_encoder_rules() {
+  static const Rules rules = {
+      {"shared", "token_embd"},
+      {"encoder.final_layer_norm", "enc.output_norm"},
+      {"encoder.block.#.layer.0.layer_norm", "enc.blk.#.attn_norm"},
+      {"encoder.block.#.layer.0.SelfAttention.relative_attention_bias", "enc.blk.#.attn_rel_b"},
+      {"encoder.block.#.layer.0.SelfAttention.q", "enc.blk.#.attn_q"},
+      {"encoder.block.#.layer.0.SelfAttention.k", "enc.blk.#.attn_k"},
+      {"encoder.block.#.layer.0.SelfAttention.v", "enc.blk.#.attn_v"},
+      {"encoder.block.#.layer.0.SelfAttention.o", "enc.blk.#.attn_o"},
+      {"encoder.block.#.layer.1.layer_norm", "enc.blk.#.ffn_norm"},
+      {"encoder.block.#.layer.1.DenseReluDense.wi_0", "enc.blk.#.ffn_gate"},
+      {"encoder.block.#.layer.1.DenseReluDense.wi_1", "enc.blk.#.ffn_up"},
+      {"encoder.block.#.layer.1.DenseReluDense.wo", "enc.blk.#.ffn_down"},
+      {"decoder", "dec"},  // which a file of the whole model has, and is not used
+      {"lm_head", "output"},
+  };
+  return rules;
+}
+
 const Rules &bare_clip_vision_rules() {
   static const Rules rules = {{"vision_model.embeddings", "embeddings"},
                               {"vision_model.pre_layrnorm", "pre_layrnorm"},
@@ -142,6 +162,8 @@ const Rules &rules_of(Naming naming) {
       return residual_vae;
     case Naming::kOriginalTextEncoder:
       return text_encoder_rules();
+    case Naming::kLlamaTextEncoder:
+      return llama_text_encoder_rules();
     case Naming::kBareClipVision:
       return bare_clip_vision_rules();
     default:

@@ -11,14 +11,16 @@
 
 namespace wan {
 
-/// Whose names: Diffusers', or the original ones of a component; of a CLIPVisionModel Transformers', or those
-/// that Transformers 5 writes, without "vision_model." in front.
+/// Whose names: Diffusers', or the original ones of a component; of a text encoder also llama.cpp's, which
+/// GGUF files have; of a CLIPVisionModel Transformers', or those that Transformers 5 writes, without
+/// "vision_model." in front.
 enum class Naming {
   kDiffusers,
   kOriginalTransformer,
   kOriginalVae,
   kOriginalResidualVae,
   kOriginalTextEncoder,
+  kLlamaTextEncoder,
   kBareClipVision
 };
 
@@ -38,14 +40,14 @@ inline constexpr const char *kEmbedding = "shared.weight", *kTiedEmbedding = "en
 std::string list_names(const std::vector<std::string> &names, size_t shown = 3);
 
 /// The files of a component: DIRECTORY/STEM.safetensors, or the shards of
-/// DIRECTORY/STEM.safetensors.index.json, or a file of torch.save().
+/// DIRECTORY/STEM.safetensors.index.json, or one file of another format.
 struct ComponentFiles {
   std::filesystem::path directory;
   std::string stem;
   Naming naming = Naming::kDiffusers;
-  std::string prefix = {};  // of all names
-  std::string extension = ".safetensors";  // or that of a torch.save() file
-  std::string part = {};                   // of such a file, see parse_torch_file()
+  std::string prefix = {};                 // of all names
+  std::string extension = ".safetensors";  // or that of another format
+  std::string part = {};                   // of a torch.save() file, see parse_torch_file()
 
   std::string stored_name(std::string_view diffusers) const {
     return prefix + wan::stored_name(naming, diffusers);

@@ -10,7 +10,6 @@
 #include "checkpoint/json_file.h"
 #include "checkpoint/names.h"
 #include "checkpoint/pickle.h"
-#include "checkpoint/torch_file.h"
 
 namespace wan {
 
@@ -124,7 +123,7 @@ Error not_safetensors(std::string_view head, const std::string &source, const st
 /// Takes the entries of a header one by one while it is parsed, so that no more than one is there as JSON.
 class EntryReader {
  public:
-  EntryReader(SafetensorsHeader &header, const std::string &source) : header_(header), source_(source) {}
+  EntryReader(TensorHeader &header, const std::string &source) : header_(header), source_(source) {}
 
   /// For parse_json: false of an entry that was taken, which is then forgotten.
   bool operator()(int depth, Json::parse_event_t event, Json &value) {
@@ -163,28 +162,27 @@ class EntryReader {
     }
   }
 
-  SafetensorsHeader &header_;
+  TensorHeader &header_;
   const std::string &source_;
   std::string name_;  // of the entry that is being parsed
   size_t values_ = 0;
 };
 
 /// The bytes up to the data, or fewer where the file is too short or no safetensors file.
-std::string read_head(const InputFile &file) {
+std::string read_head(const ReadBytes &read, uint64_t file_size) {
   constexpr uint64_t kSignature = 64;
-  std::string head = file.read(0, std::min(file.size(), kSignature));
+  std::string head = read(0, std::min(file_size, kSignature));
   if (head.size() < sizeof(uint64_t) || header_size_of(head) > kMaxHeaderSize) return head;
-  return file.read(0, std::min(file.size(), sizeof(uint64_t) + header_size_of(head)));
+  return read(0, std::min(file_size, sizeof(uint64_t) + header_size_of(head)));
 }
 
 }  // namespace
 
-SafetensorsHeader parse_safetensors_header(std::string_view head, uint64_t file_size,
-                                           const std::string &source) {
+TensorHeader parse_safetensors_header(std::string_view head, uint64_t file_size, const std::string &source) {
   if (head.size() < sizeof(uint64_t)) throw not_safetensors(head, source, "it is too short");
   const uint64_t header_size = header_size_of(head);
   if (header_size > kMaxHeaderSize) throw not_safetensors(head, source, "its header is too large");
-  SafetensorsHeader header;
+  TensorHeader header;
   header.data_begin = sizeof(header_size) + header_size;
   const std::string_view text = head.substr(sizeof(header_size), header_size);
   if (!text.starts_with('{')) throw not_safetensors(head, source, "its header is not JSON");
@@ -195,29 +193,8 @@ SafetensorsHeader parse_safetensors_header(std::string_view head, uint64_t file_
   return header;
 }
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path &path, const std::string &part) {
-  if (is_pickle(path)) {
-    open_torch_file(path, part);
-    return;
-  }
-  file_ = std::make_shared<const InputFile>(path);
-  header_ = parse_safetensors_header(read_head(*file_), file_->size(), file_->path());
-}
-
-void SafetensorsFile::open_torch_file(const std::filesystem::path &path, const std::string &part) {
-  constexpr uint64_t kSignature = 4;
-  file_ = std::make_shared<const InputFile>(path);
-  if (!is_zip(file_->read(0, std::min(file_->size(), kSignature)))) throw pickle_error(path.string());
-  const auto read = [this](uint64_t offset, size_t size) { return file_->read(offset, size); };
-  header_ = parse_torch_file(read, file_->size(), file_->path(), part);
-}
-
-const std::string &SafetensorsFile::path() const {
-  return file_->path();
-}
-
-void SafetensorsFile::read(uint64_t begin, size_t size, std::byte *out) const {
-  file_->read(header_.data_begin + begin, size, out);
+TensorHeader read_safetensors_header(const ReadBytes &read, uint64_t file_size, const std::string &source) {
+  return parse_safetensors_header(read_head(read, file_size), file_size, source);
 }
 
 std::map<std::string, std::string> parse_weight_map(const JsonFile &index) {
@@ -233,19 +210,19 @@ std::map<std::string, std::string> parse_weight_map(const JsonFile &index) {
 namespace {
 
 /// Of a component in one file.
-SafetensorsFile open_single(const std::filesystem::path &directory, const std::string &stem) {
+TensorFile open_single(const std::filesystem::path &directory, const std::string &stem) {
   const std::filesystem::path path = directory / (stem + ".safetensors");
   if (!is_there(path))
     for (const std::string_view extension : kPickleExtensions)
       if (const auto pickle = directory / std::string(stem).append(extension); is_there(pickle))
         throw pickle_error(pickle.string());
-  return SafetensorsFile(path);
+  return TensorFile(path);
 }
 
 /// The index's shards by name; all that are missing are in one error.
-std::map<std::string, SafetensorsFile> open_shards(const std::filesystem::path &directory,
-                                                   const std::map<std::string, std::string> &weight_map,
-                                                   const std::string &index) {
+std::map<std::string, TensorFile> open_shards(const std::filesystem::path &directory,
+                                              const std::map<std::string, std::string> &weight_map,
+                                              const std::string &index) {
   std::set<std::string> shards;
   std::vector<std::string> missing;
   for (const auto &[tensor, shard] : weight_map)
@@ -253,31 +230,25 @@ std::map<std::string, SafetensorsFile> open_shards(const std::filesystem::path &
   if (!missing.empty())
     throw not_found("There is no file " + list_names(missing) + " in " + directory.string() + ", which " +
                     index + " names: download what is missing");
-  std::map<std::string, SafetensorsFile> files;
+  std::map<std::string, TensorFile> files;
   for (const std::string &shard : shards) files.emplace(shard, directory / shard);
   return files;
 }
 
 }  // namespace
 
-std::vector<SafetensorsFile> open_safetensors(const std::filesystem::path &directory,
-                                              const std::string &stem) {
+std::vector<TensorFile> open_safetensors(const std::filesystem::path &directory, const std::string &stem) {
   const std::filesystem::path index_path = directory / (stem + ".safetensors.index.json");
   if (!is_there(index_path)) return {open_single(directory, stem)};
   const JsonFile index(index_path);
   const auto weight_map = parse_weight_map(index);
   const auto shards = open_shards(directory, weight_map, index.source());
   for (const auto &[tensor, shard] : weight_map)
-    if (const SafetensorsFile &file = shards.at(shard); !file.tensors().contains(tensor))
+    if (const TensorFile &file = shards.at(shard); !file.tensors().contains(tensor))
       throw invalid(file.path() + " lacks the tensor '" + tensor + "' that " + index.source() + " promises");
-  std::vector<SafetensorsFile> files;
+  std::vector<TensorFile> files;
   for (const auto &[name, file] : shards) files.push_back(file);
   return files;
-}
-
-std::vector<SafetensorsFile> open_files(const ComponentFiles &files) {
-  if (is_pickle(files.path())) return {SafetensorsFile(files.path(), files.part)};
-  return open_safetensors(files.directory, files.stem);
 }
 
 }  // namespace wan

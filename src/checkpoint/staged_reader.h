@@ -15,7 +15,7 @@
 #include <thread>
 #include <vector>
 
-#include "checkpoint/safetensors.h"
+#include "checkpoint/tensor_file.h"
 
 namespace wan {
 
@@ -23,7 +23,7 @@ class StagedReader {
  public:
   /// A tensor of a file; both must outlive the reader.
   struct Range {
-    const SafetensorsFile *file;
+    const TensorFile *file;
     const TensorEntry *entry;
   };
 

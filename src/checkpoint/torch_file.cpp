@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint/safetensors.h"
 #include "checkpoint/tensor_pickle.h"
 #include "checkpoint/zip_archive.h"
 
@@ -150,8 +151,8 @@ bool is_zip(std::string_view head) {
   return head.starts_with("PK\x03\x04");
 }
 
-SafetensorsHeader parse_torch_file(const ReadBytes &read, uint64_t file_size, const std::string &source,
-                                   const std::string &part) {
+TensorHeader parse_torch_file(const ReadBytes &read, uint64_t file_size, const std::string &source,
+                              const std::string &part) {
   const Entries entries = read_zip_directory(read, file_size, source);
   const std::string folder = find_folder(entries, source);
   require_little_endian(read, entries, folder, source);
@@ -165,7 +166,7 @@ SafetensorsHeader parse_torch_file(const ReadBytes &read, uint64_t file_size, co
   }
   const Part chosen = choose_part(values, part, source);
   const Reader reader(entries, folder, source);
-  SafetensorsHeader header;
+  TensorHeader header;
   header.metadata["part"] = chosen.name;
   for (size_t i = 0; i + 1 < chosen.dict->items.size(); i += 2) {
     const PickleValue &key = values[chosen.dict->items[i]], &tensor = values[chosen.dict->items[i + 1]];

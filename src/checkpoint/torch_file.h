@@ -6,16 +6,13 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <string_view>
 
-#include "checkpoint/safetensors.h"
+#include "checkpoint/input_file.h"
+#include "checkpoint/tensor_file.h"
 
 namespace wan {
-
-/// Bytes of the file, from an offset on; never asked for more than there are.
-using ReadBytes = std::function<std::string(uint64_t offset, size_t size)>;
 
 /// Whether a file that begins so is a zip archive.
 bool is_zip(std::string_view head);
@@ -25,7 +22,7 @@ bool is_zip(std::string_view head);
 /// "generator_ema", "generator", "state_dict" or "model"; metadata["part"] says which. Names are without what
 /// wrappers of training put into them ("model.", "_fsdp_wrapped_module."). `source` names the file in errors.
 /// Throws wan::Error (WAN_INVALID) that says how to convert the file.
-SafetensorsHeader parse_torch_file(const ReadBytes &read, uint64_t file_size, const std::string &source,
-                                   const std::string &part = {});
+TensorHeader parse_torch_file(const ReadBytes &read, uint64_t file_size, const std::string &source,
+                              const std::string &part = {});
 
 }  // namespace wan

@@ -7,6 +7,8 @@
 #include <map>
 #include <sstream>
 
+#include "ops/dequantize.h"
+
 namespace wan {
 
 namespace {
@@ -49,12 +51,19 @@ at::Tensor WeightInventory::load(const std::string &name, at::IntArrayRef shape,
   return at::empty(shape, at::dtype(dtype).device(at::kMeta));
 }
 
-Error wrong_dtype(const SafetensorsFile &file, const std::string &name) {
+std::optional<BlockMatrix> WeightInventory::load_blocks(const std::string &name, at::IntArrayRef shape) {
+  const auto format = formats_.find(name);
+  if (format == formats_.end()) return std::nullopt;
+  const int64_t row = shape[1] / format->second->elements * format->second->bytes;
+  return BlockMatrix{load(name, {shape[0], row}, at::kByte), format->second};
+}
+
+Error wrong_dtype(const TensorFile &file, const std::string &name) {
   return invalid(file.path() + ": tensor '" + name + "' has dtype " + file.tensors().at(name).dtype +
                  ", but weights must be F32, BF16, F16, F64, F8_E4M3 or F8_E5M2");
 }
 
-at::ScalarType stored_dtype(const SafetensorsFile &file, const std::string &name) {
+at::ScalarType stored_dtype(const TensorFile &file, const std::string &name) {
   static const std::map<std::string, at::ScalarType> types = {{"F32", at::kFloat},
                                                               {"BF16", at::kBFloat16},
                                                               {"F16", at::kHalf},
@@ -70,30 +79,57 @@ at::ScalarType stored_dtype(const SafetensorsFile &file, const std::string &name
                                                               {"U64", at::kUInt64},
                                                               {"F8_E4M3", at::kFloat8_e4m3fn},
                                                               {"F8_E5M2", at::kFloat8_e5m2}};
-  const auto found = types.find(file.tensors().at(name).dtype);
+  const std::string &dtype = file.tensors().at(name).dtype;
+  if (find_block_format(dtype)) return at::kFloat;
+  const auto found = types.find(dtype);
   if (found == types.end()) throw wrong_dtype(file, name);
   return found->second;
 }
 
-at::Tensor stored_tensor(const SafetensorsFile &file, const std::string &name,
+namespace {
+
+/// How the values of a tensor of a file are stored.
+struct StoredValues {
+  at::ScalarType dtype;       // float32 where they are quantized
+  const BlockFormat *blocks;  // null where they are not
+
+  StoredValues(const TensorFile &file, const std::string &name)
+      : dtype(stored_dtype(file, name)), blocks(find_block_format(file.tensors().at(name).dtype)) {}
+
+  /// Of so many values, of whole blocks.
+  int64_t bytes(int64_t values) const {
+    if (blocks) return values / blocks->elements * blocks->bytes;
+    return values * static_cast<int64_t>(c10::elementSize(dtype));
+  }
+  /// From bytes, [bytes] uint8, on their device: as they are stored, or of blocks in `dequantized`.
+  at::Tensor operator()(const at::Tensor &bytes, at::ScalarType dequantized) const {
+    return blocks ? dequantize(bytes, *blocks, dequantized) : bytes.view(dtype);
+  }
+};
+
+}  // namespace
+
+at::Tensor stored_tensor(const TensorFile &file, const std::string &name,
                          std::optional<at::ScalarType> dtype) {
-  constexpr int64_t kPiece = int64_t{1} << 20;  // elements: what is converted is still in the cache
+  constexpr int64_t kPiece = int64_t{1} << 20;  // values, of whole blocks, which are then still in the cache
   const TensorEntry &entry = file.tensors().at(name);
-  const at::ScalarType stored = stored_dtype(file, name);
+  const StoredValues stored(file, name);
   const auto read = [&](int64_t first, const at::Tensor &out) {
-    const uint64_t begin = entry.begin + static_cast<uint64_t>(first) * c10::elementSize(stored);
-    file.read(begin, out.nbytes(), static_cast<std::byte *>(out.mutable_data_ptr()));
+    file.read(entry.begin + static_cast<uint64_t>(stored.bytes(first)), out.nbytes(),
+              static_cast<std::byte *>(out.mutable_data_ptr()));
   };
-  at::Tensor tensor = at::empty(entry.shape, dtype.value_or(stored));
-  if (tensor.scalar_type() == stored) {
+  at::Tensor tensor = at::empty(entry.shape, dtype.value_or(stored.dtype));
+  if (!stored.blocks && tensor.scalar_type() == stored.dtype) {
     read(0, tensor);
     return tensor;
   }
-  const at::Tensor values = tensor.view(-1), piece = at::empty(std::min(kPiece, values.numel()), stored);
+  const at::Tensor values = tensor.view(-1);
+  const at::Tensor piece = at::empty(stored.bytes(std::min(kPiece, values.numel())), at::kByte);
   for (int64_t done = 0; done < values.numel(); done += kPiece) {
-    const at::Tensor next = piece.narrow(0, 0, std::min(kPiece, values.numel() - done));
-    read(done, next);
-    values.narrow(0, done, next.numel()).copy_(next);
+    const int64_t count = std::min(kPiece, values.numel() - done);
+    const at::Tensor bytes = piece.narrow(0, 0, stored.bytes(count));
+    read(done, bytes);
+    values.narrow(0, done, count).copy_(stored(bytes, at::kFloat));
   }
   return tensor;
 }
@@ -105,8 +141,8 @@ CheckpointWeights::CheckpointWeights(ComponentFiles component, at::Device device
       device_(device),
       loaded_(std::move(loaded)) {}
 
-const SafetensorsFile *CheckpointWeights::find(const std::string &stored) const {
-  for (const SafetensorsFile &file : files_)
+const TensorFile *CheckpointWeights::find(const std::string &stored) const {
+  for (const TensorFile &file : files_)
     if (file.tensors().contains(stored)) return &file;
   return nullptr;
 }
@@ -117,18 +153,41 @@ std::string CheckpointWeights::stored_name(const std::string &name) const {
   return name == kEmbedding && !find(stored) && find(tied) ? tied : stored;
 }
 
+/// The reverse, of a name with the prefix.
+std::string CheckpointWeights::diffusers_name(const std::string &stored) const {
+  return wan::diffusers_name(component_.naming, stored.substr(component_.prefix.size()));
+}
+
 TensorShapes CheckpointWeights::shapes() const {
   TensorShapes shapes;
-  for (const SafetensorsFile &file : files_)
+  for (const TensorFile &file : files_)
     for (const auto &[name, entry] : file.tensors())
-      if (name.starts_with(component_.prefix))
-        shapes[diffusers_name(component_.naming, name.substr(component_.prefix.size()))] = entry.shape;
+      if (name.starts_with(component_.prefix)) shapes[diffusers_name(name)] = entry.shape;
   return shapes;
+}
+
+namespace {
+
+/// Of a matrix whose rows are quantized blocks; else null.
+const BlockFormat *row_format(const TensorEntry &entry) {
+  const BlockFormat *format = find_block_format(entry.dtype);
+  return format && entry.shape.size() == 2 && entry.shape[1] % format->elements == 0 ? format : nullptr;
+}
+
+}  // namespace
+
+BlockFormats CheckpointWeights::block_formats() const {
+  BlockFormats formats;
+  for (const TensorFile &file : files_)
+    for (const auto &[name, entry] : file.tensors())
+      if (const BlockFormat *format = row_format(entry); format && name.starts_with(component_.prefix))
+        formats[diffusers_name(name)] = format;
+  return formats;
 }
 
 uint64_t CheckpointWeights::bytes() const {
   uint64_t sum = 0;
-  for (const SafetensorsFile &file : files_)
+  for (const TensorFile &file : files_)
     for (const auto &[name, entry] : file.tensors()) sum += entry.end - entry.begin;
   return sum;
 }
@@ -138,29 +197,38 @@ void CheckpointWeights::expect(const std::vector<WeightRequest> &requests) {
   std::vector<StagedReader::Range> ranges;
   for (const WeightRequest &request : requests) {
     const std::string stored = stored_name(request.name);
-    if (const SafetensorsFile *file = find(stored))  // take() complains if there is none
+    if (const TensorFile *file = find(stored))  // take() complains if there is none
       ranges.push_back({file, &file->tensors().at(stored)});
   }
   reader_ = std::make_unique<StagedReader>(device_, ranges);
 }
 
-/// A tensor on the device, as it is stored; on the CPU in `host_dtype`, if that is given.
-at::Tensor CheckpointWeights::take(const std::string &stored, at::IntArrayRef shape,
-                                   std::optional<at::ScalarType> host_dtype) {
-  const SafetensorsFile *file = find(stored);
+/// The file of a tensor of this shape.
+const TensorFile &CheckpointWeights::require(const std::string &stored, at::IntArrayRef shape) const {
+  const TensorFile *file = find(stored);
   if (!file)
     throw invalid((files_.size() == 1 ? files_[0].path() : component_.directory.string()) +
                   " lacks the tensor '" + stored + "'");
-  const TensorEntry &entry = file->tensors().at(stored);
-  if (at::IntArrayRef(entry.shape) != shape)
-    throw invalid(file->path() + ": tensor '" + stored + "' has the shape " + to_string(entry.shape) +
+  const std::vector<int64_t> &stored_shape = file->tensors().at(stored).shape;
+  if (at::IntArrayRef(stored_shape) != shape)
+    throw invalid(file->path() + ": tensor '" + stored + "' has the shape " + to_string(stored_shape) +
                   ", not " + to_string(shape));
-  const at::ScalarType dtype = stored_dtype(*file, stored);
-  if (!at::isFloatingType(dtype)) throw wrong_dtype(*file, stored);
-  if (!device_.is_cpu()) host_dtype = dtype;
-  const at::Tensor tensor = reader_ && reader_->is_next(entry)
-                                ? reader_->read().view(dtype).view(shape)
-                                : stored_tensor(*file, stored, host_dtype).to(device_);
+  return *file;
+}
+
+/// A tensor on the device: as it is stored, or already in `dtype` where something converts it on the way
+/// there.
+at::Tensor CheckpointWeights::take(const std::string &stored, at::IntArrayRef shape,
+                                   std::optional<at::ScalarType> dtype) {
+  const TensorFile &file = require(stored, shape);
+  const TensorEntry &entry = file.tensors().at(stored);
+  const StoredValues values(file, stored);
+  if (!at::isFloatingType(values.dtype)) throw wrong_dtype(file, stored);
+  const at::ScalarType wanted = dtype.value_or(values.dtype);
+  const at::Tensor tensor =
+      reader_ && reader_->is_next(entry)
+          ? values(reader_->read(), wanted).view(shape)
+          : stored_tensor(file, stored, device_.is_cpu() ? wanted : values.dtype).to(device_);
   names_loaded_.insert(stored);
   loaded_(entry.end - entry.begin);
   return tensor;
@@ -170,7 +238,7 @@ at::Tensor CheckpointWeights::take(const std::string &stored, at::IntArrayRef sh
 at::Tensor CheckpointWeights::scale(const std::string &stored, at::IntArrayRef shape) const {
   for (const std::string_view suffix : kScaleSuffixes) {
     const std::string name = module_of(stored).append(suffix);
-    const SafetensorsFile *file = find(name);
+    const TensorFile *file = find(name);
     if (!file) continue;
     const at::Tensor scale = stored_tensor(*file, name);
     const bool by_row =
@@ -195,15 +263,34 @@ at::Tensor CheckpointWeights::load(const std::string &name, at::IntArrayRef shap
 
 std::optional<ScaledFp8> CheckpointWeights::load_fp8(const std::string &name, at::IntArrayRef shape) {
   const std::string stored = stored_name(name);
-  const SafetensorsFile *file = find(stored);
+  const TensorFile *file = find(stored);
   if (!file || shape.size() != 2 || file->tensors().at(stored).dtype != "F8_E4M3") return std::nullopt;
   ScaledFp8 matrix = {take(stored, shape), scale(stored, shape)};
   if (!matrix.scale.defined()) matrix.scale = at::ones({1, 1}, at::dtype(at::kFloat).device(device_));
   return matrix;
 }
 
+std::optional<BlockMatrix> CheckpointWeights::load_blocks(const std::string &name, at::IntArrayRef shape) {
+  const std::string stored = stored_name(name);
+  const TensorFile *file = find(stored);
+  const BlockFormat *format = file ? row_format(file->tensors().at(stored)) : nullptr;
+  if (!format) return std::nullopt;
+  const TensorEntry &entry = require(stored, shape).tensors().at(stored);
+  at::Tensor blocks;
+  if (reader_ && reader_->is_next(entry)) {
+    blocks = reader_->read();
+  } else {
+    const at::Tensor bytes = at::empty({static_cast<int64_t>(entry.end - entry.begin)}, at::kByte);
+    file->read(entry.begin, bytes.nbytes(), static_cast<std::byte *>(bytes.mutable_data_ptr()));
+    blocks = bytes.to(device_);
+  }
+  names_loaded_.insert(stored);
+  loaded_(entry.end - entry.begin);
+  return BlockMatrix{blocks.view({shape[0], -1}), format};
+}
+
 void CheckpointWeights::check_all_loaded(const std::vector<std::string> &ignored) const {
-  for (const SafetensorsFile &file : files_)
+  for (const TensorFile &file : files_)
     for (const auto &[name, entry] : file.tensors()) {
       const auto is_ignored = [&](const std::string &prefix) {
         return name.starts_with(component_.stored_name(prefix));
@@ -215,7 +302,7 @@ void CheckpointWeights::check_all_loaded(const std::vector<std::string> &ignored
 }
 
 bool CheckpointWeights::is_fp8(const std::string &stored) const {
-  const SafetensorsFile *file = find(stored);
+  const TensorFile *file = find(stored);
   return file && at::isFloat8Type(stored_dtype(*file, stored));
 }
 

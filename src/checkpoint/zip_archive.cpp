@@ -11,8 +11,6 @@ namespace wan {
 
 namespace {
 
-using Read = std::function<std::string(uint64_t, size_t)>;
-
 constexpr uint64_t kMaxDirectory = uint64_t{64} << 20, kMaxEntries = 1'000'000;
 constexpr size_t kEndSize = 22, kMaxComment = 0xffff, kLocatorSize = 20, kEnd64Size = 56, kLocalSize = 30,
                  kEntrySize = 46;
@@ -31,7 +29,7 @@ T number(std::string_view bytes, size_t at) {
 
 class Directory {
  public:
-  Directory(const Read &read, uint64_t file_size, const std::string &source)
+  Directory(const ReadBytes &read, uint64_t file_size, const std::string &source)
       : read_(read), file_size_(file_size), source_(source) {}
 
   std::map<std::string, ZipEntry> entries() {
@@ -123,14 +121,14 @@ class Directory {
     return {begin, begin + size};
   }
 
-  const Read &read_;
+  const ReadBytes &read_;
   const uint64_t file_size_;
   const std::string &source_;
 };
 
 }  // namespace
 
-std::map<std::string, ZipEntry> read_zip_directory(const Read &read, uint64_t file_size,
+std::map<std::string, ZipEntry> read_zip_directory(const ReadBytes &read, uint64_t file_size,
                                                    const std::string &source) {
   return Directory(read, file_size, source).entries();
 }

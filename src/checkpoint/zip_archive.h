@@ -5,9 +5,10 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <string>
+
+#include "checkpoint/input_file.h"
 
 namespace wan {
 
@@ -16,10 +17,9 @@ struct ZipEntry {
   uint64_t begin, end;
 };
 
-/// Finds all files by their names. read: bytes from an offset on. Throws wan::Error (WAN_INVALID) where the
-/// archive is damaged, or where a file in it is compressed or encrypted.
-std::map<std::string, ZipEntry> read_zip_directory(
-    const std::function<std::string(uint64_t offset, size_t size)> &read, uint64_t file_size,
-    const std::string &source);
+/// Finds all files by their names. Throws wan::Error (WAN_INVALID) where the archive is damaged, or where a
+/// file in it is compressed or encrypted.
+std::map<std::string, ZipEntry> read_zip_directory(const ReadBytes &read, uint64_t file_size,
+                                                   const std::string &source);
 
 }  // namespace wan

@@ -6,6 +6,7 @@ namespace wan::kernels {
 // Where an operation has kernels besides CUDA's, its file registers them; the CUDA module registers its own.
 TORCH_LIBRARY(wan, library) {
   AttentionSm90::define(library);
+  Dequantize::define(library);
   Fp8AttentionSm90::define(library);
   FramesToPixels::define(library);
   GatedResidual::define(library);
@@ -14,6 +15,7 @@ TORCH_LIBRARY(wan, library) {
   PackedConv::define(library);
   QuantizeRows::define(library);
   RmsNorm::define(library);
+  RotateHeads::define(library);
   ScaledSoftmax::define(library);
 }
 

@@ -31,6 +31,8 @@ using ScaledSoftmax = Operation<"scaled_softmax", at::Tensor(const at::Tensor &,
 using PackedConv = Operation<"packed_conv", TwoTensors(at::TensorList, int64_t, int64_t, const at::Tensor &,
                                                        const at::Tensor &, const OptionalTensor &,
                                                        const OptionalTensor &, bool)>;
+/// blocks, ggml's number of their type, values to write to.
+using Dequantize = Operation<"dequantize", void(const at::Tensor &, int64_t, const at::Tensor &)>;
 /// frames, packed layout, pixels to write to.
 using FramesToPixels =
     Operation<"frames_to_pixels", void(const at::Tensor &, at::IntArrayRef, const at::Tensor &)>;
@@ -49,6 +51,9 @@ using HeadsRmsNorm =
                                            const OptionalTensor &)>;
 /// x, bias, whether GELU is applied.
 using QuantizeRows = Operation<"quantize_rows", TwoTensors(const at::Tensor &, const OptionalTensor &, bool)>;
+/// x, cos, sin, what is written to.
+using RotateHeads = Operation<"rotate_heads", void(const at::Tensor &, const at::Tensor &, const at::Tensor &,
+                                                   const at::Tensor &)>;
 /// x, gamma, whether SiLU follows.
 using RmsNorm = Operation<"rms_norm", at::Tensor(const at::Tensor &, const at::Tensor &, bool)>;
 

@@ -6,13 +6,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "ops/host_device.h"
 #include "wan/engine.h"
-
-#ifdef __CUDACC__
-#define WAN_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define WAN_HOST_DEVICE inline
-#endif
 
 namespace wan {
 

@@ -71,8 +71,12 @@ at::Tensor rotary_rms_norm(const Product &x, const at::Tensor &weight, const at:
   return rotate(normed, cos, sin).to(normed.scalar_type());
 }
 
-at::Tensor rotate_heads(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin) {
-  return rotate(x.flatten(2), cos, sin).to(x.scalar_type());
+void rotate_heads(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin, const at::Tensor &out) {
+  const at::Tensor rows = x.flatten(2);
+  if (takes_rows(rows) && takes_table(cos, rows) && takes_table(sin, rows) && takes_rows(out.flatten(2)))
+    kernels::RotateHeads::call(x, cos, sin, out);
+  else
+    out.copy_(rotate(rows, cos, sin));
 }
 
 at::Tensor fp8_rotary_rms_norm(const Product &x, const at::Tensor &weight, const at::Tensor &cos,

@@ -16,8 +16,8 @@ at::Tensor heads_rms_norm(const Product &x, const at::Tensor &weight, double eps
 at::Tensor rotary_rms_norm(const Product &x, const at::Tensor &weight, const at::Tensor &cos,
                            const at::Tensor &sin, double eps);
 
-/// The turning alone, of keys that were normed before. x: [B, L, heads, head_dim]. Returns the same.
-at::Tensor rotate_heads(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin);
+/// The turning alone, of keys that were normed before. x, out: [B, L, heads, head_dim].
+void rotate_heads(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin, const at::Tensor &out);
 
 /// The same as rotary_rms_norm() rounded to e4m3, whose range needs no scale for what a norm gives. centers:
 /// less one vector for all tokens, about their mean, so that what is left is rounded finer. The softmax does

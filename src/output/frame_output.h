@@ -41,6 +41,10 @@ class FrameOutput {
   /// The next section of an endless video, [1, z_dim, F, H, W], of which up to `most` frames are decoded and
   /// leave. Returns how many did; they may still be on their way. Throws likewise.
   int64_t append(const at::Tensor &latents, int32_t section, int64_t most);
+  /// Frames of so many latent frames, those that a video begins with or others.
+  int64_t frames_of(int64_t latents, bool begun) const {
+    return latents * vae_.temporal_scale() - (begun ? 0 : vae_.temporal_scale() - 1);
+  }
   /// Returns when all are handed over.
   void finish() { ring_.finish(); }
 

@@ -9,7 +9,6 @@
 
 #include "device.h"
 #include "image/image_processor.h"
-#include "output/frame_output.h"
 #include "pipeline/check_options.h"
 #include "pipeline/pictures.h"
 #include "text/prompt_clean.h"
@@ -32,6 +31,11 @@ uint64_t cache_bytes(const CheckpointConfig &config, const CausalConfig &causal,
   const uint64_t experts = config.transformer_2 ? 2 : 1;
   return experts * KeyValueCache::bytes(transformer, slots_of(causal), height / transformer.patch_height,
                                         width / transformer.patch_width, moves, dtype);
+}
+
+/// One GPU is shared by both, and beside the denoiser the decoder would only make a section's frames later.
+Decoding decoding_on(at::Device device) {
+  return device.is_cpu() ? Decoding::kBeside : Decoding::kBetween;
 }
 
 void require_options(const Components &components, const WanGenerateOptions &options) {
@@ -115,7 +119,7 @@ void CausalPipeline::change(const WanSection &section, const WanGenerateOptions 
 }
 
 void CausalPipeline::make_sections(SectionDenoiser &denoiser, const WanGenerateOptions &options,
-                                   const Plan &plan, FrameOutput &output, const RunContext &context,
+                                   const Plan &plan, SectionOutput &output, const RunContext &context,
                                    const SectionListener &section_done) {
   int64_t left = options.num_frames ? options.num_frames : std::numeric_limits<int64_t>::max();
   WanSection section = {0, 0, nullptr, WAN_SWITCH_AUTO, false, options.seed};
@@ -137,7 +141,8 @@ void CausalPipeline::generate(const WanGenerateOptions &options, std::shared_ptr
   const Plan plan = this->plan(options);
   const at::Device device = components_.device();
   const at::Tensor text = encode_prompt(options.prompt, plan, context);
-  FrameOutput output(components_.vae(), options, std::move(pool), context);
+  FrameOutput frames(components_.vae(), options, std::move(pool), context);
+  SectionOutput output(frames, device, decoding_on(device));
   const int64_t section_frames = plan.causal.num_frames_per_block * components_.vae().temporal_scale();
   const int64_t sections = options.num_frames ? 1 + (options.num_frames - 1) / section_frames : 0;
   const auto denoiser =

@@ -10,8 +10,8 @@
 #include <memory>
 #include <string>
 
-#include "output/frame_output.h"
 #include "output/frame_pool.h"
+#include "output/section_output.h"
 #include "pipeline/components.h"
 #include "pipeline/prompt_encoder.h"
 #include "pipeline/section_denoiser.h"
@@ -48,7 +48,7 @@ class CausalPipeline {
   void change(const WanSection &section, const WanGenerateOptions &options, const Plan &plan,
               SectionDenoiser &denoiser, const RunContext &context);
   void make_sections(SectionDenoiser &denoiser, const WanGenerateOptions &options, const Plan &plan,
-                     FrameOutput &output, const RunContext &context, const SectionListener &section_done);
+                     SectionOutput &output, const RunContext &context, const SectionListener &section_done);
 
   Components &components_;
   PromptEncoder &encode_prompts_;

@@ -59,7 +59,7 @@ class CheckpointComponents : public ComponentSource {
   void log_parts(const RunContext &context) const {
     for (const auto &[component, files] : files_) {
       if (!is_pickle(files.path())) continue;
-      const SafetensorsFile file(files.path(), files.part);
+      const TensorFile file(files.path(), files.part);
       context.log(WAN_LOG_INFO, file.path() + ": its part '" + file.metadata().at("part") + "' is taken");
     }
   }

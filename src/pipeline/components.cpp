@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "checkpoint/gguf.h"
 #include "device.h"
 #include "transformer/block_store.h"
 
@@ -45,13 +46,21 @@ class CancellableWeights : public WeightSource {
     context_.check();
     return source_.load_fp8(name, shape);
   }
+  std::optional<BlockMatrix> load_blocks(const std::string &name, at::IntArrayRef shape) override {
+    context_.check();
+    return source_.load_blocks(name, shape);
+  }
 
  private:
   WeightSource &source_;
   const RunContext &context_;
 };
 
-void require_quantization(const Placement &placement) {
+void require_quantization(const Placement &placement, const CheckpointConfig &config) {
+  if (const std::string path = config.files.at("transformer").path();
+      placement.quantization == WAN_QUANTIZATION_STORED && !is_gguf(path))
+    throw invalid("quantization=stored is for the quantized weights of a .gguf, and " + path +
+                  " is none: choose quantization=none");
   if (placement.quantization == WAN_QUANTIZATION_FP8 && !placement.device.is_cpu() &&
       (placement.dtype != at::kBFloat16 || compute_capability(placement.device) < kLeastFp8Capability))
     throw invalid(
@@ -74,7 +83,7 @@ Components::Components(const CheckpointConfig &config, std::unique_ptr<Component
       placement_(placement),
       memory_mode_(
           choose_memory_mode(memory, config, placement.dtype, placement.quantization, placement.device)) {
-  require_quantization(placement);
+  require_quantization(placement, config);
   const at::Device device = placement.device;
   const at::ScalarType dtype = placement.dtype;
   const c10::DeviceGuard guard(device);
@@ -88,8 +97,8 @@ Components::Components(const CheckpointConfig &config, std::unique_ptr<Component
     transformer_2_ =
         load<WanTransformer3DModel>("transformer_2", *config.transformer_2, dtype, unasked,
                                     WanTransformer3DModel::kKeepInFp32, placement.quantization, slots);
-  vae_ = load<AutoencoderKLWan>("vae", config.vae, vae_dtype(dtype, device), unasked, {},
-                                encoder_dtype(config));
+  vae_ =
+      load<AutoencoderKLWan>("vae", config.vae, vae_dtype(dtype, device), unasked, {}, encoder_dtype(config));
   if (!device.is_cpu()) return;
   text_encoder(unasked);
   if (config.image_encoder) image_encoder(unasked);

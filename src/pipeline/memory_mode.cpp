@@ -5,6 +5,7 @@
 #include <chrono>
 #include <map>
 
+#include "checkpoint/gguf.h"
 #include "checkpoint/weights.h"
 #include "device.h"
 #include "image/clip_vision.h"
@@ -28,6 +29,10 @@ uint64_t weight_bytes(const Config &config, at::ScalarType dtype, Arguments... a
   WeightInventory inventory;
   const Model model(config, Weights(inventory, dtype), arguments...);
   return sum(inventory);
+}
+
+BlockFormats block_formats(const ComponentFiles &files) {
+  return CheckpointWeights(files, at::kCPU, [](uint64_t) {}).block_formats();
 }
 
 bool fits_host(WanMemoryMode mode, const WeightBytes &weights, uint64_t host_free) {
@@ -57,8 +62,9 @@ bool has_fp8(at::Device device, at::ScalarType dtype) {
 WeightBytes WeightBytes::of(const CheckpointConfig &config, at::ScalarType dtype,
                             WanQuantization quantization, std::optional<at::ScalarType> vae_dtype) {
   WeightBytes bytes{};
-  const auto add_expert = [&](const TransformerConfig &transformer) {
-    WeightInventory inventory;
+  const auto add_expert = [&](const std::string &component, const TransformerConfig &transformer) {
+    WeightInventory inventory(
+        quantization == WAN_QUANTIZATION_STORED ? block_formats(config.files.at(component)) : BlockFormats());
     const WanTransformer3DModel model(
         transformer, Weights(inventory, dtype, WanTransformer3DModel::kKeepInFp32), quantization);
     const uint64_t blocks = model.block_bytes();
@@ -68,8 +74,8 @@ WeightBytes WeightBytes::of(const CheckpointConfig &config, at::ScalarType dtype
     for (const WeightRequest &request : inventory.requests())
       if (!request.name.starts_with("blocks.")) bytes.other += request.bytes();
   };
-  add_expert(config.transformer);
-  if (config.transformer_2) add_expert(*config.transformer_2);
+  add_expert("transformer", config.transformer);
+  if (config.transformer_2) add_expert("transformer_2", *config.transformer_2);
   bytes.two_experts = config.transformer_2.has_value();
   const at::ScalarType of_vae = vae_dtype.value_or(dtype);
   bytes.other += weight_bytes<AutoencoderKLWan>(config.vae, of_vae, encoder_dtype(config));
@@ -142,9 +148,12 @@ WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const CheckpointConfig &c
   const bool advise_fp8 = quantization == WAN_QUANTIZATION_NONE &&
                           (device.is_cpu() || (!fits(mode, weights, device_free, host_free) &&
                                                has_fp8(device, dtype) && fits_in_fp8()));
-  require_memory_for_weights(
-      mode, weights, device, device_free, host_free,
-      std::string(dtype == at::kFloat ? "dtype=bfloat16, " : "") + (advise_fp8 ? "quantization=fp8, " : ""));
+  const bool advise_stored =
+      quantization == WAN_QUANTIZATION_NONE && is_gguf(config.files.at("transformer").path());
+  require_memory_for_weights(mode, weights, device, device_free, host_free,
+                             std::string(dtype == at::kFloat ? "dtype=bfloat16, " : "") +
+                                 (advise_stored ? "quantization=stored, " : "") +
+                                 (advise_fp8 ? "quantization=fp8, " : ""));
   return mode;
 }
 

@@ -61,9 +61,9 @@ KeyValue WanAttention::extend(const Activations &x, const RotaryEmbedding &rotar
   if (!cache.cache->keeps_unrotated())
     return cache.cache->extend(cache.layer,
                                {rotary_rms_norm(key, norm_k_, rotary.cos, rotary.sin, eps_), value}, {});
-  const at::Tensor unrotated = heads(heads_rms_norm(key, norm_k_, eps_));
-  return cache.cache->extend(cache.layer, {rotate_heads(unrotated, rotary.cos, rotary.sin), value},
-                             unrotated);
+  const at::Tensor unrotated = heads(heads_rms_norm(key, norm_k_, eps_)), rotated = at::empty_like(unrotated);
+  rotate_heads(unrotated, rotary.cos, rotary.sin, rotated);
+  return cache.cache->extend(cache.layer, {rotated, value}, unrotated);
 }
 
 void WanAttention::remember(const Activations &x, const RotaryEmbedding &rotary,

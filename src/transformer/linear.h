@@ -11,7 +11,8 @@
 
 namespace wan {
 
-/// A matrix and a bias. Quantized, the matrix is in e4m3 with a scale for each output channel.
+/// A matrix and a bias. Quantized, the matrix is in e4m3 with a scale for each output channel; or it is in
+/// the blocks of a GGUF file, and expanded for each product.
 class Linear {
  public:
   Linear(const Weights &weights, int64_t in, int64_t out,
@@ -35,11 +36,13 @@ class Linear {
   }
 
  private:
-  Linear(at::Tensor bias, QuantizedWeight weight)
-      : weight_(std::move(weight.weight)), bias_(std::move(bias)), scale_(std::move(weight.scale)) {}
+  /// The matrix in the dtype of the bias.
+  at::Tensor weight() const;
 
-  at::Tensor weight_, bias_;
-  at::Tensor scale_;  // [out] float32, undefined unless quantized
+  at::Tensor bias_;
+  at::Tensor weight_;                    // [out, in]; in blocks: [out, bytes of a row]
+  at::Tensor scale_;                     // [out] float32, undefined unless quantized
+  const BlockFormat *blocks_ = nullptr;  // of the matrix, if it is in blocks
 };
 
 }  // namespace wan

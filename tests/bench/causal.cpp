@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // wan-bench causal: sections of an endless video with random weights of a family's true shape, once the
-// window is full: the steps, the pass over finished latents, the decoder.
+// window is full: the steps, the pass over finished latents, the decoder, and all of it up to the frames.
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "bench_vae.h"
 #include "common.h"
 #include "device.h"
+#include "output/section_output.h"
 #include "pipeline/section_denoiser.h"
 #include "random_weights.h"
 #include "trace.h"
@@ -34,7 +36,8 @@ Options parse(int argc, char **argv) {
       {"dtype", 0, 0, G_OPTION_ARG_STRING, &options.dtype, "fp32, bf16 or fp8 (bf16)", "T"},
       {"sections", 0, 0, G_OPTION_ARG_INT, &options.sections,
        "sections to time, after the window is full (5)", "N"},
-      {"decode", 0, 0, G_OPTION_ARG_NONE, &options.decode, "decode them, too", nullptr},
+      {"decode", 0, 0, G_OPTION_ARG_NONE, &options.decode,
+       "also decode them: alone, between the sections' denoising, and beside it", nullptr},
       {"ops", 0, 0, G_OPTION_ARG_NONE, &options.ops, "list the GPU's kernels of a section by their time",
        nullptr},
       {"json", 0, 0, G_OPTION_ARG_NONE, &options.json, "print JSON", nullptr},
@@ -48,12 +51,13 @@ Options parse(int argc, char **argv) {
 struct Network {
   int64_t heads, ffn_dim, layers, channels;
   const char *size;
+  int vae_base_dim = 0;  // 0: the released one
 };
 
 Network network_of(const std::string &family) {
   if (family == "longlive2") return {24, 14336, 30, 48, "960x544"};
   if (family == "krea" || family == "fastvideo-a14b") return {40, 13824, 40, 16, "832x480"};
-  if (family == "tiny") return {2, 512, 6, 16, "160x96"};
+  if (family == "tiny") return {2, 512, 6, 16, "160x96", 8};
   return {12, 8960, 30, 16, "832x480"};
 }
 
@@ -98,6 +102,7 @@ struct Bench {
         model(config, Weights(*weights, dtype, WanTransformer3DModel::kKeepInFp32),
               name == "fp8" ? WAN_QUANTIZATION_FP8 : WAN_QUANTIZATION_NONE) {
     vae.z48 = network.channels == 48;
+    vae.base_dim = network.vae_base_dim;
     const int64_t scale = vae.config().spatial_scale();
     const at::Tensor text = at::randn({1, 512, config.text_dim}).to(device);
     denoiser = make_section_denoiser(
@@ -140,15 +145,47 @@ struct Bench {
   std::unique_ptr<SectionDenoiser> denoiser;
 };
 
-double decode_seconds(const Bench &bench) {
-  const auto decoder = bench.vae.load(bench.device, bench.device.is_cpu() ? at::kFloat : bench.dtype);
+double decode_seconds(const Bench &bench, const AutoencoderKLWan &vae) {
   StreamState state;
   const at::Tensor latents = bench.next();
-  bench.time_decoding(*decoder, state, latents);
+  bench.time_decoding(vae, state, latents);
   std::vector<double> seconds;
   for (int i = 0; i < bench.options.sections; ++i)
-    seconds.push_back(bench.time_decoding(*decoder, state, latents));
+    seconds.push_back(bench.time_decoding(vae, state, latents));
   return median(seconds);
+}
+
+/// Frames are dropped when they are complete.
+WanCallbacks frames_nowhere() {
+  WanCallbacks callbacks{};
+  callbacks.frames = [](void *, WanFrames *frames) {
+    free_frames(frames);
+    return true;
+  };
+  return callbacks;
+}
+
+/// Of a section from noise to NV12 in host memory, one after the other.
+double streaming_seconds(const Bench &bench, const AutoencoderKLWan &vae, Decoding decoding) {
+  constexpr int64_t kAll = std::numeric_limits<int64_t>::max();
+  const RunContext context(frames_nowhere());
+  WanGenerateOptions options{};
+  options.layout = pixel_layout(WAN_PIXEL_NV12, bench.size);
+  FrameOutput frames(vae, options, std::make_shared<FramePool>(bench.device), context);
+  SectionOutput output(frames, bench.device, decoding);
+  for (int i = 0; i < 2; ++i) output.append(bench.next(), i, kAll);
+  const Clock::time_point start = Clock::now();
+  for (int i = 0; i < bench.options.sections; ++i) output.append(bench.next(), 2 + i, kAll);
+  const double seconds = seconds_since(start) / bench.options.sections;
+  output.finish();
+  return seconds;
+}
+
+void report_decoding(const Bench &bench, double frames, Report &report) {
+  const auto vae = bench.vae.load(bench.device, bench.device.is_cpu() ? at::kFloat : bench.dtype);
+  report["decode_s"] = decode_seconds(bench, *vae);
+  report["frames_per_s_between"] = frames / streaming_seconds(bench, *vae, Decoding::kBetween);
+  report["frames_per_s_beside"] = frames / streaming_seconds(bench, *vae, Decoding::kBeside);
 }
 
 Report run(const Options &options) {
@@ -175,10 +212,7 @@ Report run(const Options &options) {
                    {"step_s", median(steps)},
                    {"clean_pass_s", median(clean_passes)},
                    {"frames_per_s", frames / median(sections)}};
-  if (options.decode) {
-    report["decode_s"] = decode_seconds(bench);
-    report["frames_per_s_decoded"] = frames / (median(sections) + report["decode_s"].get<double>());
-  }
+  if (options.decode) report_decoding(bench, frames, report);
   report["peak_gpu_gb"] = static_cast<double>(memory_in_use(bench.device).gpu_peak_bytes) / 1e9;
   if (!options.ops) return report;
   Trace trace(bench.device, /*chunks=*/false);

@@ -13,7 +13,7 @@
 #include <sstream>
 
 #include "bench_vae.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/tensor_file.h"
 #include "common.h"
 #include "decode_operations.h"
 #include "decoder_run.h"
@@ -78,7 +78,7 @@ WanPixelFormat parse_format(const std::string &name) {
 }
 
 at::Tensor read_latents(const std::filesystem::path &path, int64_t z_dim) {
-  const SafetensorsFile file(path);
+  const TensorFile file(path);
   const auto found = file.tensors().find("latents");
   if (found == file.tensors().end() || found->second.dtype != "F32" || found->second.shape.size() != 5 ||
       found->second.shape[0] != 1 || found->second.shape[1] != z_dim)

@@ -249,14 +249,14 @@ Report run(const Options &options) {
                     : released_config(options.random ? options.random : "T2V-A14B", options.layers);
   auto source = options.model ? open_checkpoint(config, {}, device, RunContext({}), [](uint64_t, uint64_t) {})
                               : random_components(device);
-  const std::filesystem::path tokenizer =
-      options.tokenizer ? options.tokenizer : config.directory / "tokenizer";
-  ClipPipeline pipeline(
-      config, std::move(source), Tokenizer(tokenizer),
-      {device, dtype,
-       choose<WanQuantization>("--quantization", options.quantization,
-                               {{"none", WAN_QUANTIZATION_NONE}, {"fp8", WAN_QUANTIZATION_FP8}})},
-      parse_memory_mode(options.memory ? options.memory : "auto"));
+  const std::filesystem::path tokenizer = options.tokenizer ? options.tokenizer : config.tokenizer;
+  ClipPipeline pipeline(config, std::move(source), Tokenizer(tokenizer),
+                        {device, dtype,
+                         choose<WanQuantization>("--quantization", options.quantization,
+                                                 {{"none", WAN_QUANTIZATION_NONE},
+                                                  {"fp8", WAN_QUANTIZATION_FP8},
+                                                  {"stored", WAN_QUANTIZATION_STORED}})},
+                        parse_memory_mode(options.memory ? options.memory : "auto"));
   synchronize(device);
   const double load_seconds = seconds_since(start);
 

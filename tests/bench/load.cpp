@@ -10,6 +10,7 @@
 #include <fstream>
 #include <thread>
 
+#include "checkpoint/safetensors.h"
 #include "common.h"
 #include "device.h"
 #include "pipeline/memory_mode.h"
@@ -108,15 +109,15 @@ double bus_rate(at::Device device) {
 }
 
 /// Of all files by so many threads into memory that is there already, GB/s.
-double read_rate(const std::vector<SafetensorsFile> &files, size_t num_threads) {
+double read_rate(const std::vector<TensorFile> &files, size_t num_threads) {
   constexpr uint64_t kPiece = 8 << 20;
   struct Piece {
-    const SafetensorsFile *file;
+    const TensorFile *file;
     uint64_t begin, size;
   };
   std::vector<Piece> pieces;
   uint64_t bytes = 0;
-  for (const SafetensorsFile &file : files) {
+  for (const TensorFile &file : files) {
     uint64_t end = 0;
     for (const auto &[name, entry] : file.tensors()) end = std::max(end, entry.end);
     for (uint64_t begin = 0; begin < end; begin += kPiece)
@@ -172,7 +173,7 @@ Report run(const Options &options) {
     loads.push_back({{"seconds", seconds}, {"gb_per_s", gigabytes / seconds}});
   }
   // Last, for it leaves the files in the page cache.
-  const std::vector<SafetensorsFile> files = open_safetensors(directory, kStem);
+  const std::vector<TensorFile> files = open_safetensors(directory, kStem);
   for (const size_t threads : {1, 4, 8, 16})
     read.push_back({{"threads", threads}, {"gb_per_s", read_rate(files, threads)}});
   return {

@@ -13,8 +13,8 @@
 
 namespace wan::test {
 
-/// Bytes of this process's heap that are in use. Resident bytes also count what is freed and kept: by malloc for the
-/// next time, by AddressSanitizer to find who still uses it.
+/// Bytes of this process's heap that are in use. Resident bytes also count what is freed and kept: by malloc
+/// for the next time, by AddressSanitizer to find who still uses it.
 inline size_t allocated_bytes() {
 #ifdef __SANITIZE_ADDRESS__
   return __sanitizer_get_current_allocated_bytes();

@@ -7,7 +7,7 @@
 
 #include <string>
 
-#include "checkpoint/safetensors.h"
+#include "checkpoint/tensor_file.h"
 
 namespace wan::test {
 
@@ -26,7 +26,7 @@ class Reference {
   at::Tensor operator[](const std::string &name) const;
 
  private:
-  SafetensorsFile file_;
+  TensorFile file_;
 };
 
 /// ‖out − ref‖ / ‖ref‖ in float64; NaN where there is one.

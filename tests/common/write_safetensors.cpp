@@ -33,7 +33,7 @@ std::string spelled(at::ScalarType type) {
 }  // namespace
 
 Tensors read_safetensors(const std::filesystem::path &path) {
-  const SafetensorsFile file(path);
+  const TensorFile file(path);
   Tensors tensors;
   for (const auto &[name, entry] : file.tensors()) tensors[name] = stored_tensor(file, name);
   return tensors;

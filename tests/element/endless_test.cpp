@@ -5,6 +5,8 @@
 #include <gst/app/gstappsink.h>
 
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <set>
 #include <thread>
 
@@ -107,6 +109,51 @@ TEST(Endless, PlaysTheQueueAndGoesBack) {
   EXPECT_TRUE(begins_section(once.pts));
   EXPECT_EQ(await_clip(pipeline, "own").pts, once.pts + 12 * kFrame);
   EXPECT_THAT(ends(pipeline), ElementsAre("wan-clip-done own", "wan-clip-done once"));
+}
+
+// As a scene that is to go on until the next one is asked for.
+TEST(Endless, IsNoNewClipWhereAQueuedOneShowsWhatThePropertySays) {
+  Pipeline pipeline(kEndless + "queue-size=1 num-buffers=100 ! fakesink sync=true");
+  pipeline.set_state(GST_STATE_PAUSED);
+  EXPECT_NE(enqueue(pipeline, "scene", "clip,prompt-switch=cut"), 0u);
+  set_prompt(pipeline, "scene");
+  pipeline.run();
+  const auto shown = clips(pipeline);
+  ASSERT_FALSE(shown.empty());
+  EXPECT_EQ(shown.back().prompt, "scene");
+  EXPECT_LE(shown.size(), 2u) << "its own, and that before it";
+}
+
+TEST(Endless, SaysWhatTheModelIs) {
+  for (const auto &[model, endless, takes_image] :
+       {std::tuple{"endless", TRUE, FALSE}, {"endless-takes-pictures", TRUE, TRUE}, {"clips", FALSE, FALSE}}) {
+    Pipeline pipeline(stub_source("own") + "model=" + model + " ! fakesink");
+    EXPECT_EQ(pipeline.reach(GST_STATE_PAUSED), GST_STATE_CHANGE_SUCCESS);
+    gboolean is_endless = -1, image = -1;
+    gst_structure_get(pipeline.stats().get(), "endless", G_TYPE_BOOLEAN, &is_endless, "takes-image",
+                      G_TYPE_BOOLEAN, &image, nullptr);
+    EXPECT_EQ(is_endless, endless) << model;
+    EXPECT_EQ(image, takes_image) << model;
+  }
+}
+
+TEST(Endless, IsWhatALiveSourceMakesWithoutAModel) {
+  const std::string model = std::getenv("GST_WAN_MODEL");
+  const auto is_endless = [](const std::string &settings) {
+    Pipeline pipeline("wansrc name=src device=cpu num-frames=1 " + settings + " ! fakesink");
+    pipeline.set_state(GST_STATE_PAUSED);
+    gboolean endless = -1;
+    EXPECT_TRUE(gst_structure_get_boolean(pipeline.stats().get(), "endless", &endless));
+    return endless;
+  };
+  g_setenv("GST_WAN_MODELS", std::filesystem::path(model).parent_path().c_str(), TRUE);
+  EXPECT_FALSE(is_endless("is-live=true")) << "$GST_WAN_MODEL is more";
+  g_unsetenv("GST_WAN_MODEL");
+  EXPECT_TRUE(is_endless("is-live=true"));
+  EXPECT_FALSE(is_endless(""));
+  EXPECT_FALSE(is_endless("is-live=true model=" + model));
+  g_setenv("GST_WAN_MODEL", model.c_str(), TRUE);
+  g_unsetenv("GST_WAN_MODELS");
 }
 
 TEST(Endless, PlaysAListOfPrompts) {

@@ -195,6 +195,16 @@ TEST_F(Pad, ShowsEachPictureFromItsTimeOn) {
   EXPECT_THAT(values(pipeline), ElementsAre(10, 20, 30));
 }
 
+TEST_F(Pad, BeginsWithAPictureThatComesALittleLater) {
+  const std::string camera =
+      "videotestsrc num-buffers=1 timestamp-offset=400000000 pattern=solid-color foreground-color=4291297280 "
+      "! "
+      "video/x-raw,format=RGB,width=30,height=40 ! src.image_sink ";
+  EXPECT_THAT(values_of(camera + kNeeds + "num-clips=3"), ElementsAre(200, 200, 200));
+  EXPECT_EQ(size_of(camera + kNeeds), "48x64");
+  EXPECT_THAT(values_of(camera + kTakes + "num-clips=3"), ElementsAre(7, 8, 200));
+}
+
 TEST_F(Pad, OfALiveSourceTakesTheNewestPicture) {
   Pipeline pipeline(
       "videotestsrc is-live=true pattern=solid-color foreground-color=4291297280 ! "

@@ -2,6 +2,7 @@
 //
 // A single file of another layout than Diffusers': what it is and its architecture, by its header.
 #include "checkpoint/layout.h"
+#include "checkpoint/safetensors.h"
 
 #include "fuzz.h"
 

@@ -8,7 +8,7 @@
 #include "fuzz.h"
 
 void wan::fuzz::run(std::string_view input) {
-  const SafetensorsHeader header = parse_safetensors_header(input, input.size(), "input");
+  const TensorHeader header = parse_safetensors_header(input, input.size(), "input");
   for (const auto &[name, entry] : header.tensors)
     if (entry.begin > entry.end || header.data_begin + entry.end > input.size()) std::abort();
 }

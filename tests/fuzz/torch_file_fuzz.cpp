@@ -16,7 +16,7 @@ void read_archive(std::string_view input) {
     if (offset > input.size() || size > input.size() - offset) std::abort();
     return std::string(input.substr(offset, size));
   };
-  const wan::SafetensorsHeader header = wan::parse_torch_file(read, input.size(), "input");
+  const wan::TensorHeader header = wan::parse_torch_file(read, input.size(), "input");
   for (const auto &[name, entry] : header.tensors)
     if (entry.begin > entry.end || entry.end > input.size()) std::abort();
 }

@@ -159,8 +159,9 @@ class Wheel(Temporary):
         self.assertRegex(done.stdout, r"(?m)^ok +GStreamer 1\.\d+")
         self.assertRegex(done.stdout, rf"(?m)^ok +gst-wan {re.escape(VERSION)}, built with LibTorch 2\.11\.0, ")
         self.assertRegex(done.stdout, r"(?m)^ok +.*wansrc runs on \w+.* of host memory are free$")
-        self.assertRegex(done.stdout, r"(?m)^ok +The embedded model: T2V-A14B, 160x96, .* memory=resident needs .* is taken "
-                         r"\(up to \d+ frames of 160x96\)$")
+        for model in (r"wan-tiny: T2V-A14B, 160x96, 33 frames", r"wan-tiny-causal: .*, 160x96, endless", r"wan-tiny-ti2v: TI2V-5B, .* frames"):
+            self.assertRegex(done.stdout, rf"(?m)^ok +The embedded model {model}: .*memory=resident needs .* is taken( \(up to .*\))?$")
+        self.assertRegex(done.stdout, r"(?m)^ok +The embedded model wan-tiny: .* is taken \(up to \d+ frames of 160x96\)$")
 
     def test_the_doctor_tells_good_checkpoints_from_bad_ones(self):
         self.copy_model("models/good")

@@ -9,10 +9,10 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <iostream>
 #include <map>
 #include <set>
 
+#include "common/largest_error.h"
 #include "common/reference.h"
 #include "common/tiny_model.h"
 #include "pipeline/section_denoiser.h"
@@ -57,7 +57,7 @@ at::Tensor with_channels_first(const at::Tensor &latents) {
   return latents.transpose(1, 2).contiguous();
 }
 
-class Causal : public testing::Test {
+class Causal : public testing::Test, protected LargestError {
  protected:
   at::Tensor reference(const std::string &name) const { return reference_[name].to(test_device()); }
   at::Tensor latents(const std::string &name) const { return with_channels_first(reference(name)); }
@@ -80,13 +80,6 @@ class Causal : public testing::Test {
       return with_channels_first(draws[(frame - first) / section * draws_a_section + draw - 1]);
     };
   }
-  void expect_parity(const at::Tensor &out, const at::Tensor &expected, const std::string &what,
-                     double tolerance) {
-    const double error = relative_error(out, expected);
-    largest_error_ = std::max(largest_error_, error);
-    EXPECT_LE(error, tolerance) << what;
-  }
-  void TearDown() override { std::cout << "largest relative error " << largest_error_ << "\n"; }
 
   using BeforeSection = std::map<int64_t, std::function<void(SectionDenoiser &)>>;
 
@@ -105,7 +98,6 @@ class Causal : public testing::Test {
     expect_parity(at::cat(sections, 2), expected, name, kLoopTolerance);
   }
 
-  double largest_error_ = 0;
   const c10::InferenceMode inference_;
   const Reference reference_{"tests/parity/causal.safetensors"};
   const TransformerConfig config_ = reference_config();

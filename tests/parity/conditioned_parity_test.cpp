@@ -6,13 +6,12 @@
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cctype>
-#include <iostream>
 #include <optional>
 
 #include "common/conditioned_models.h"
 #include "common/engine.h"
+#include "common/largest_error.h"
 #include "common/reference.h"
 #include "common/temporary_directory.h"
 #include "common/tiny_model.h"
@@ -33,7 +32,7 @@ struct Run {
   std::string model() const { return name.substr(0, name.find('.')); }
 };
 
-class Conditioned : public testing::TestWithParam<Run> {
+class Conditioned : public testing::TestWithParam<Run>, protected LargestError {
  protected:
   at::Tensor reference(const std::string &name) const { return reference_[GetParam().name + "." + name]; }
   std::optional<at::Tensor> picture(WanPictureKind kind) const {
@@ -60,15 +59,7 @@ class Conditioned : public testing::TestWithParam<Run> {
     return open_checkpoint(config_, {}, test_device(), quiet(), [](uint64_t, uint64_t) {});
   }
   Placement placement() const { return {test_device(), at::kFloat}; }
-  void expect_parity(const at::Tensor &out, const at::Tensor &expected, const std::string &what,
-                     double tolerance) {
-    const double error = relative_error(out, expected);
-    largest_error_ = std::max(largest_error_, error);
-    EXPECT_LE(error, tolerance) << what;
-  }
-  void TearDown() override { std::cout << "largest relative error " << largest_error_ << "\n"; }
 
-  double largest_error_ = 0;
   const c10::InferenceMode inference_;
   const Reference reference_{"tests/parity/conditioned.safetensors"};
   const TemporaryDirectory directory_;

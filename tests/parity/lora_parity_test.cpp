@@ -6,10 +6,8 @@
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <iostream>
-
 #include "checkpoint/lora.h"
+#include "common/largest_error.h"
 #include "common/temporary_directory.h"
 #include "common/tiny_model.h"
 #include "common/write_safetensors.h"
@@ -47,7 +45,7 @@ Names all_modules() {
   return modules;
 }
 
-class LoraParity : public testing::Test {
+class LoraParity : public testing::Test, protected LargestError {
  protected:
   /// The reference's LoRA, with `prefix` + NAME + `down` and so on as its keys.
   Tensors spelled(const Names &modules, const std::string &prefix, const std::string &down,
@@ -99,7 +97,7 @@ class LoraParity : public testing::Test {
   }
 
   /// Both experts with the LoRAs against what Diffusers made of those of `kind`.
-  void expect_parity(const std::vector<Lora> &loras, const std::string &kind) {
+  void expect_loras(const std::vector<Lora> &loras, const std::string &kind) {
     const at::Tensor latents = reference_["latents"].to(test_device());
     const at::Tensor tokens = reference_["embedding"].to(test_device());
     const at::Tensor embedding = at::constant_pad_nd(tokens, {0, 0, 0, 512 - tokens.size(1)});
@@ -114,57 +112,50 @@ class LoraParity : public testing::Test {
       const RotaryEmbedding rotary = model.rotary(latents.size(2), latents.size(3), latents.size(4));
       const double timestep = reference_["timestep"].item<double>();
       const at::Tensor out = model(latents, {rotary, {{0, timestep}}, context, quiet()});
-      expect_near(out, reference_[kind + "." + component], kind + ", " + component);
+      expect_parity(out, reference_[kind + "." + component], kind + ", " + component, kTolerance);
       if (component == "transformer_2") continue;
       for (const std::string name : {"blocks.1.attn2.to_out.0.weight", "blocks.0.ffn.net.0.proj.weight",
                                      "blocks.0.attn1.to_q.bias", "proj_out.bias"}) {
         const at::Tensor expected = reference_[kind + ".weight." + name];
         const at::Tensor merged = source.load(name, shapes.at(name), at::kFloat);
-        expect_near(merged.narrow(0, 0, expected.size(0)), expected, kind + ", " + name);
+        expect_parity(merged.narrow(0, 0, expected.size(0)), expected, kind + ", " + name, kTolerance);
       }
     }
   }
-  void expect_near(const at::Tensor &out, const at::Tensor &expected, const std::string &what) {
-    const double error = relative_error(out, expected);
-    largest_error_ = std::max(largest_error_, error);
-    EXPECT_LE(error, kTolerance) << what;
-  }
-  void TearDown() override { std::cout << "largest relative error " << largest_error_ << "\n"; }
 
   const c10::InferenceMode inference_;
   const Reference reference_{"tests/parity/lora.safetensors"};
   const TemporaryDirectory directory_;
   int files_ = 0;
-  double largest_error_ = 0;
 };
 
 TEST_F(LoraParity, OriginalNamesWithAlphaAndBiases) {
-  expect_parity({lora(original(), 1)}, "original");
+  expect_loras({lora(original(), 1)}, "original");
 }
 
 TEST_F(LoraParity, ComfyUi) {
-  expect_parity({lora(comfyui(), 0.75)}, "comfyui");
+  expect_loras({lora(comfyui(), 0.75)}, "comfyui");
 }
 
 TEST_F(LoraParity, Kohya) {
-  expect_parity({lora(kohya(), 1)}, "kohya");
+  expect_loras({lora(kohya(), 1)}, "kohya");
 }
 
 TEST_F(LoraParity, PeftWithDiffusersNames) {
-  expect_parity({lora(peft(), 1)}, "peft");
-  expect_parity({lora(peft("base_model.model.", ".default"), 1)}, "peft");
-  expect_parity({lora(peft(""), 1)}, "peft");
+  expect_loras({lora(peft(), 1)}, "peft");
+  expect_loras({lora(peft("base_model.model.", ".default"), 1)}, "peft");
+  expect_loras({lora(peft(""), 1)}, "peft");
 }
 
 TEST_F(LoraParity, AlphasOfTheAdapterMetadata) {
   const std::string metadata =
       R"({"transformer.r": 2, "transformer.lora_alpha": 5, "transformer.alpha_pattern":
       {"blocks.0.ffn.net.2": 7, "^blocks.1.ffn.net.2": 7}})";
-  expect_parity({lora(peft(), -0.5, {{"lora_adapter_metadata", metadata}})}, "adapter");
+  expect_loras({lora(peft(), -0.5, {{"lora_adapter_metadata", metadata}})}, "adapter");
 }
 
 TEST_F(LoraParity, TwoAtOnce) {
-  expect_parity({lora(original(), 0.5), lora(comfyui(), -0.25)}, "two");
+  expect_loras({lora(original(), 0.5), lora(comfyui(), -0.25)}, "two");
 }
 
 }  // namespace

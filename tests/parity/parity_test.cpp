@@ -6,8 +6,7 @@
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
-#include <iostream>
-
+#include "common/largest_error.h"
 #include "common/reference.h"
 #include "common/tiny_model.h"
 #include "scheduler/scheduler.h"
@@ -22,7 +21,7 @@ namespace {
 constexpr double kComponentTolerance = 1e-5;
 constexpr double kLoopTolerance = 1e-4;
 
-class Parity : public testing::Test {
+class Parity : public testing::Test, protected LargestError {
  protected:
   static WanTransformer3DModel transformer(const std::string &name, at::ScalarType dtype = at::kFloat) {
     return load_tiny<WanTransformer3DModel>(name, tiny_config().transformer, dtype,
@@ -35,12 +34,6 @@ class Parity : public testing::Test {
     return model(latents.to(test_device()), {rotary, {{0, timestep}}, context, quiet(), cache});
   }
 
-  void expect_parity(const at::Tensor &out, const at::Tensor &reference, const std::string &what,
-                     double tolerance = kComponentTolerance) {
-    const double error = relative_error(out, reference);
-    largest_error_ = std::max(largest_error_, error);
-    EXPECT_LE(error, tolerance) << what;
-  }
   void expect_scheduler_parity(const WanGenerateOptions &options, const std::string &key) {
     const auto scheduler = make_scheduler(tiny_config().scheduler, options);
     expect_parity(at::tensor(scheduler->sigmas()), reference_[key + ".sigmas"], key, 1e-7);
@@ -49,12 +42,11 @@ class Parity : public testing::Test {
     for (size_t step = 0; step < scheduler->timesteps().size(); ++step) {
       const auto row = static_cast<int64_t>(step);
       sample = scheduler->step(reference_["scheduler.velocity"][row], sample);
-      expect_parity(sample[0], reference_[key + ".samples"][row], key + " step " + std::to_string(step));
+      expect_parity(sample[0], reference_[key + ".samples"][row], key + " step " + std::to_string(step),
+                    kComponentTolerance);
     }
   }
-  void TearDown() override { std::cout << "largest relative error " << largest_error_ << "\n"; }
 
-  double largest_error_ = 0;
   const c10::InferenceMode inference_;
   const Reference golden_{"tests/parity/golden.safetensors"};
   const Reference reference_{"tests/parity/reference.safetensors"};
@@ -67,7 +59,7 @@ TEST_F(Parity, TextEncoderOfGolden) {
     const at::Tensor ids = golden_[std::string(kind) + "ids"].to(at::kLong).to(test_device());
     const at::Tensor mask = golden_[std::string(kind) + "attention_mask"].to(at::kLong).to(test_device());
     const at::Tensor out = encoder(ids, mask, quiet()) * mask.unsqueeze(-1);
-    expect_parity(out, golden_[embedding], embedding);
+    expect_parity(out, golden_[embedding], embedding, kComponentTolerance);
   }
 }
 
@@ -77,7 +69,7 @@ TEST_F(Parity, TextEncoderOfShortAndTruncatedPrompts) {
     const at::Tensor ids = reference_["text." + k + ".ids"].to(test_device());
     const at::Tensor expected = reference_["text." + k + ".embedding"];
     const at::Tensor out = encoder(ids, reference_["text." + k + ".mask"].to(test_device()), quiet());
-    expect_parity(out[0].narrow(0, 0, expected.size(0)), expected, k);
+    expect_parity(out[0].narrow(0, 0, expected.size(0)), expected, k, kComponentTolerance);
   }
 }
 
@@ -103,7 +95,7 @@ TEST_F(Parity, TransformerBlock) {
   const Modulation modulation = {reference_["block.timestep"].unsqueeze(1).to(test_device()), {0}};
   const at::Tensor out = block(reference_["block.x"].to(test_device()), text, modulation,
                                rotary_embedding(128, {0, 3, 4, 5}, test_device()));
-  expect_parity(out, reference_["block.out"], "block");
+  expect_parity(out, reference_["block.out"], "block", kComponentTolerance);
 }
 
 TEST_F(Parity, BothExpertsAtSeveralSizesAndTimesteps) {
@@ -113,7 +105,7 @@ TEST_F(Parity, BothExpertsAtSeveralSizesAndTimesteps) {
     for (const std::string k : {"0", "1", "2"}) {
       const double timestep = reference_["expert." + k + ".timestep"].item<double>();
       const at::Tensor out = predict(model, reference_["expert." + k + ".latents"], timestep, embedding);
-      expect_parity(out, reference_["expert." + k + "." + name], name + " " + k);
+      expect_parity(out, reference_["expert." + k + "." + name], name + " " + k, kComponentTolerance);
     }
   }
 }
@@ -137,7 +129,7 @@ TEST_F(Parity, BothExpertsOfGolden) {
   for (const std::string name : {"transformer", "transformer_2"}) {
     const at::Tensor out =
         predict(transformer(name), golden_["latents_init"], timestep, golden_["prompt_embeds"]);
-    expect_parity(out, golden_["noise_pred_" + name], name);
+    expect_parity(out, golden_["noise_pred_" + name], name, kComponentTolerance);
   }
 }
 
@@ -231,7 +223,8 @@ TEST_F(Parity, VaeDecodesChunkByChunk) {
   StreamState state;
   for (int chunk = 0; chunk < 4; ++chunk) {
     const at::Tensor frames = vae.decode(latents.narrow(2, chunk, 1), state, quiet());
-    expect_parity(frames, reference_["vae.chunk." + std::to_string(chunk)], "chunk " + std::to_string(chunk));
+    expect_parity(frames, reference_["vae.chunk." + std::to_string(chunk)], "chunk " + std::to_string(chunk),
+                  kComponentTolerance);
   }
 }
 
@@ -239,7 +232,8 @@ TEST_F(Parity, VaeDecodesInTiles) {
   const auto vae = load_tiny<AutoencoderKLWan>("vae", tiny_config().vae);
   const at::Tensor latents = reference_["vae.tiled.latents"].to(test_device());
   const at::Tensor video = tiled_decode(vae, latents, quiet(), [] {});
-  expect_parity(video.slice(3, 5, {}, 8).slice(4, 5, {}, 8), reference_["vae.tiled.video"], "tiled");
+  expect_parity(video.slice(3, 5, {}, 8).slice(4, 5, {}, 8), reference_["vae.tiled.video"], "tiled",
+                kComponentTolerance);
 }
 
 TEST_F(Parity, VaeOfGolden) {

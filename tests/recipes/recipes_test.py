@@ -10,6 +10,8 @@ live       the line goes on until SIGINT, and ends well then
 live=KIND  the same, and somebody receives KIND: see Receiver
 display    on an X server; a live line must draw something on it
 needs=WHY  it is not run
+endless    with the embedded model that makes an endless video
+says=F     the video, blue before, becomes what a line says that is added to F
 model=M    a small model that takes pictures stands at M
 
 A block ```srt NAME is a file that the lines may use, and so is photo.jpg. Ports are replaced by free ones, and cameras by
@@ -28,7 +30,7 @@ import unittest
 
 from peers import free_port, listens, nginx_rtmp, until
 from picture_model import PictureModel
-from support import EXAMPLES, FPS, FRAMES, HEIGHT, WIDTH, SmallModel, size_and_frames
+from support import EXAMPLES, FPS, FRAMES, HEIGHT, ROOT, WIDTH, Display, SmallModel, size_and_frames
 
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PORTS = {"1935": socket.SOCK_STREAM, "8888": socket.SOCK_DGRAM, "5004": socket.SOCK_DGRAM}
@@ -96,24 +98,6 @@ class Receiver:
         return int(counts[-1]) if counts else 0
 
 
-class Display:
-    """An X server without a screen."""
-
-    def __init__(self):
-        self.process = subprocess.Popen(["Xvfb", "-displayfd", "1", "-screen", "0", "640x480x24", "-noreset"],
-                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self.name = f":{self.process.stdout.readline().strip()}"
-
-    def is_drawn_on(self):
-        done = subprocess.run(["ffmpeg", "-v", "error", "-f", "x11grab", "-draw_mouse", "0", "-i", self.name, "-frames:v", "1",
-                               "-f", "rawvideo", "-pix_fmt", "gray", "-"], capture_output=True, check=True)
-        return max(done.stdout) > 32
-
-    def close(self):
-        self.process.terminate()
-        self.process.communicate()
-
-
 class Recipes(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -149,15 +133,30 @@ class Recipes(unittest.TestCase):
             receiver = self.receive(kind)
         if kind is not None:
             self.wait_for_sign_of(kind, line, receiver)
+            if "says" in recipe.words:
+                self.say(recipe.words["says"])
             if receiver:
                 receiver.process.interrupt()
                 receiver.process.end()
-                self.assertEqual(size_and_frames("received.mkv", self.directory)[:2], (WIDTH, HEIGHT))
+                self.assertEqual(size_and_frames("received.mkv", self.directory)[:2], (160, 96) if "endless" in recipe.words else (WIDTH, HEIGHT))
             line.interrupt()
         status = line.end()
         self.assertEqual(status, 0, line.log.read_text())
         self.assertNotRegex(line.log.read_text(), r"(?i)\b(error|critical|warning)\b")
         self.look_at_files(recipe)
+
+    def say(self, file):
+        until(lambda: self.received_colour() == "blue")
+        with (self.directory / file).open("a") as chat:
+            chat.write("a green ring on a green background\n")
+        until(lambda: self.received_colour() == "green")
+
+    def received_colour(self):
+        """What the newest frame that was received has most of."""
+        done = subprocess.run(["ffmpeg", "-v", "quiet", "-i", "received.mkv", "-vf", "scale=1:1", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
+                              cwd=self.directory, capture_output=True)
+        pixel = done.stdout[-3:]
+        return pixel and ("red", "green", "blue")[pixel.index(max(pixel))]
 
     def start(self, recipe):
         script = recipe.script
@@ -167,8 +166,9 @@ class Recipes(unittest.TestCase):
         if "model" in recipe.words:
             (self.directory / recipe.words["model"]).symlink_to(self.picture_model.path)
         display = {"DISPLAY": self.display.name} if "display" in recipe.words else {}
+        model = "" if "endless" in recipe.words else str(self.model.path)
         line = Process(["bash", "-o", "pipefail", "-c", script], self.directory, "line",
-                       GST_WAN_MODEL=str(self.model.path), **display)
+                       GST_WAN_MODEL=model, GST_WAN_MODELS=str(ROOT / "models"), **display)
         self.addCleanup(line.kill)
         return line
 

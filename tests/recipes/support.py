@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import subprocess
 import tempfile
 
 from peers import ffprobe
@@ -27,6 +28,33 @@ class SmallModel:
 
     def close(self):
         self._directory.cleanup()
+
+
+class Display:
+    """An X server without a screen."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(["Xvfb", "-displayfd", "1", "-screen", "0", "640x480x24", "-noreset"],
+                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.name = f":{self.process.stdout.readline().strip()}"
+
+    def pixels(self):
+        """Of the whole screen: red, green and blue, one after the other."""
+        done = subprocess.run(["ffmpeg", "-v", "error", "-f", "x11grab", "-draw_mouse", "0", "-i", self.name, "-frames:v", "1",
+                               "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True)
+        return done.stdout
+
+    def is_drawn_on(self):
+        return max(self.pixels()) > 32
+
+    def colour(self):
+        """What there is most of."""
+        pixels = self.pixels()
+        return max(range(3), key=lambda channel: sum(pixels[channel::3]))
+
+    def close(self):
+        self.process.terminate()
+        self.process.communicate()
 
 
 def size_and_frames(file, directory):

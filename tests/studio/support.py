@@ -4,11 +4,13 @@ import base64
 import http.client
 import json
 import os
+import pathlib
 import re
 import resource
 import socket
 import struct
 import subprocess
+import tempfile
 import time
 
 from selenium import webdriver
@@ -16,6 +18,7 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
+MODELS = pathlib.Path(__file__).resolve().parents[2] / "models"
 PATIENCE = 60  # seconds until a test gives up on something that takes one or two
 
 
@@ -34,16 +37,19 @@ class Studio:
     """The program, with small and short clips of the embedded model."""
 
     def __init__(self, program, *options, port=0, descriptors=None, **environment):
-        """With at most so many file descriptors, and environment variables."""
-        self.program = program
+        """With at most so many file descriptors, and environment variables. `program` may be several words."""
+        self.program = program if isinstance(program, list) else [program]
         self.options = options
         self.environment = {**os.environ, **environment}
         self.limit = descriptors and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors)))
         self.start(port)
 
+    def command(self, port):
+        return [*self.program, "--model", str(MODELS / "wan-tiny"), "--port", str(port), "--width", "128", "--height", "96", "--num-frames", "33",
+                "--steps", "4", "--seed", "1", *self.options]
+
     def start(self, port=0):
-        command = [self.program, "--port", str(port), "--width", "128", "--height", "96", "--num-frames", "33",
-                   "--steps", "4", "--seed", "1", *self.options]
+        command = self.command(port)
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self.environment,
                                         preexec_fn=self.limit)
         line = self.process.stdout.readline()
@@ -91,6 +97,33 @@ class Studio:
 
     def socket(self, **headers):
         return Socket(self.port, **headers)
+
+
+class EndlessStudio(Studio):
+    """The program with the embedded model that makes one video without an end."""
+
+    def command(self, port):
+        return [*self.program, "--model", str(MODELS / "wan-tiny-causal"), "--port", str(port), "--seed", "1", *self.options]
+
+
+class EndlessPictureModel:
+    """The same model, which begins from pictures as others do."""
+
+    def __init__(self):
+        self._directory = tempfile.TemporaryDirectory(prefix="wan-endless-pictures-")
+        self.path = pathlib.Path(self._directory.name) / "causal"
+        self.path.mkdir()
+        (self.path.parent / "wan-tiny").symlink_to(MODELS / "wan-tiny")
+        embedded = MODELS / "wan-tiny-causal"
+        for file in embedded.iterdir():
+            (self.path / file.name).symlink_to(file)
+        settings = json.loads((embedded / "gst-wan.json").read_text())
+        settings.update(causal={"preset": settings["causal"], "image_start": "alone"})
+        (self.path / "gst-wan.json").unlink()
+        (self.path / "gst-wan.json").write_text(json.dumps(settings))
+
+    def close(self):
+        self._directory.cleanup()
 
 
 def encoded_picture(width, height, encoder="mjpeg"):

@@ -95,7 +95,7 @@ int decode(Dice &dice, const std::shared_ptr<FramePool> &pool) {
 }
 
 /// All tensors of a file, or the first ones.
-int read(Dice &dice, const SafetensorsFile &file) {
+int read(Dice &dice, const TensorFile &file) {
   std::vector<StagedReader::Range> ranges;
   for (const auto &[name, entry] : file.tensors()) ranges.push_back({&file, &entry});
   StagedReader reader(at::kCPU, ranges);
@@ -118,7 +118,7 @@ int main(int argc, char **argv) {
   const c10::InferenceMode inference;
   Dice dice(seed);
   const auto pool = std::make_shared<FramePool>(at::kCPU);
-  const SafetensorsFile file(test::tiny_model() + "/transformer/diffusion_pytorch_model.safetensors");
+  const TensorFile file(test::tiny_model() + "/transformer/diffusion_pytorch_model.safetensors");
   int chunks = 0, tensors = 0;
   for (int round = 0; round < rounds; ++round) {
     chunks += decode(dice, pool);

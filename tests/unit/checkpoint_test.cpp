@@ -450,7 +450,7 @@ TEST_F(Checkpoint, TokenIdsBeyondTheEmbedding) {
 
 TEST_F(Checkpoint, AShardedFloat32CheckpointGivesTheSameVideo) {
   // As the released A14B is stored: shards, an index, float32.
-  const SafetensorsFile whole(model_ / kWeights);
+  const TensorFile whole(model_ / kWeights);
   Json weight_map, headers[2];
   std::string data[2];
   size_t count = 0;

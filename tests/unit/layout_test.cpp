@@ -17,7 +17,9 @@
 #include "common/engine.h"
 #include "common/reference.h"
 #include "common/temporary_directory.h"
+#include "common/write_gguf.h"
 #include "common/write_safetensors.h"
+#include "pipeline/memory_mode.h"
 
 namespace wan::test {
 namespace {
@@ -108,11 +110,37 @@ class Layout : public testing::Test {
     write_tokenizer(model_ / "tokenizer");
   }
 
-  static at::Tensor video(const fs::path &model, const std::vector<WanLora> &loras = {}) {
+  /// A directory as GGUF is published, with the VAE in safetensors. store: what a tensor of Diffusers
+  /// becomes.
+  void write_gguf(const std::function<GgufTensor(const std::string &, const at::Tensor &)> &store) const {
+    const auto stored = [&store](const Tensors &tensors, Naming naming, const std::string &prefix = "") {
+      GgufTensors all;
+      for (const auto &[name, tensor] : tensors)
+        all[prefix + stored_name(naming, name)] = store(name, tensor);
+      return all;
+    };
+    for (const char *place : {"HighNoise", "LowNoise", "text_encoders"}) fs::create_directory(model_ / place);
+    GgufTensors high = stored(experts_.at("transformer"), Naming::kOriginalTransformer);
+    // As ggml leaves it where it is not told, and as stable-diffusion.cpp writes it.
+    high["head.modulation"].shape.erase(high["head.modulation"].shape.begin());
+    std::vector<int64_t> &patches = high["patch_embedding.weight"].shape;
+    patches = {patches[0] * patches[1], patches[2], patches[3], patches[4]};
+    write_file(model_ / "HighNoise/Wan2.2-T2V-A14B-HighNoise-Q4_K_M.gguf", gguf_of(high));
+    write_file(model_ / "LowNoise/Wan2.2-T2V-A14B-LowNoise-Q4_K_M.gguf",
+               gguf_of(stored(experts_.at("transformer_2"), Naming::kOriginalTransformer,
+                              "model.diffusion_model.")));
+    write_file(model_ / "text_encoders/umt5-xxl-encoder-Q8_0.gguf",
+               gguf_of(stored(text_encoder_, Naming::kLlamaTextEncoder)));
+    write_safetensors(model_ / "VAE/Wan2.1_VAE.safetensors", renamed(vae_, Naming::kOriginalVae));
+    write_tokenizer(model_ / "tokenizer");
+  }
+
+  static at::Tensor video(const fs::path &model, const std::vector<WanLora> &loras = {},
+                          WanQuantization quantization = WAN_QUANTIZATION_NONE) {
     WanGenerateOptions options = tiny_options();
     options.num_frames = 5;
     options.steps = 2;
-    return generate_clip(load_model(model.string(), "cpu", WAN_DTYPE_AUTO, loras), options);
+    return generate_clip(load_model(model.string(), "cpu", WAN_DTYPE_AUTO, loras, quantization), options);
   }
   void expect_same_video() const { EXPECT_TRUE(at::equal(video(model_), video(diffusers_))); }
   std::string refusal(WanStatus expected) const {
@@ -278,6 +306,82 @@ TEST_F(Layout, TheStoredFp8IsThereForThoseWhoAskForIt) {
   weights.check_all_loaded({});
 }
 
+TEST_F(Layout, GgufAsItIsPublished) {
+  write_gguf([](const std::string &, const at::Tensor &tensor) { return gguf_tensor(tensor); });
+  expect_same_video();
+  const CheckpointConfig config = CheckpointConfig::read(model_);
+  EXPECT_EQ(config.files.at("transformer").extension, ".gguf");
+  EXPECT_EQ(config.files.at("vae").extension, ".safetensors");
+}
+
+TEST_F(Layout, QuantizedGgufMakesTheVideoOfTheValuesThatItStandsFor) {
+  Dice dice(3);
+  constexpr GgmlType kTypes[] = {GgmlType::kQ4_K, GgmlType::kQ8_0, GgmlType::kQ6_K,   GgmlType::kQ5_1,
+                                 GgmlType::kQ3_K, GgmlType::kQ4_0, GgmlType::kIQ4_XS, GgmlType::kQ5_K,
+                                 GgmlType::kQ2_K, GgmlType::kQ4_1, GgmlType::kIQ4_NL, GgmlType::kQ5_0};
+  // Matrices whose rows the blocks of a type fit, which their names choose; both experts have the same.
+  std::map<std::string, GgufTensor> quantized;
+  const auto store = [&](const std::string &name, const at::Tensor &tensor) {
+    if (const auto known = quantized.find(name); known != quantized.end()) return known->second;
+    const GgmlType type = kTypes[std::hash<std::string>()(name) % std::size(kTypes)];
+    const BlockFormat &format = *find_block_format(static_cast<uint32_t>(type));
+    if (tensor.dim() != 2 || tensor.size(1) % format.elements != 0) return gguf_tensor(tensor);
+    return quantized[name] = random_gguf_tensor(format.type, tensor.sizes(), dice);
+  };
+  write_gguf(store);
+  EXPECT_GT(quantized.size(), 50u);
+  const auto meant = [&](Tensors tensors) {
+    for (auto &[name, tensor] : tensors)
+      if (quantized.contains(name)) tensor = dequantized(quantized.at(name));
+    return tensors;
+  };
+  for (const auto &[expert, tensors] : experts_)
+    write_safetensors(diffusers_ / expert / "diffusion_pytorch_model.safetensors", meant(tensors));
+  write_safetensors(diffusers_ / "text_encoder/model.safetensors", meant(text_encoder_));
+  const at::Tensor plain = video(model_);
+  EXPECT_TRUE(at::equal(plain, video(diffusers_)));
+  // A LoRA is added to the values, and the sum is rounded once.
+  const std::string lora = (directory_.path() / "lora.safetensors").string();
+  write_safetensors(lora,
+                    {{"diffusion_model.blocks.0.self_attn.q.lora_down.weight", at::ones({1, 256})},
+                     {"diffusion_model.blocks.0.self_attn.q.lora_up.weight", at::full({256, 1}, 1e-3)}});
+  const std::vector<WanLora> loras = {{lora.c_str(), 1, 1}};
+  const at::Tensor merged = video(model_, loras);
+  EXPECT_TRUE(at::equal(merged, video(diffusers_, loras)));
+  EXPECT_FALSE(at::equal(merged, plain));
+  // Kept in blocks they are the same values, and a matrix that a LoRA changes is kept as the sum.
+  EXPECT_TRUE(at::equal(video(model_, {}, WAN_QUANTIZATION_STORED), plain));
+  EXPECT_TRUE(at::equal(video(model_, loras, WAN_QUANTIZATION_STORED), merged));
+  const auto blocks = [config = CheckpointConfig::read(model_)](WanQuantization quantization) {
+    return WeightBytes::of(config, at::kBFloat16, quantization).blocks;
+  };
+  EXPECT_LT(blocks(WAN_QUANTIZATION_STORED), blocks(WAN_QUANTIZATION_NONE) / 2);
+}
+
+TEST_F(Layout, OnlyGgufIsKeptAsItIsStored) {
+  write_comfyui();
+  try {
+    video(model_, {}, WAN_QUANTIZATION_STORED);
+    FAIL() << "accepted";
+  } catch (const Failure &failure) {
+    EXPECT_THAT(failure.message,
+                AllOf(HasSubstr("quantization=stored"), HasSubstr("high_noise_14B.safetensors"),
+                      HasSubstr("choose quantization=none")));
+  }
+}
+
+TEST_F(Layout, GgufThatIsThereTwiceOrBrokenIsNamed) {
+  write_gguf([](const std::string &, const at::Tensor &tensor) { return gguf_tensor(tensor); });
+  const fs::path low = model_ / "LowNoise/Wan2.2-T2V-A14B-LowNoise-Q4_K_M.gguf";
+  fs::copy(low, model_ / "LowNoise/Wan2.2-T2V-A14B-LowNoise-Q8_0.gguf");
+  EXPECT_THAT(refusal(WAN_INVALID), AllOf(HasSubstr("more than one file for the expert for low noise"),
+                                          HasSubstr("LowNoise-Q8_0.gguf")));
+  fs::remove(low);
+  fs::resize_file(model_ / "LowNoise/Wan2.2-T2V-A14B-LowNoise-Q8_0.gguf", 100'000);
+  EXPECT_THAT(refusal(WAN_INVALID),
+              AllOf(HasSubstr("LowNoise-Q8_0.gguf is truncated"), HasSubstr("download it again")));
+}
+
 TEST_F(Layout, MissingParts) {
   EXPECT_THAT(refusal(WAN_NOT_FOUND), AllOf(HasSubstr("no checkpoint"), HasSubstr("model_index.json")));
   write_comfyui();
@@ -293,8 +397,6 @@ TEST_F(Layout, MissingParts) {
     fs::rename(away, model_ / file);
   }
   fs::remove(model_ / "vae/wan_2.1_vae.safetensors");
-  std::ofstream(model_ / "wan.gguf") << "GGUF";
-  EXPECT_THAT(refusal(WAN_INVALID), AllOf(HasSubstr("wan.gguf"), HasSubstr("GGUF")));
   std::ofstream(model_ / "Wan2.1_VAE.pth") << "pickle";
   EXPECT_THAT(refusal(WAN_INVALID), AllOf(HasSubstr("nor a VAE"), HasSubstr("Wan2.1_VAE.pth"),
                                           HasSubstr("scripts/convert_wan_to_diffusers.py")));
@@ -364,7 +466,8 @@ TEST_F(Layout, ModelsOfOtherTasksBesideOneOfTextToVideoDoNotCount) {
               AllOf(HasSubstr("wan2.2_i2v_low_noise_14B.safetensors is a transformer for image to video"),
                     HasSubstr("in_channels are 36, not 16")));
   fs::remove(experts / "wan2.2_t2v_high_noise_14B.safetensors");
-  EXPECT_THAT(refusal(WAN_INVALID), HasSubstr("i2v.safetensors has neither high_noise nor low_noise in its name"));
+  EXPECT_THAT(refusal(WAN_INVALID),
+              HasSubstr("i2v.safetensors has neither high_noise nor low_noise in its name"));
 }
 
 TEST_F(Layout, TheVaeOfTheSmallModelBesideA14bsDoesNotCount) {

@@ -50,6 +50,9 @@ class Ones : public WeightSource {
   std::optional<ScaledFp8> load_fp8(const std::string &, at::IntArrayRef shape) override {
     return ScaledFp8{at::ones(shape).to(at::kFloat8_e4m3fn), at::ones({1, 1})};
   }
+  std::optional<BlockMatrix> load_blocks(const std::string &, at::IntArrayRef) override {
+    return BlockMatrix{at::zeros({1}, at::kByte), find_block_format("Q8_0")};
+  }
 };
 
 class LoraFiles : public testing::Test {
@@ -322,10 +325,12 @@ TEST_F(LoraFiles, TheSumIsRoundedOnce) {
                         at::full({8}, 1 + 0x1p-7f, at::kBFloat16)));
 }
 
-TEST_F(LoraFiles, AStoredFp8MatrixIsThereOnlyWhereNothingChangesIt) {
+TEST_F(LoraFiles, AStoredMatrixIsThereOnlyWhereNothingChangesIt) {
   LoraWeights weights = with({lora({{"proj_out.diff", at::ones({16, 8})}})});
   EXPECT_FALSE(weights.load_fp8("proj_out.weight", {16, 8}));
   EXPECT_TRUE(weights.load_fp8("blocks.0.attn1.to_q.weight", {8, 8}));
+  EXPECT_FALSE(weights.load_blocks("proj_out.weight", {16, 8}));
+  EXPECT_TRUE(weights.load_blocks("blocks.0.attn1.to_q.weight", {8, 8}));
 }
 
 TEST_F(LoraFiles, EachExpertGetsItsStrengthAndItsKeys) {

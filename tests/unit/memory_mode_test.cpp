@@ -234,7 +234,7 @@ TEST(MemoryModes, TheWeightsAreCountedWithoutReadingThem) {
   uint64_t blocks = 0, other = 0;
   for (const std::string component : {"transformer", "transformer_2"}) {
     // The embedded model is stored in bfloat16; float32 islands take twice as much.
-    const SafetensorsFile file(tiny_config().directory / component / "diffusion_pytorch_model.safetensors");
+    const TensorFile file(tiny_config().directory / component / "diffusion_pytorch_model.safetensors");
     for (const auto &[name, entry] : file.tensors()) {
       const bool island = name.find("scale_shift_table") != std::string::npos ||
                           name.find("norm2") != std::string::npos ||
@@ -544,7 +544,7 @@ TEST(Reading, AFileThatBecomesShorterIsAnError) {
   const TemporaryDirectory directory;
   const fs::path path = directory.path() / "model.safetensors";
   fs::copy(fs::path(tiny_model()) / "transformer/diffusion_pytorch_model.safetensors", path);
-  const SafetensorsFile file(path);
+  const TensorFile file(path);
   fs::resize_file(path, fs::file_size(path) / 2);
   std::vector<std::byte> bytes(4096);
   file.read(0, bytes.size(), bytes.data());
@@ -567,7 +567,7 @@ TEST(Reading, AheadGivesTheSameTensorsInAnyOrder) {
                              test_device(), [](uint64_t) {});
   };
   CheckpointWeights plain = open();
-  const SafetensorsFile file(tiny_config().directory / "transformer/diffusion_pytorch_model.safetensors");
+  const TensorFile file(tiny_config().directory / "transformer/diffusion_pytorch_model.safetensors");
   std::vector<WeightRequest> requests;
   for (const auto &[name, entry] : file.tensors()) requests.push_back({name, entry.shape, at::kFloat});
   for (const int order : {0, 1, 2}) {
@@ -591,7 +591,7 @@ TEST(Reading, StopsWhereTheFileHasBecomeShorter) {
   fs::copy(fs::path(tiny_model()) / "transformer/diffusion_pytorch_model.safetensors", path);
   CheckpointWeights weights({directory.path(), "diffusion_pytorch_model"}, test_device(), [](uint64_t) {});
   std::vector<WeightRequest> requests;
-  const SafetensorsFile file(path);
+  const TensorFile file(path);
   for (const auto &[name, entry] : file.tensors()) requests.push_back({name, entry.shape, at::kFloat});
   fs::resize_file(path, fs::file_size(path) / 2);
   weights.expect(requests);

@@ -582,6 +582,23 @@ TEST_P(Ops, RotaryRmsNorm) {
     }
 }
 
+TEST_P(Ops, RotatedHeads) {
+  for (const auto &[heads, head_dim] :
+       {std::pair<int64_t, int64_t>{1, 2}, {3, 8}, {5, 72}, {12, 128}, {40, 128}}) {
+    const at::Tensor slots = at::zeros({2, 19, heads, head_dim}, at::dtype(GetParam()).device(test_device()));
+    const at::Tensor x =
+        random_tokens({1, 19, heads * head_dim}, GetParam()).unflatten(-1, {heads, head_dim});
+    const at::Tensor angle = at::rand({19, 1, head_dim / 2}) * 7;
+    const at::Tensor cos = angle.cos().to(test_device()), sin = angle.sin().to(test_device());
+    const at::Tensor out = slots.narrow(0, 1, 1), on_cpu = at::empty_like(x.cpu());
+    rotate_heads(x, cos, sin, out);
+    expect_near(out, plain_rotation(exact(x), cos, sin), "rotation");
+    rotate_heads(x.cpu(), cos.cpu(), sin.cpu(), on_cpu);
+    EXPECT_TRUE(at::equal(out.cpu(), on_cpu));
+    EXPECT_EQ(slots[0].count_nonzero().item<int64_t>(), 0);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Dtypes, Ops, testing::Values(at::kFloat, at::kBFloat16),
                          [](const auto &info) { return std::string(toString(info.param)); });
 

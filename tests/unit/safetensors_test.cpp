@@ -31,7 +31,7 @@ std::string file_of(const std::string &header, size_t data_size = 0, uint64_t cl
   return bytes + header + std::string(data_size, 'x');
 }
 
-SafetensorsHeader parse(const std::string &bytes) {
+TensorHeader parse(const std::string &bytes) {
   return parse_safetensors_header(bytes, bytes.size(), "a.safetensors");
 }
 

@@ -72,7 +72,7 @@ TEST_F(Threads, TheFrameRingSaysThatItHasNone) {
 }
 
 TEST_F(Threads, AReaderWithAPartOfItsThreadsEndsThem) {
-  const SafetensorsFile file(tiny_config().directory / "transformer/diffusion_pytorch_model.safetensors");
+  const TensorFile file(tiny_config().directory / "transformer/diffusion_pytorch_model.safetensors");
   std::vector<StagedReader::Range> ranges;
   for (const auto &[name, entry] : file.tensors()) ranges.push_back({&file, &entry});
   StagedReader(test_device(), ranges);  // the threads by which LibTorch locks its memory are there

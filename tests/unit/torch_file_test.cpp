@@ -24,7 +24,7 @@ using testing::HasSubstr;
 using testing::Not;
 namespace fs = std::filesystem;
 
-SafetensorsHeader parse(const std::string &file, const std::string &part = {}) {
+TensorHeader parse(const std::string &file, const std::string &part = {}) {
   const auto read = [&file](uint64_t offset, size_t size) { return file.substr(offset, size); };
   return parse_torch_file(read, file.size(), "a.pt", part);
 }
@@ -66,13 +66,13 @@ TEST(TorchFile, ItsValuesAreThoseThatWereSaved) {
   const TemporaryDirectory directory;
   const at::Tensor values = at::arange(6, at::kFloat).view({2, 3});
   write_file(directory.path() / "a.pt", torch_file_of("generator", {{"model.a", values}}));
-  const SafetensorsFile file(directory.path() / "a.pt");
+  const TensorFile file(directory.path() / "a.pt");
   EXPECT_TRUE(at::equal(stored_tensor(file, "a"), values));
 }
 
 TEST(TorchFile, OfSeveralPartsItTakesTheOneThatIsMeantForUse) {
   // The averages have the names of a wrapper, as LongLive's have.
-  const SafetensorsHeader training = parse(saved("training"));
+  const TensorHeader training = parse(saved("training"));
   EXPECT_EQ(training.metadata.at("part"), "generator");
   EXPECT_THAT(training.tensors, testing::ElementsAre(testing::Key("blocks.0.self_attn.q.weight")));
   EXPECT_EQ(parse(saved("training"), "generator_ema").metadata.at("part"), "generator_ema");
@@ -166,7 +166,7 @@ TEST(TorchFile, AFileOfAnOlderTorchIsRefusedAsAPickle) {
   const TemporaryDirectory directory;
   write_file(directory.path() / "old.pt", "\x80\x02\x8a\x0al\xfc\x9c");
   try {
-    SafetensorsFile file(directory.path() / "old.pt");
+    TensorFile file(directory.path() / "old.pt");
     FAIL() << "accepted";
   } catch (const Error &error) {
     EXPECT_THAT(error.what(), HasSubstr("are not read"));

@@ -10,7 +10,11 @@ let negotiation = null;    // what came from the program is followed in order
 let retryDelay = 500;      // ms
 let before = {};           // of the newest report; alive: when the last frame was seen to come
 let settingsEdited = false;
-let shownQueue = '[]';
+let isEndless = false, takesPictures = false;  // the model
+let standing = '';         // what is shown until something else is asked for
+let isEdited = false;      // the prompt was, and not sent yet
+let change = null;         // of the scene, as it was typed here: its prompt, and when it was sent
+const shownLists = {};     // as JSON, by the ids of their elements
 const awaited = new Map();  // when the clips were asked for that were queued here, by their ids
 let sent = 0;
 const token = location.hash.slice(1);  // to steer with; "watch": this page is for watching
@@ -44,7 +48,8 @@ function send(message) {
 }
 
 const handlers = {
-  hello: ({stun, steers}) => {
+  hello: ({stun, steers, records}) => {
+    $('recorder').hidden = !records;
     stunServer = stun?.replace('stun://', 'stun:');
     letSteer(steers && token !== 'watch');
   },
@@ -55,14 +60,20 @@ const handlers = {
   }),
   candidate: ({candidate}) => inOrder(current => current.addIceCandidate({candidate, sdpMLineIndex: 0})),
   state: showState,
-  done: ({request, clip}) => {
+  done: ({request, clip, on, name}) => {
     showError('');
     if (request === 'steer') return letSteer(true);
-    if (request === 'enqueue') awaited.set(clip, sent);
-    $('note').textContent = notes[request];
+    if (request === 'record') return show('note', on ? `Recording to ${name}.` : 'The recording ends.');
+    if (clip) awaited.set(clip, sent);
+    $('note').textContent = request === 'set' && change ? 'The scene changes.' : notes[request];
     if (request === 'enqueue') clearForm();
-    if (request === 'picture') showPicture();
-    if (request === 'set') settingsWereTaken();
+    if (request === 'cut') removePicture();
+    if (request === 'picture') usePicture();
+    if (request === 'set' && !change) settingsWereTaken();
+  },
+  recorded: ({name, bytes, reason}) => {
+    showError(reason && `The recording has ended. ${reason}`);
+    show('recorded', `${name}, ${megabytes(bytes)}`);
   },
   error: ({message, request}) => {
     showError(message);
@@ -70,12 +81,16 @@ const handlers = {
   },
 };
 
+const megabytes = bytes => `${(bytes / 1e6).toFixed(1)} MB`;
+
 function letSteer(may) {
   document.body.classList.toggle('watching', !may);
 }
 
 const notes = {
   enqueue: 'Added to the queue.',
+  cut: 'The new scene begins.',
+  again: 'It is shown again.',
   picture: 'The next clip that is queued begins with this picture.',
   set: 'From the next clip on.',
   skip: 'The clip is skipped.',
@@ -133,13 +148,6 @@ video.addEventListener('resize', () => {
 
 const pictureOf = clip => `picture/${clip.id}`;
 
-const list = queue => queue.map(clip => {
-  const item = document.createElement('li');
-  item.textContent = clip.prompt;
-  if (clip.picture) item.append(thumbnail(clip));
-  return item;
-});
-
 function thumbnail(clip) {
   const image = new Image();
   image.src = pictureOf(clip);
@@ -148,17 +156,41 @@ function thumbnail(clip) {
   return image;
 }
 
-function showQueue(queue) {
-  const news = JSON.stringify(queue);
-  if (news === shownQueue) return;
-  shownQueue = news;
-  $('queue').replaceChildren(...list(queue));
+function queued(clip) {
+  const item = document.createElement('li');
+  item.textContent = clip.prompt;
+  if (clip.picture) item.append(thumbnail(clip));
+  return item;
+}
+
+function past(scene) {
+  const [item, button, prompt] = ['li', 'button', 'span'].map(tag => document.createElement(tag));
+  button.type = 'button';
+  prompt.textContent = scene.prompt;
+  button.append(prompt);
+  button.title = `Seed ${scene.seed}`;
+  button.dataset.scene = scene.scene;
+  if (scene.picture) button.append(thumbnail(scene));
+  item.append(button);
+  return item;
+}
+
+// Made anew only where it has changed; what had the focus keeps it.
+function showList(id, values, make) {
+  const news = JSON.stringify(values);
+  if (news === (shownLists[id] ?? '[]')) return;
+  shownLists[id] = news;
+  const focused = $(id).contains(document.activeElement) ? document.activeElement.dataset.scene : null;
+  $(id).replaceChildren(...values.map(make));
+  if (focused) $(id).querySelector(`[data-scene="${focused}"]`)?.focus();
 }
 
 function showAir(clip) {
-  if (awaited.has(clip.id)) {
-    show('prompt-to-air', `${((performance.now() - awaited.get(clip.id)) / 1000).toFixed(1)} s`);
-    awaited.delete(clip.id);
+  if (awaited.has(clip.id)) tellDelay(awaited.get(clip.id));
+  awaited.delete(clip.id);
+  if (change?.prompt === clip.prompt) {
+    tellDelay(change.sent);
+    change = null;
   }
   show('air', clip.prompt || 'No prompt');
   show('clip', `Clip ${clip.clip}, seed ${clip.seed}`);
@@ -166,18 +198,52 @@ function showAir(clip) {
   $('air-picture').hidden = !clip.picture;
 }
 
+function tellDelay(since) {
+  const seconds = ((performance.now() - since) / 1000).toFixed(1);
+  show('prompt-to-air', `${seconds} s`);
+  if (isEndless) show('note', `On air after ${seconds} s.`);
+}
+
+// The field shows what is on air, unless somebody types into it.
+function followPrompt() {
+  const isBusy = isEdited || document.activeElement === $('prompt');
+  if (isEndless && !isBusy && $('prompt').value !== standing) $('prompt').value = standing;
+}
+
 // Assigns only what changes, since screen readers read out what is assigned.
 function show(id, text) {
   if ($(id).textContent !== text) $(id).textContent = text;
 }
 
-function showState({onAir, queue, settings, stats, viewers}) {
+function showRecording(recording) {
+  $('record').setAttribute('aria-pressed', Boolean(recording));
+  if (!recording) return;
+  const {seconds, bytes} = recording, two = number => String(number).padStart(2, '0');
+  show('recorded', `${Math.floor(seconds / 60)}:${two(seconds % 60)}, ${megabytes(bytes)}`);
+}
+
+function showState({onAir, queue, history, settings, stats, viewers, recording}) {
+  showRecording(recording);
+  showModel(stats);
+  standing = settings.prompt ?? '';
   if (onAir) showAir(onAir);
-  showQueue(queue);
-  show('standing', `Then: ${settings.prompt ?? 'no prompt'}`);
+  else show('clip', progress(stats));
+  showList('queue', queue, queued);
+  showList('history', history, past);
+  show('standing', `Then: ${standing || 'no prompt'}`);
+  followPrompt();
   showMaking(stats);
   showStats(stats, viewers);
   if (!settingsEdited) for (const name of ['steps', 'guidance']) $(name).value = settings[name] ?? '';
+}
+
+// What the model can do decides what the page has.
+function showModel(stats) {
+  isEndless = stats.endless;
+  takesPictures = stats['takes-image'];
+  document.body.classList.remove('waiting');
+  document.body.classList.toggle('endless', isEndless);
+  document.body.classList.toggle('pictures', takesPictures);
 }
 
 function settingsWereTaken() {
@@ -187,9 +253,11 @@ function settingsWereTaken() {
 
 const stages = {load: 'the model is loaded', text: 'the prompt is read', denoise: 'denoising', decode: 'decoding'};
 
-function showMaking({stage, step, steps, clip, seed, chunk}) {
-  const what = clip < 0 ? '' : `Clip ${clip}, seed ${seed}: `;
-  show('making', what + (stages[stage] ?? 'nothing') + (steps ? `, ${step} of ${steps}` : ''));
+const progress = ({stage, step, steps}) => (stages[stage] ?? 'nothing') + (steps ? `, ${step} of ${steps}` : '');
+
+function showMaking(stats) {
+  const {stage, step, steps, clip, seed} = stats;
+  show('making', (clip < 0 ? '' : `Clip ${clip}, seed ${seed}: `) + progress(stats));
   const done = {denoise: stage === 'denoise' ? step / steps : Number(stage === 'decode'),
                 decode: stage === 'decode' ? step / steps : 0};
   $('steps-progress').value = done.denoise || 0;
@@ -201,6 +269,7 @@ function showStats(stats, viewers) {
   show('level', `${stats['queue-seconds'].toFixed(1)} s in ${stats['queue-level']} chunk(s)`);
   show('underruns', `${stats.underruns}, ${stats.repeated} frames repeated`);
   show('first-frame', `${(stats['first-frame-seconds'] * 1000).toFixed(0)} ms of decoding`);
+  if (isEndless && stats['prompt-to-screen']) show('prompt-to-air', `${stats['prompt-to-screen'].toFixed(1)} s`);
   show('viewers', String(viewers));
 }
 
@@ -258,6 +327,7 @@ chosen.remove();  // until there is one
 const longestSide = 1280, largestPicture = 512 * 1024;
 
 async function choosePicture(file) {
+  if (!takesPictures) return showError('This model takes no pictures.');
   try {
     picture = await toJpeg(await createImageBitmap(file));
     if (socket.readyState === WebSocket.OPEN) socket.send(picture);
@@ -290,6 +360,12 @@ async function toJpeg(bitmap) {
     if (jpeg.size <= largestPicture) break;
   }
   return jpeg;
+}
+
+// A clip that is queued later begins with it; an endless video has a new scene at once.
+function usePicture() {
+  if (isEndless) cut(true);
+  else showPicture();
 }
 
 function showPicture() {
@@ -335,16 +411,49 @@ document.addEventListener('drop', event => {
 
 // ---- what the viewer does
 
+const settled = 600;  // ms after the last key: words are not shown letter by letter
+let typing = null;
+
+function ask(message) {
+  clearTimeout(typing);
+  isEdited = false;
+  change = null;
+  sent = performance.now();
+  send(message);
+}
+
+const cut = withPicture => ask({type: 'cut', prompt: $('prompt').value || standing, picture: withPicture});
+
+function changeScene() {
+  const prompt = $('prompt').value.trim();
+  isEdited = false;
+  if (!prompt || prompt === standing) return;
+  change = {prompt, sent: performance.now()};
+  send({type: 'set', prompt});
+}
+
+$('prompt').addEventListener('input', () => {
+  isEdited = true;
+  clearTimeout(typing);
+  if (isEndless && $('morph').checked) typing = setTimeout(changeScene, settled);
+});
 $('prompt-form').addEventListener('submit', event => {
   event.preventDefault();
-  sent = performance.now();
-  send({type: 'enqueue', prompt: $('prompt').value, picture: picture !== null});
+  if (isEndless) cut(false);
+  else ask({type: 'enqueue', prompt: $('prompt').value, picture: picture !== null});
+});
+$('history').addEventListener('click', ({target}) => {
+  const button = target.closest('button');
+  if (button) ask({type: 'again', scene: Number(button.dataset.scene)});
 });
 $('stay').addEventListener('click', () => {
-  if ($('prompt').reportValidity()) send({type: 'set', prompt: $('prompt').value});
+  if ($('prompt').reportValidity()) ask({type: 'set', prompt: $('prompt').value});
 });
 $('skip').addEventListener('click', () => send({type: 'skip'}));
 $('clear').addEventListener('click', () => send({type: 'clear'}));
+$('record').addEventListener('click', ({currentTarget}) => {
+  send({type: 'record', on: currentTarget.getAttribute('aria-pressed') !== 'true'});
+});
 $('codec').addEventListener('change', () => watch());
 $('settings-form').addEventListener('input', () => { settingsEdited = true; });
 $('settings-form').addEventListener('submit', event => {
@@ -353,6 +462,7 @@ $('settings-form').addEventListener('submit', event => {
   const settings = {steps: value('steps'), guidance: value('guidance')};
   // Clips count on from the seed that was given last: without a new one they go on.
   if ($('seed').value !== '') settings.seed = value('seed');
+  change = null;
   send({type: 'set', ...settings});
 });
 

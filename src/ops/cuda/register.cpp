@@ -14,6 +14,7 @@
 
 #include "ops/cuda/attention_sm90.h"
 #include "ops/cuda/conv.h"
+#include "ops/cuda/dequantize.h"
 #include "ops/cuda/frames_to_pixels.h"
 #include "ops/cuda/modulation.h"
 #include "ops/cuda/quantize_rows.h"
@@ -58,6 +59,22 @@ void check(const at::Tensor &tensor, at::ScalarType dtype, at::IntArrayRef shape
       tensor.is_contiguous() && tensor.is_cuda() && tensor.scalar_type() == dtype && tensor.sizes() == shape,
       "expected a contiguous ", dtype, " tensor of ", shape, ", got ", tensor.scalar_type(), " of ",
       tensor.sizes());
+}
+
+void dequantize_cuda(const at::Tensor &blocks, int64_t type, const at::Tensor &values) {
+  const BlockFormat *format = find_block_format(static_cast<uint32_t>(type));
+  TORCH_CHECK(format && blocks.is_contiguous() && blocks.scalar_type() == at::kByte &&
+              blocks.numel() / format->bytes * format->elements == values.numel());
+  check(values, values.scalar_type() == at::kFloat ? at::kFloat : at::kBFloat16, values.sizes());
+  const c10::cuda::CUDAGuard guard(values.device());
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const auto launch = [&](auto *out) {
+    C10_CUDA_CHECK(launch_dequantize(format->type, blocks.const_data_ptr(), values.numel(), out, stream));
+  };
+  if (values.scalar_type() == at::kFloat)
+    launch(values.mutable_data_ptr<float>());
+  else
+    launch(bfloat16_data(values));
 }
 
 at::Tensor rms_norm_cuda(const at::Tensor &x, const at::Tensor &gamma, bool silu) {
@@ -130,6 +147,13 @@ at::Tensor gated_residual_cuda(const at::Tensor &x, const at::Tensor &branch,
   return out;
 }
 
+/// For the tokens of x, [B, L, D].
+RotaryTables tables_of(const at::Tensor &cos, const at::Tensor &sin, const at::Tensor &x) {
+  check(cos, at::kFloat, {x.size(1), 1, cos.size(-1)});
+  check(sin, at::kFloat, cos.sizes());
+  return {cos.const_data_ptr<float>(), sin.const_data_ptr<float>(), static_cast<int>(2 * cos.size(-1))};
+}
+
 at::Tensor heads_rms_norm_cuda(const at::Tensor &x, const std::optional<at::Tensor> &bias,
                                const at::Tensor &weight, const std::optional<at::Tensor> &cos,
                                const std::optional<at::Tensor> &sin, double eps, bool quantizes,
@@ -138,10 +162,7 @@ at::Tensor heads_rms_norm_cuda(const at::Tensor &x, const std::optional<at::Tens
   RotaryTables tables{};
   std::vector<int64_t> shape = x.sizes().vec();
   if (cos && sin) {
-    check(*cos, at::kFloat, {x.size(1), 1, cos->size(-1)});
-    check(*sin, at::kFloat, cos->sizes());
-    tables = {cos->const_data_ptr<float>(), sin->const_data_ptr<float>(),
-              static_cast<int>(2 * cos->size(-1))};
+    tables = tables_of(*cos, *sin, x);
     shape = {x.size(0), x.size(1), x.size(2) / tables.head_channels, tables.head_channels};
   }
   TORCH_CHECK(tables.cos || !quantizes);
@@ -153,6 +174,15 @@ at::Tensor heads_rms_norm_cuda(const at::Tensor &x, const std::optional<at::Tens
                                  center ? center->const_data_ptr<float>() : nullptr, out.data_ptr(),
                                  c10::cuda::getCurrentCUDAStream()));
   return out;
+}
+
+void rotate_heads_cuda(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin,
+                       const at::Tensor &out) {
+  check(out, at::kBFloat16, x.sizes());
+  const at::Tensor rows = x.flatten(2);
+  const c10::cuda::CUDAGuard guard(x.device());
+  C10_CUDA_CHECK(launch_rotate(bfloat16_data(rows), rows_of(rows), tables_of(cos, sin, rows),
+                               bfloat16_data(out), c10::cuda::getCurrentCUDAStream()));
 }
 
 std::tuple<at::Tensor, at::Tensor> quantize_rows_cuda(const at::Tensor &x,
@@ -298,6 +328,7 @@ TORCH_LIBRARY_FRAGMENT(wan, library) {
 TORCH_LIBRARY_IMPL(wan, CUDA, library) {
   kernels::AttentionSm90::implement(library, attention_sm90_cuda);
   kernels::Fp8AttentionSm90::implement(library, fp8_attention_sm90_cuda);
+  kernels::Dequantize::implement(library, dequantize_cuda);
   kernels::FramesToPixels::implement(library, frames_to_pixels_cuda);
   kernels::GatedResidual::implement(library, gated_residual_cuda);
   kernels::HeadsRmsNorm::implement(library, heads_rms_norm_cuda);
@@ -305,6 +336,7 @@ TORCH_LIBRARY_IMPL(wan, CUDA, library) {
   kernels::PackedConv::implement(library, packed_conv_cuda);
   kernels::QuantizeRows::implement(library, quantize_rows_cuda);
   kernels::RmsNorm::implement(library, rms_norm_cuda);
+  kernels::RotateHeads::implement(library, rotate_heads_cuda);
   kernels::ScaledSoftmax::implement(library, scaled_softmax_cuda);
 }
 

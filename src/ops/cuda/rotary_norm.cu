@@ -16,7 +16,10 @@ __device__ WideVector normalize(WideVector x, const WideVector &weight, float fa
   return widen(round_to_narrow(x));
 }
 
-__device__ WideVector rotate(const WideVector &x, const float4 &cos, const float4 &sin) {
+/// angle: of a vector of channels, which has a float4 of each table.
+__device__ WideVector rotate(const WideVector &x, const RotaryTables &tables, int64_t angle) {
+  const float4 cos = reinterpret_cast<const float4 *>(tables.cos)[angle];
+  const float4 sin = reinterpret_cast<const float4 *>(tables.sin)[angle];
   const float cosines[] = {cos.x, cos.y, cos.z, cos.w}, sines[] = {sin.x, sin.y, sin.z, sin.w};
   WideVector turned;
 #pragma unroll
@@ -28,7 +31,6 @@ __device__ WideVector rotate(const WideVector &x, const float4 &cos, const float
   return turned;
 }
 
-/// A float4 of the tables belongs to a vector of channels.
 template <int kVectors, bool kRotates, bool kQuantizes>
 __global__ void __launch_bounds__(kRowThreads)
     rms_norm_kernel(const NarrowVector *x, const NarrowVector *bias, Rows rows, const NarrowVector *weight,
@@ -42,11 +44,7 @@ __global__ void __launch_bounds__(kRowThreads)
   const float factor = rsqrtf(row.mean([](float value) { return value * value; }) + eps);
   row.for_each([&](int i, int vector) {
     WideVector normed = normalize(widen(row.vectors[i]), widen(weight[vector]), factor);
-    if constexpr (kRotates) {
-      const int64_t angle = angles + vector % head_vectors;
-      normed = rotate(normed, reinterpret_cast<const float4 *>(tables.cos)[angle],
-                      reinterpret_cast<const float4 *>(tables.sin)[angle]);
-    }
+    if constexpr (kRotates) normed = rotate(normed, tables, angles + vector % head_vectors);
     if constexpr (kQuantizes) {
       if (center) normed = difference_of(normed, load_wide(center + vector * kRowVector));
       static_cast<QuantizedVector *>(out)[start + vector] = quantize(normed, 1);
@@ -54,6 +52,16 @@ __global__ void __launch_bounds__(kRowThreads)
       static_cast<NarrowVector *>(out)[start + vector] = round_to_narrow(normed);
     }
   });
+}
+
+__global__ void __launch_bounds__(kRowThreads)
+    rotate_kernel(const NarrowVector *x, Rows rows, RotaryTables tables, NarrowVector *out) {
+  const int count = rows.channels / kRowVector, head_vectors = tables.head_channels / kRowVector;
+  const int64_t start = static_cast<int64_t>(blockIdx.x) * count;
+  const int64_t angles = blockIdx.x % rows.tokens * head_vectors;
+  for (int vector = static_cast<int>(threadIdx.x); vector < count; vector += kRowThreads)
+    out[start + vector] =
+        round_to_narrow(rotate(widen(x[start + vector]), tables, angles + vector % head_vectors));
 }
 
 }  // namespace
@@ -71,6 +79,14 @@ cudaError_t launch_rms_norm(const __nv_bfloat16 *x, const __nv_bfloat16 *bias, c
         reinterpret_cast<const NarrowVector *>(x), reinterpret_cast<const NarrowVector *>(bias), rows,
         reinterpret_cast<const NarrowVector *>(weight), tables, eps, center, out);
   });
+}
+
+cudaError_t launch_rotate(const __nv_bfloat16 *x, const Rows &rows, const RotaryTables &tables,
+                          __nv_bfloat16 *out, cudaStream_t stream) {
+  const auto blocks = static_cast<unsigned>(rows.batch * rows.tokens);
+  rotate_kernel<<<blocks, kRowThreads, 0, stream>>>(reinterpret_cast<const NarrowVector *>(x), rows, tables,
+                                                    reinterpret_cast<NarrowVector *>(out));
+  return cudaGetLastError();
 }
 
 }  // namespace wan

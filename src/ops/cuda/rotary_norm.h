@@ -17,4 +17,8 @@ cudaError_t launch_rms_norm(const __nv_bfloat16 *x, const __nv_bfloat16 *bias, c
                             const __nv_bfloat16 *weight, const RotaryTables &tables, float eps,
                             bool quantizes, const float *center, void *out, cudaStream_t stream);
 
+/// out = rotate(x).
+cudaError_t launch_rotate(const __nv_bfloat16 *x, const Rows &rows, const RotaryTables &tables,
+                          __nv_bfloat16 *out, cudaStream_t stream);
+
 }  // namespace wan
