@@ -25,6 +25,7 @@ struct Conv {
   const __nv_bfloat16 *weight;  // packed, see pack() in ops/packed_conv.h
   const float *bias;            // [out_channels]
   /// [num_outputs, height, width, out_channels] with the kind's height, width and frames; each may be null.
+  /// What doubles frames has `out` alone.
   const __nv_bfloat16 *residual;  // is added; may be `out` itself
   const float *gamma;             // [out_channels], of the RMS norm for `activated`
   __nv_bfloat16 *out;

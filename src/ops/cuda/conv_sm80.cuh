@@ -204,32 +204,30 @@ class Copier {
 template <typename Layout>
 using Accumulators = float[kWarpRows][Layout::kWarpN / 2];
 
-/// A column of taps by one block of channels. pixels: of the warp's first tap and row; first: its place there
-/// for this lane. weights: of the warp's channels.
+/// A column of taps by 16 channels, of which `piece` is the first. pixels: of the warp's first tap and row;
+/// first: its place there for this lane. weights: of the warp's channels.
 template <typename Layout, int kTaps>
-__device__ inline void multiply(Accumulators<Layout> &d, uint32_t pixels, int first, uint32_t weights) {
+__device__ inline void multiply(Accumulators<Layout> &d, uint32_t pixels, int first, uint32_t weights,
+                                int piece) {
   const int lane = threadIdx.x % 32;
   const int weight_row = lane / 16 * 8 + lane % 8;
+  uint32_t a[kWarpRows + kTaps - 1][4];
 #pragma unroll
-  for (int k = 0; k < kPieces; k += 2) {  // 16 channels
-    uint32_t a[kWarpRows + kTaps - 1][4];
+  for (int row = 0; row < kWarpRows + kTaps - 1; ++row)
+    load_matrices(a[row], pixels + swizzled(first + row * Layout::kWidth, piece + lane / 16));
 #pragma unroll
-    for (int row = 0; row < kWarpRows + kTaps - 1; ++row)
-      load_matrices(a[row], pixels + swizzled(first + row * Layout::kWidth, k + lane / 16));
+  for (int tap = 0; tap < kTaps; ++tap)
 #pragma unroll
-    for (int tap = 0; tap < kTaps; ++tap)
+    for (int g = 0; g < Layout::kWarpN / 16; ++g) {
+      uint32_t b[4];
+      load_matrices(b, weights + tap * Layout::kTapBytes + g * (16 * kRowBytes) +
+                           swizzled(weight_row, piece + lane / 8 % 2));
 #pragma unroll
-      for (int g = 0; g < Layout::kWarpN / 16; ++g) {
-        uint32_t b[4];
-        load_matrices(b, weights + tap * Layout::kTapBytes + g * (16 * kRowBytes) +
-                             swizzled(weight_row, k + lane / 8 % 2));
-#pragma unroll
-        for (int m = 0; m < kWarpRows; ++m) {
-          multiply_add(&d[m][8 * g], a[m + tap], b[0], b[1]);
-          multiply_add(&d[m][8 * g + 4], a[m + tap], b[2], b[3]);
-        }
+      for (int m = 0; m < kWarpRows; ++m) {
+        multiply_add(&d[m][8 * g], a[m + tap], b[0], b[1]);
+        multiply_add(&d[m][8 * g + 4], a[m + tap], b[2], b[3]);
       }
-  }
+    }
 }
 
 /// What a warp does with its sums: from accumulators to memory.
@@ -253,6 +251,8 @@ class Finisher {
     add_bias(d);
     if constexpr (kN == kColourChannels) {
       store_colours(d);
+    } else if constexpr (kTaps == 1) {
+      store(d, conv.out);  // the doubling of frames is followed by nothing
     } else {
       if (conv.residual) add_residual(d);
       if (conv.out) store(d, conv.out);
@@ -408,6 +408,8 @@ __device__ inline void convolve(const Params &params, typename Layout<kN, kTaps>
   const uint32_t pixels = shared_address(shared.pixels);
   const uint32_t weights =
       shared_address(shared.weights) + warp % Layout::kWarpsN * (Layout::kWarpN * kRowBytes);
+  // Warps w and w + 4 share a scheduler: one copies while the other multiplies.
+  const int copying_half = warp / 4 % 2;
   int pixel_stage = 0, weight_stage = 0;
   for (int number = blockIdx.x; number < params.num_tiles; number += gridDim.x) {
     const int blocks = (params.taps_time - Tile<kN, kTaps>(params, number).first_tap(params)) *
@@ -419,9 +421,12 @@ __device__ inline void convolve(const Params &params, typename Layout<kN, kTaps>
         wait_for_copies<Layout::kStages - 2>();
         // Everybody's copies are there, and nobody reads any more what is copied over next.
         __syncthreads();
-        copier.copy_step();
-        multiply<Layout, kTaps>(d, pixels + pixel_stage * Layout::kPixelBytes, first_pixel + column,
-                                weights + weight_stage * Layout::kWeightBytes);
+#pragma unroll 1
+        for (int half = 0; half < 2; ++half) {
+          if (half == copying_half) copier.copy_step();
+          multiply<Layout, kTaps>(d, pixels + pixel_stage * Layout::kPixelBytes, first_pixel + column,
+                                  weights + weight_stage * Layout::kWeightBytes, half * (kPieces / 2));
+        }
         weight_stage = next_stage<Layout::kStages>(weight_stage);
       }
       pixel_stage = next_stage<Layout::kPixelStages>(pixel_stage);
