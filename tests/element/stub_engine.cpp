@@ -256,7 +256,7 @@ WanStatus generate(WanModel *model, const WanGenerateOptions *options, const Wan
 }
 
 void memory(const WanModel *, WanMemory *memory) {
-  *memory = {1000, 2000, 3000, 4000, WAN_MEMORY_STREAM, "stub"};
+  *memory = {1000, 2000, 3000, 4000, WAN_MEMORY_STREAM, 1, 1, "stub"};
 }
 
 void model_free(WanModel *model) {
