@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include "ops/cpu/rotate.h"
 #include "ops/kernels.h"
 #include "ops/rows.h"
 
@@ -10,8 +11,20 @@ namespace wan {
 
 namespace {
 
+bool takes_rotate_cpu(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin) {
+  const auto takes = [](const at::Tensor &tensor) {
+    return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous();
+  };
+  return takes(x) && takes(cos) && takes(sin) && x.size(0) == 1;
+}
+
 /// x: [B, L, D]. Returns [B, L, heads, head_dim] in float32.
 at::Tensor rotate(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin) {
+  if (takes_rotate_cpu(x, cos, sin)) {
+    const at::Tensor heads = x.unflatten(-1, {-1, 2 * cos.size(-1)}), out = at::empty_like(heads);
+    rotate_cpu(heads, cos, sin, out);
+    return out;
+  }
   const at::Tensor pairs = x.unflatten(-1, {-1, cos.size(-1), 2});
   const at::Tensor a = pairs.select(-1, 0), b = pairs.select(-1, 1);
   return at::stack({a * cos - b * sin, a * sin + b * cos}, -1).flatten(-2);
@@ -73,6 +86,12 @@ at::Tensor rotary_rms_norm(const Product &x, const at::Tensor &weight, const at:
 
 at::Tensor rotate_heads(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin) {
   return rotate(x.flatten(2), cos, sin).to(x.scalar_type());
+}
+
+void rotate_heads_out(const at::Tensor &out, const at::Tensor &x, const at::Tensor &cos,
+                      const at::Tensor &sin) {
+  if (takes_rotate_cpu(x, cos, sin) && out.is_contiguous()) return rotate_cpu(x, cos, sin, out);
+  out.copy_(rotate_heads(x, cos, sin));
 }
 
 at::Tensor fp8_rotary_rms_norm(const Product &x, const at::Tensor &weight, const at::Tensor &cos,

@@ -18,6 +18,9 @@ at::Tensor rotary_rms_norm(const Product &x, const at::Tensor &weight, const at:
 
 /// The turning alone, of keys that were normed before. x: [B, L, heads, head_dim]. Returns the same.
 at::Tensor rotate_heads(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin);
+/// The same, written to `out`, of x's shape and dtype.
+void rotate_heads_out(const at::Tensor &out, const at::Tensor &x, const at::Tensor &cos,
+                      const at::Tensor &sin);
 
 /// The same as rotary_rms_norm() rounded to e4m3, whose range needs no scale for what a norm gives. centers:
 /// less one vector for all tokens, about their mean, so that what is left is rounded finer. The softmax does

@@ -105,7 +105,7 @@ void KeyValueCache::write(const at::Tensor &storage, const at::Tensor &own) cons
 void KeyValueCache::rotate_moved(size_t layer) const {
   for (const Run &run : moves_) {
     const RotaryEmbedding tables = narrow(moved_, run.first * tokens_, run.frames * tokens_);
-    slots(keys_[layer], run).copy_(rotate_heads(slots(unrotated_[layer], run), tables.cos, tables.sin));
+    rotate_heads_out(slots(keys_[layer], run), slots(unrotated_[layer], run), tables.cos, tables.sin);
   }
 }
 

@@ -582,6 +582,18 @@ TEST_P(Ops, RotaryRmsNorm) {
     }
 }
 
+TEST_P(Ops, HeadsAreTurnedAlikeAloneAndInABatch) {
+  const at::Tensor x = random({2, 19, 3, 12}), angle = at::rand({19, 1, 6}) * 7;
+  const at::Tensor cos = angle.cos().to(test_device()), sin = angle.sin().to(test_device());
+  const at::Tensor both = rotate_heads(x, cos, sin);
+  for (int64_t i = 0; i < 2; ++i) {
+    const at::Tensor alone = x.narrow(0, i, 1), out = at::empty_like(alone);
+    rotate_heads_out(out, alone, cos, sin);
+    EXPECT_TRUE(at::equal(out, both.narrow(0, i, 1)));
+    EXPECT_TRUE(at::equal(rotate_heads(alone, cos, sin), out));
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Dtypes, Ops, testing::Values(at::kFloat, at::kBFloat16),
                          [](const auto &info) { return std::string(toString(info.param)); });
 
