@@ -196,7 +196,8 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
     require_compute_threads();
     const RunContext context(*callbacks);
     device = find_device(options->device, context);
-    const CheckpointConfig config = read_config(options->model_dir);
+    CheckpointConfig config = read_config(options->model_dir);
+    choose_decoder(config, options->decoder ? options->decoder : "full");
     Tokenizer tokenizer(config.tokenizer);
     // The source outlives this call (the text encoder comes back through it), the callbacks do not.
     auto loading =

@@ -47,6 +47,7 @@ const EncodedTimes &CausalExpert::encode_times(const std::vector<TimeSegment> &t
 at::Tensor CausalExpert::forward(const at::Tensor &latents, const std::vector<double> &timesteps,
                                  KeyPlan plan, bool remembers_only, const RunContext &run) {
   cache_.begin(std::move(plan));
+  if (text_of_) context_.share_text(text_of_->context_);
   const std::vector<TimeSegment> times = segments(timesteps, frame_tokens_);
   return model_(latents, {.rotary = cache_.rotary(),
                           .times = times,

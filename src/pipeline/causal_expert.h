@@ -22,6 +22,9 @@ class CausalExpert {
                int64_t height, int64_t width, bool keeps_unrotated, const at::Tensor &text);
 
   void set_text(const at::Tensor &text) { context_ = model_.encode(text); }
+  /// From now on the prompt's keys and values are those of another network of the same shape, which must
+  /// outlive it and is given the same prompts, where that has them.
+  void share_text_of(const CausalExpert &other) { text_of_ = &other; }
   /// One velocity, float32. latents: [1, C, F, H, W]; timesteps: of each of the F frames.
   at::Tensor operator()(const at::Tensor &latents, const std::vector<double> &timesteps, KeyPlan plan,
                         const RunContext &run);
@@ -37,6 +40,7 @@ class CausalExpert {
   const WanTransformer3DModel &model_;
   const int64_t frame_tokens_;
   EncodedContext context_;
+  const CausalExpert *text_of_ = nullptr;
   KeyValueCache cache_;
   std::map<std::vector<double>, EncodedTimes> times_;  // by timesteps and first tokens, which come again
 };

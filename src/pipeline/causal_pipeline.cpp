@@ -34,8 +34,9 @@ uint64_t cache_bytes(const CheckpointConfig &config, const CausalConfig &causal,
 }
 
 /// One GPU is shared by both, and beside the denoiser the decoder would only make a section's frames later.
-Decoding decoding_on(at::Device device) {
-  return device.is_cpu() ? Decoding::kBeside : Decoding::kBetween;
+/// Where a section is made from a frame of the one before, nothing can be beside it.
+Decoding decoding_of(const CausalConfig &causal, at::Device device) {
+  return device.is_cpu() && causal.keep_first_frame ? Decoding::kBeside : Decoding::kBetween;
 }
 
 void require_options(const Components &components, const WanGenerateOptions &options) {
@@ -61,7 +62,8 @@ CausalPipeline::Plan CausalPipeline::plan(const WanGenerateOptions &options) con
       cache_bytes(config, plan.causal, dtype, plan.height, plan.width) +
       denoise_bytes(config.transformer, components_.device().is_cpu() ? at::kFloat : dtype,
                     plan.causal.local_attn_size, plan.height, plan.width, /*cached=*/false) +
-      components_.vae().decode_bytes(plan.height, plan.width);
+      components_.decoder().decode_bytes(plan.height, plan.width) +
+      (plan.causal.keep_first_frame ? 0 : components_.vae().encode_bytes(plan.height, plan.width));
   const uint64_t free = free_memory(components_.device());
   if (needed > free)
     throw Error(WAN_OUT_OF_MEMORY,
@@ -81,11 +83,15 @@ SectionSetup CausalPipeline::setup(const Plan &plan) const {
   return {plan.causal, config.transformer, experts, config.vae.z_dim, plan.height, plan.width};
 }
 
+/// frame: [1, 3, 1, H, W] in [-1, 1]. Returns its latent.
+at::Tensor CausalPipeline::encode_frame(const at::Tensor &frame, const RunContext &context) const {
+  return components_.vae().normalize(components_.vae().encode(frame, context));
+}
+
 at::Tensor CausalPipeline::encode_picture(const WanGenerateOptions &options,
                                           const RunContext &context) const {
   const at::Tensor picture = ask_for_picture(WAN_PICTURE_FIRST, context);
-  const AutoencoderKLWan &vae = components_.vae();
-  return vae.normalize(vae.encode(vae_pixels(picture, options.layout.height, options.layout.width), context));
+  return encode_frame(vae_pixels(picture, options.layout.height, options.layout.width), context);
 }
 
 at::Tensor CausalPipeline::encode_prompt(const char *prompt, const Plan &plan, const RunContext &context) {
@@ -132,6 +138,7 @@ void CausalPipeline::make_sections(SectionDenoiser &denoiser, const WanGenerateO
                nullptr,           WAN_SWITCH_AUTO,
                /*picture=*/false, section.seed};
     if (left == 0 || !context.next_section(section)) break;
+    if (!plan.causal.keep_first_frame) denoiser.set_anchor(encode_frame(output.kept_frame(), context));
     change(section, options, plan, denoiser, context);
   }
 }
@@ -141,8 +148,9 @@ void CausalPipeline::generate(const WanGenerateOptions &options, std::shared_ptr
   const Plan plan = this->plan(options);
   const at::Device device = components_.device();
   const at::Tensor text = encode_prompt(options.prompt, plan, context);
-  FrameOutput frames(components_.vae(), options, std::move(pool), context);
-  SectionOutput output(frames, device, decoding_on(device));
+  FrameOutput frames(components_.vae(), components_.decoder(), options, std::move(pool), context);
+  if (!plan.causal.keep_first_frame) frames.keep_frame_before_last(kRebuiltFrames - 1);
+  SectionOutput output(frames, device, decoding_of(plan.causal, device));
   const int64_t section_frames = plan.causal.num_frames_per_block * components_.vae().temporal_scale();
   const int64_t sections = options.num_frames ? 1 + (options.num_frames - 1) / section_frames : 0;
   const auto denoiser =

@@ -14,7 +14,7 @@ namespace wan {
 
 namespace {
 
-/// Refuses values that no picture can come of. For the VAE, whose frames leave as they are made.
+/// Refuses values that no picture can come of. For the decoders, whose frames leave as they are made.
 class UsableWeights : public WeightSource {
  public:
   UsableWeights(WeightSource &source, const CheckpointConfig &config, std::string component)
@@ -88,8 +88,11 @@ Components::Components(const CheckpointConfig &config, std::unique_ptr<Component
     transformer_2_ =
         load<WanTransformer3DModel>("transformer_2", *config.transformer_2, dtype, unasked,
                                     WanTransformer3DModel::kKeepInFp32, placement.quantization, slots);
-  vae_ = load<AutoencoderKLWan>("vae", config.vae, vae_dtype(dtype, device), unasked, {},
-                                encoder_dtype(config));
+  vae_ =
+      load<AutoencoderKLWan>("vae", config.vae, vae_dtype(dtype, device), unasked, {}, encoder_dtype(config));
+  if (config.tiny_decoder)
+    tiny_decoder_ =
+        load<TinyDecoder>("tiny_decoder", *config.tiny_decoder, vae_dtype(dtype, device), unasked);
   if (!device.is_cpu()) return;
   text_encoder(unasked);
   if (config.image_encoder) image_encoder(unasked);
@@ -106,7 +109,8 @@ std::unique_ptr<const Model> Components::load(const std::string &component, cons
   weights->expect(inventory.requests());
   CancellableWeights cancellable(*weights, context);
   UsableWeights usable(cancellable, config_, component);
-  WeightSource &checked = component == "vae" ? static_cast<WeightSource &>(usable) : cancellable;
+  const bool makes_frames = component == "vae" || component == "tiny_decoder";
+  WeightSource &checked = makes_frames ? static_cast<WeightSource &>(usable) : cancellable;
   auto model = std::make_unique<const Model>(config, Weights(checked, dtype, keep_in_fp32),
                                              std::forward<Arguments>(arguments)...);
   source_->close(component, *weights);
@@ -118,6 +122,11 @@ std::shared_ptr<BlockSlots> Components::make_block_slots() const {
   if (memory_mode_ != WAN_MEMORY_ONE_EXPERT) return nullptr;
   const int64_t blocks = std::max(config_.transformer.num_layers, config_.transformer_2->num_layers);
   return std::make_shared<BlockSlots>(placement_.device, static_cast<size_t>(blocks));
+}
+
+const LatentDecoder &Components::decoder() const {
+  if (tiny_decoder_) return *tiny_decoder_;
+  return *vae_;
 }
 
 std::string Components::smaller_memory_modes() const {

@@ -19,6 +19,7 @@
 #include "text/umt5_encoder.h"
 #include "transformer/wan_transformer_3d.h"
 #include "vae/autoencoder_kl_wan.h"
+#include "vae/tiny_decoder.h"
 
 namespace wan {
 
@@ -53,6 +54,8 @@ class Components {
   /// Null where transformer alone denoises.
   const WanTransformer3DModel *transformer_2() const { return transformer_2_.get(); }
   const AutoencoderKLWan &vae() const { return *vae_; }
+  /// The VAE, or what was chosen to decode in its place.
+  const LatentDecoder &decoder() const;
   /// Loads it where it is not there.
   const UMT5EncoderModel &text_encoder(const RunContext &context);
   /// The same of CLIP's half for pictures, in models that see them through it.
@@ -79,6 +82,7 @@ class Components {
   std::unique_ptr<const CLIPVisionModel> image_encoder_;  // likewise
   std::unique_ptr<const WanTransformer3DModel> transformer_, transformer_2_;
   std::unique_ptr<const AutoencoderKLWan> vae_;
+  std::unique_ptr<const TinyDecoder> tiny_decoder_;  // none: the VAE decodes
 };
 
 }  // namespace wan

@@ -40,6 +40,11 @@ struct EncodedContext {
     for (size_t i = 0; i < blocks.size(); ++i)
       if (!blocks[i].image.key.defined()) blocks[i].image = other.blocks[i].image;
   }
+  /// Takes over the prompt's keys and values of another network, the same tensors.
+  void share_text(const EncodedContext &other) {
+    for (size_t i = 0; i < blocks.size(); ++i)
+      if (other.blocks[i].text.key.defined()) blocks[i].text = other.blocks[i].text;
+  }
 };
 
 struct Pass {
@@ -52,7 +57,7 @@ struct Pass {
   /// that does not come true, they come a little later.
   const WanTransformer3DModel *next = nullptr;
   const EncodedTimes *encoded_times = nullptr;  // what encode() made of `times`; null: it is made anew
-  KeyValueCache *keys = nullptr;  // of earlier frames, where the model is causal
+  KeyValueCache *keys = nullptr;                // of earlier frames, where the model is causal
   /// Nothing is predicted: the pass only leaves keys and values in the cache.
   bool remembers_only = false;
 };

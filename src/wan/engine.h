@@ -17,7 +17,7 @@ extern "C" {
 #endif
 
 /** Raised by every change of this header. */
-#define WAN_ENGINE_ABI 7
+#define WAN_ENGINE_ABI 8
 /** Name of the library's entry, a WanEngineEntry. */
 #define WAN_ENGINE_ENTRY "wan_engine"
 
@@ -39,8 +39,8 @@ typedef struct WanError {
 
 typedef enum WanDtype { WAN_DTYPE_AUTO, WAN_DTYPE_FLOAT32, WAN_DTYPE_BFLOAT16 } WanDtype;
 
-/** Of the experts' large matrices; on a GPU, FP8 needs bfloat16 and FP8 tensor cores. On the CPU it is slower than
- * none. */
+/** Of the experts' large matrices; on a GPU, FP8 needs bfloat16 and FP8 tensor cores. On the CPU it is slower
+ * than none. */
 typedef enum WanQuantization { WAN_QUANTIZATION_NONE, WAN_QUANTIZATION_FP8 } WanQuantization;
 
 /** Where the experts' weights are while a clip is made. On the CPU all stand for RESIDENT. */
@@ -48,7 +48,7 @@ typedef enum WanMemoryMode {
   WAN_MEMORY_AUTO,       /* the first of the others that fits the free memory of the GPU */
   WAN_MEMORY_RESIDENT,   /* both experts on the GPU */
   WAN_MEMORY_ONE_EXPERT, /* one on the GPU, the other in page-locked host memory until its steps come */
-  WAN_MEMORY_STREAM      /* in page-locked host memory; blocks come to the GPU while the one before computes */
+  WAN_MEMORY_STREAM /* in page-locked host memory; blocks come to the GPU while the one before computes */
 } WanMemoryMode;
 
 /** What an expert's forward may take over from one before, an approximation. */
@@ -186,7 +186,8 @@ typedef struct WanCallbacks {
   void *user;
   /** One sentence, UTF-8. Called on the calling thread. NULL stands for silence. */
   void (*log)(void *user, WanLogLevel level, const char *message);
-  /** Called on the calling thread; of the stage DECODE of an endless video also on another, at the same time. */
+  /** Called on the calling thread; of the stage DECODE of an endless video also on another, at the same time.
+   */
   void (*progress)(void *user, const WanProgress *progress);
   /** Polled between layers and chunks, from any thread: true stops the call with WAN_CANCELLED. */
   bool (*cancelled)(void *user);
@@ -211,9 +212,9 @@ typedef struct WanCallbacks {
 
 /** A low-rank addition to the experts' weights, merged when they are loaded. */
 typedef struct WanLora {
-  const char *path;   /* a .safetensors file, with the names of PEFT, kohya, the original Wan or ComfyUI */
-  double strength;    /* for transformer, A14B's high-noise expert; 0: not for it */
-  double strength_2;  /* for transformer_2, the low-noise expert; 0: not for it */
+  const char *path;  /* a .safetensors file, with the names of PEFT, kohya, the original Wan or ComfyUI */
+  double strength;   /* for transformer, A14B's high-noise expert; 0: not for it */
+  double strength_2; /* for transformer_2, the low-noise expert; 0: not for it */
 } WanLora;
 
 typedef struct WanLoadOptions {
@@ -224,6 +225,8 @@ typedef struct WanLoadOptions {
   WanMemoryMode memory;
   const WanLora *loras;
   size_t num_loras;
+  const char *decoder; /* "full": the VAE's; "tiny": taew2_1.safetensors or taew2_2.safetensors in the
+                          directory; else the path of such a file; NULL: full */
 } WanLoadOptions;
 
 typedef struct WanGenerateOptions {
@@ -244,11 +247,11 @@ typedef struct WanGenerateOptions {
   WanCache cache;
   double cache_threshold; /* FIRST_BLOCK: relative change of what the first block adds up to which the rest is
                              taken over */
-  WanPixelLayout layout; /* width and height say the video's size */
+  WanPixelLayout layout;  /* width and height say the video's size */
   uint64_t stream; /* clips of the same number fade into each other or continue each other, also where clips
                       of others come between: for a model that is used by turns */
   bool pictures[WAN_PICTURE_KINDS]; /* of each WanPictureKind: whether WanCallbacks.picture has it */
-  WanContinuity continuity; /* LAST_FRAME: for models that take a first picture, without fade_frames */
+  WanContinuity continuity;     /* LAST_FRAME: for models that take a first picture, without fade_frames */
   double continuity_correction; /* LAST_FRAME: how far the colours of the frame that the clip begins with
                                    (mean and deviation of each channel) are moved back to those of the last
                                    clip that began otherwise, 0 to 1; 0: not at all */
