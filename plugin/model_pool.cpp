@@ -79,6 +79,7 @@ WanStatus SharedModel::load(const WanCallbacks &callbacks, WanError *error) {
   options.memory = choice_.memory;
   options.loras = loras.data();
   options.num_loras = loras.size();
+  options.decoder = choice_.decoder.c_str();
   WanModel *model = nullptr;
   const WanStatus status = choice_.engine->load(&options, &callbacks, &model, error);
   model_ = model;

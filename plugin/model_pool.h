@@ -34,6 +34,7 @@ struct ModelChoice {
   WanQuantization quantization = WAN_QUANTIZATION_NONE;
   WanMemoryMode memory = WAN_MEMORY_AUTO;
   std::vector<LoraChoice> loras;
+  std::string decoder = "full";
   bool operator==(const ModelChoice &) const = default;
 };
 

@@ -107,6 +107,12 @@ std::vector<Row> make_table() {
                             "Where the experts' weights are while a clip is made; on the CPU always resident",
                             memory_mode_type(), defaults.memory, kReady),
           &Settings::memory),
+      row(g_param_spec_string("decoder", "Decoder",
+                              "What makes frames of latents: full (the VAE), tiny (taew2_1.safetensors or "
+                              "taew2_2.safetensors in the directory of model; faster and less exact) or the "
+                              "path of such a file",
+                              defaults.decoder.c_str(), kReady),
+          &Settings::decoder),
       row(gst_param_spec_array(
               "loras", "LoRAs",
               "LoRAs to merge into the experts when the model is loaded. Each is a structure with path (of a "

@@ -81,6 +81,7 @@ std::string model_text(const ModelChoice &choice) {
   if (choice.dtype != WAN_DTYPE_AUTO) text += assignment("dtype", dtype_nick(choice.dtype));
   if (choice.quantization != WAN_QUANTIZATION_NONE)
     text += assignment("quantization", quantization_nick(choice.quantization));
+  if (choice.decoder != "full") text += assignment("decoder", literal(choice.decoder));
   if (!choice.loras.empty()) text += loras_text(choice.loras);
   return text;
 }

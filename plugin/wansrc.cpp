@@ -210,10 +210,15 @@ static bool read_settings(GstWanSrc *self, Settings *settings, std::string *reas
   const ObjectLock lock(self);
   *settings = self->priv->settings;
   ModelChoice &choice = self->priv->run.choice;
-  choice = {self->priv->engine, model_directory(settings->model, self->priv->is_live),
-            settings->device,   settings->decoder_device,
-            settings->dtype,    settings->quantization,
-            settings->memory,   {}};
+  choice = {self->priv->engine,
+            model_directory(settings->model, self->priv->is_live),
+            settings->device,
+            settings->decoder_device,
+            settings->dtype,
+            settings->quantization,
+            settings->memory,
+            {},
+            settings->decoder};
   *reason = settings_fault(*settings);
   return reason->empty() && read_loras(*settings, &choice.loras, reason);
 }
@@ -309,10 +314,11 @@ static gboolean gst_wan_src_start(GstBaseSrc *src) {
   for (const auto &track : self->priv->picture_tracks) track->set_live(gst_base_src_is_live(src));
   reset_air(self);
   begin_run(self, choice, defaults);
-  GST_INFO_OBJECT(self, "model %s, device %s, dtype %s, quantization %s, memory %s, %zu LoRAs, engine %s%s",
-                  choice.directory.c_str(), choice.device.c_str(), dtype_nick(choice.dtype),
-                  quantization_nick(choice.quantization), memory_mode_nick(choice.memory),
-                  choice.loras.size(), self->priv->engine->version, is_live(self) ? ", live" : "");
+  GST_INFO_OBJECT(
+      self, "model %s, device %s, dtype %s, quantization %s, memory %s, decoder %s, %zu LoRAs, engine %s%s",
+      choice.directory.c_str(), choice.device.c_str(), dtype_nick(choice.dtype),
+      quantization_nick(choice.quantization), memory_mode_nick(choice.memory), choice.decoder.c_str(),
+      choice.loras.size(), self->priv->engine->version, is_live(self) ? ", live" : "");
   warn_of_rounding(self, settings.clip.num_frames);
   return TRUE;
 }

@@ -209,7 +209,8 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
     Placement placement = {devices, scalar_type(options->dtype, device), options->quantization};
     if (options->decoder_device)
       placement.vae_device = choose_device_beside(options->decoder_device, devices);
-    const CheckpointConfig config = read_config(options->model_dir);
+    CheckpointConfig config = read_config(options->model_dir);
+    choose_decoder(config, options->decoder ? options->decoder : "full");
     Tokenizer tokenizer(config.tokenizer);
     // The source outlives this call (the text encoder comes back through it), the callbacks do not.
     auto loading =

@@ -61,6 +61,7 @@ CausalConfig krea() {
   CausalConfig config = self_forcing();
   config.memory = CausalMemory::kRebuilt;
   config.local_attn_size = 6;
+  config.keep_first_frame = false;
   config.denoising_step_list = {1000, 750, 500, 250, 0};
   return config;
 }
@@ -168,7 +169,8 @@ void CausalConfig::apply(const JsonFile &file, const std::function<void(CausalCo
   object.allow_only({"preset", "memory", "num_frames_per_block", "first_block", "local_attn_size",
                      "sink_size", "rope_cache_policy", "sampler", "denoising_step_list",
                      "warp_denoising_step", "flow_shift", "boundary_ratio", "prompt_switch",
-                     "recache_keeps_sink", "scene_offset", "image_start"});
+                     "recache_keeps_sink", "keep_first_frame", "shared_text_kv", "scene_offset",
+                     "image_start"});
   if (const auto name = object.find<std::string>("preset")) {
     const std::optional<CausalConfig> family = preset(*name);
     if (!family)
@@ -197,6 +199,8 @@ void CausalConfig::apply(const JsonFile &file, const std::function<void(CausalCo
             {{"recache", WAN_SWITCH_RECACHE}, {"cross", WAN_SWITCH_CROSS}, {"cut", WAN_SWITCH_CUT}},
             prompt_switch);
   recache_keeps_sink = object.get<bool>("recache_keeps_sink", recache_keeps_sink);
+  keep_first_frame = object.get<bool>("keep_first_frame", keep_first_frame);
+  shared_text_kv = object.get<bool>("shared_text_kv", shared_text_kv);
   read_frames(object, "scene_offset", 0, scene_offset);
   read_name(object, "image_start",
             {{"none", ImageStart::kNone}, {"alone", ImageStart::kAlone}, {"inside", ImageStart::kInside}},
@@ -215,6 +219,9 @@ void CausalConfig::check(const std::string &source, bool two_experts) const {
   require(two_experts == boundary_ratio.has_value(),
           two_experts ? "a causal model with two experts needs a boundary_ratio"
                       : "a boundary_ratio is for causal models with two experts, and this one has one");
+  require(two_experts || !shared_text_kv, "shared_text_kv is for two experts, and this model has one");
+  require(memory == CausalMemory::kRebuilt || keep_first_frame,
+          "keep_first_frame=false is for the memory rebuilt");
   if (memory == CausalMemory::kRolling) return;
   require(sampler == SectionSolver::kRenoise && !two_experts && image_start == ImageStart::kNone,
           "this memory is for one expert, the sampler renoise and no pictures");
@@ -224,8 +231,10 @@ void CausalConfig::check(const std::string &source, bool two_experts) const {
         "the memory in-flight takes up to " + std::to_string(kMaxInFlight) +
             " steps, and sections and a sink of one size");
   else
-    require(local_attn_size >= 3 + num_frames_per_block,
-            "the memory rebuilt needs a local_attn_size of 3 and a section");
+    require(local_attn_size >= kRebuiltFrames + num_frames_per_block &&
+                (keep_first_frame || first_block >= kRebuiltFrames),
+            "the memory rebuilt needs a local_attn_size of 3 and a section, and without keep_first_frame "
+            "sections of 3 latent frames");
 }
 
 }  // namespace wan

@@ -35,6 +35,10 @@ enum class ImageStart {
   kInside  // it is the first latent of the first section, at timestep 0
 };
 
+/// Of kRebuilt: from so many latents all is computed anew, the first of the scene, or what stands for it, and
+/// the last ones.
+constexpr int64_t kRebuiltFrames = 3;
+
 struct CausalConfig {
   CausalMemory memory = CausalMemory::kRolling;
   int64_t num_frames_per_block = 3;  // latent frames of a section
@@ -50,8 +54,11 @@ struct CausalConfig {
   std::optional<double> boundary_ratio;  // of two experts
   WanPromptSwitch prompt_switch = WAN_SWITCH_CROSS;
   bool recache_keeps_sink = true;  // a recache leaves the sink as it was made
-  int64_t scene_offset = 0;        // latent frames that a new scene is moved forward in time; it is then
-                                   // pinned. 0: a new scene forgets all before it
+  bool keep_first_frame = true;  // of kRebuilt: the first of the latents is the scene's first one; else it is
+                                 // encoded anew, from the frame before the others' frames
+  bool shared_text_kv = false;   // of two experts: both see the prompt as the one for high noise does
+  int64_t scene_offset = 0;      // latent frames that a new scene is moved forward in time; it is then
+                                 // pinned. 0: a new scene forgets all before it
   ImageStart image_start = ImageStart::kNone;
 
   int64_t steps() const { return static_cast<int64_t>(denoising_step_list.size()); }

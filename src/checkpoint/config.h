@@ -13,6 +13,7 @@
 #include "checkpoint/causal.h"
 #include "checkpoint/json_file.h"
 #include "checkpoint/names.h"
+#include "checkpoint/tiny_decoder_config.h"
 #include "checkpoint/variant.h"
 #include "wan/engine.h"
 
@@ -101,11 +102,12 @@ struct CheckpointConfig {
   std::filesystem::path directory;
   std::filesystem::path tokenizer;              // the directory of tokenizer.json
   std::map<std::string, ComponentFiles> files;  // of the components: transformer, transformer_2,
-                                                // text_encoder, image_encoder and vae
+                                                // text_encoder, image_encoder, vae and tiny_decoder
   std::optional<double> boundary_ratio;         // none: transformer alone denoises
   TransformerConfig transformer;
   std::optional<TransformerConfig> transformer_2;  // there exactly if boundary_ratio is
   VaeConfig vae;
+  std::optional<TinyDecoderConfig> tiny_decoder;  // there where choose_decoder() chose one
   TextEncoderConfig text_encoder;
   std::optional<CLIPVisionConfig> image_encoder;  // there exactly if transformer has an image_dim
   SchedulerConfig scheduler;
@@ -114,8 +116,11 @@ struct CheckpointConfig {
   std::optional<CausalConfig> causal;  // there where it makes endless videos
   WanDefaults defaults;
 
-  /// Whether it may be given pictures.
-  bool takes_pictures() const { return defaults.pictures[WAN_PICTURE_FIRST] != WAN_PICTURE_REFUSED; }
+  /// Whether pictures are encoded: some that it may be given, or its own frames.
+  bool encodes_pictures() const {
+    return defaults.pictures[WAN_PICTURE_FIRST] != WAN_PICTURE_REFUSED ||
+           (causal && !causal->keep_first_frame);
+  }
 
   /// Of a directory in Diffusers' format, which has a model_index.json, or in one of read_single_files.
   /// Throws wan::Error: WAN_NOT_FOUND for a missing directory or file, WAN_INVALID for one that is not what

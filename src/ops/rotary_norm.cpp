@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include "ops/cpu/rotate.h"
 #include "ops/kernels.h"
 #include "ops/rows.h"
 
@@ -10,8 +11,20 @@ namespace wan {
 
 namespace {
 
+bool takes_rotate_cpu(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin) {
+  const auto takes = [](const at::Tensor &tensor) {
+    return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous();
+  };
+  return takes(x) && takes(cos) && takes(sin) && x.size(0) == 1;
+}
+
 /// x: [B, L, D]. Returns [B, L, heads, head_dim] in float32.
 at::Tensor rotate(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin) {
+  if (takes_rotate_cpu(x, cos, sin)) {
+    const at::Tensor heads = x.unflatten(-1, {-1, 2 * cos.size(-1)}), out = at::empty_like(heads);
+    rotate_cpu(heads, cos, sin, out);
+    return out;
+  }
   const at::Tensor pairs = x.unflatten(-1, {-1, cos.size(-1), 2});
   const at::Tensor a = pairs.select(-1, 0), b = pairs.select(-1, 1);
   return at::stack({a * cos - b * sin, a * sin + b * cos}, -1).flatten(-2);
@@ -60,6 +73,8 @@ void rotate_heads(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &
   const at::Tensor rows = x.flatten(2);
   if (takes_rows(rows) && takes_table(cos, rows) && takes_table(sin, rows) && takes_rows(out.flatten(2)))
     kernels::RotateHeads::call(x, cos, sin, out);
+  else if (takes_rotate_cpu(x, cos, sin) && out.is_contiguous())
+    rotate_cpu(x, cos, sin, out);
   else
     out.copy_(rotate(rows, cos, sin));
 }

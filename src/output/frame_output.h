@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "output/colours.h"
 #include "output/crossfade.h"
@@ -15,6 +16,7 @@
 #include "output/frame_ring.h"
 #include "run_context.h"
 #include "vae/autoencoder_kl_wan.h"
+#include "vae/latent_decoder.h"
 #include "wan/engine.h"
 
 namespace wan {
@@ -29,18 +31,24 @@ struct FrameRange {
 /// what the first chunk needs.
 class FrameOutput {
  public:
-  FrameOutput(const AutoencoderKLWan &vae, const WanGenerateOptions &options, std::shared_ptr<FramePool> pool,
-              const RunContext &context);
+  /// decoder: the vae, or a smaller one in its place, which decodes all that is not decoded in tiles.
+  FrameOutput(const AutoencoderKLWan &vae, const LatentDecoder &decoder, const WanGenerateOptions &options,
+              std::shared_ptr<FramePool> pool, const RunContext &context);
 
   /// The frames leave past `fade`. latents: [1, z_dim, T, H, W]. In tiles, the first frame comes when all are
-  /// decoded. colours: is given all of them, if it is not null. Returns when all are handed over: the last of them, [1, 3, 1, s H, s W] float32 in [-1, 1].
-  /// Throws as FrameRing::push() does.
+  /// decoded. colours: is given all of them, if it is not null. Returns when all are handed over: the last of
+  /// them, [1, 3, 1, s H, s W] float32 in [-1, 1]. Throws as FrameRing::push() does.
   at::Tensor operator()(const at::Tensor &latents, const FrameRange &range, bool tiled, Crossfade &fade,
                         Colours *colours = nullptr);
 
   /// The next section of an endless video, [1, z_dim, F, H, W], of which up to `most` frames are decoded and
   /// leave. Returns how many did; they may still be on their way. Throws likewise.
   int64_t append(const at::Tensor &latents, int32_t section, int64_t most);
+  /// From now on the frame before those of a section's last so many latent frames is kept. All sections must
+  /// have more.
+  void keep_frame_before_last(int64_t latents) { kept_before_ = latents; }
+  /// Of the last section, [1, 3, 1, s H, s W] float32 in [-1, 1].
+  const at::Tensor &kept_frame() const { return kept_frame_; }
   /// Frames of so many latent frames, those that a video begins with or others.
   int64_t frames_of(int64_t latents, bool begun) const {
     return latents * vae_.temporal_scale() - (begun ? 0 : vae_.temporal_scale() - 1);
@@ -56,9 +64,12 @@ class FrameOutput {
                        const std::function<void()> &chunk_done) const;
 
   const AutoencoderKLWan &vae_;
+  const LatentDecoder &decoder_;
   const RunContext &context_;
   FrameRing ring_;
   StreamState state_;  // of the endless video
+  std::optional<int64_t> kept_before_;
+  at::Tensor kept_frame_;
 };
 
 }  // namespace wan

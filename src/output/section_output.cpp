@@ -2,9 +2,9 @@
 #include "output/section_output.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/core/StreamGuard.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <utility>
@@ -24,8 +24,7 @@ c10::Stream current_stream(at::Device device) {
 
 }  // namespace
 
-SectionOutput::SectionOutput(FrameOutput &output, at::Device device, Decoding decoding)
-    : output_(output) {
+SectionOutput::SectionOutput(FrameOutput &output, at::Device device, Decoding decoding) : output_(output) {
   if (decoding == Decoding::kBetween) return;
   if (device.is_cuda())
     stream_ = c10::impl::VirtualGuardImpl(device.type()).getNewStream(device, kHighPriority);

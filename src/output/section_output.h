@@ -23,8 +23,8 @@ enum class Decoding {
   kBeside    // on a thread of its own, on CUDA also on a stream of its own: while the next one is denoised
 };
 
-/// Sections go in, one behind the other, and frames leave by a FrameOutput. With kBeside no section waits: one
-/// is being decoded, and the caller, who has made the next one meanwhile, waits until that is done.
+/// Sections go in, one behind the other, and frames leave by a FrameOutput. With kBeside no section waits:
+/// one is being decoded, and the caller, who has made the next one meanwhile, waits until that is done.
 class SectionOutput {
  public:
   /// output, which must outlive it, decodes on `device`. Throws wan::Error (WAN_OUT_OF_MEMORY) where the
@@ -38,6 +38,8 @@ class SectionOutput {
   /// The next section, [1, z_dim, F, H, W], of which up to `most` frames leave. Returns how many will. Throws
   /// what went wrong with it or, with kBeside, with an earlier one, as FrameOutput::append() does.
   int64_t append(const at::Tensor &latents, int32_t section, int64_t most);
+  /// With kBetween: FrameOutput::kept_frame().
+  const at::Tensor &kept_frame() const { return output_.kept_frame(); }
   /// Returns when all frames are handed over. Throws likewise.
   void finish();
 

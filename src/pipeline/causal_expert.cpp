@@ -75,6 +75,7 @@ at::Tensor CausalExpert::forward(const at::Tensor &latents, const std::vector<do
   network_.threads().run([&](int64_t rank) {
     if (rank >= std::ssize(ranks_)) return;
     const auto index = static_cast<size_t>(rank);
+    if (text_of_) ranks_[index].context.share_text(text_of_->ranks_[index].context);
     const at::Tensor own = ranks_[index].forward(copies[index], segments, plan, remembers_only, run);
     if (rank == 0) velocity = own;
   });

@@ -23,6 +23,9 @@ class CausalExpert {
                int64_t width, bool keeps_unrotated, const at::Tensor &text);
 
   void set_text(const at::Tensor &text);
+  /// From now on the prompt's keys and values are those of another network of the same shape, which must
+  /// outlive it and is given the same prompts, where that has them.
+  void share_text_of(const CausalExpert &other) { text_of_ = &other; }
   /// One velocity, float32. latents: [1, C, F, H, W]; timesteps: of each of the F frames.
   at::Tensor operator()(const at::Tensor &latents, const std::vector<double> &timesteps, const KeyPlan &plan,
                         const RunContext &run);
@@ -49,6 +52,7 @@ class CausalExpert {
   const Replicas network_;
   const int64_t frame_tokens_;
   std::deque<Rank> ranks_;
+  const CausalExpert *text_of_ = nullptr;
 };
 
 }  // namespace wan

@@ -47,9 +47,10 @@ void require_memory(const Components &components, const WanGenerateOptions &opti
 }
 
 /// One GPU is shared by both, and beside the denoiser the decoder would only make a section's frames later.
-Decoding decoding_of(const Components &components) {
+/// Where a section is made from a frame of the one before, nothing can be beside it.
+Decoding decoding_of(const Components &components, const CausalConfig &causal) {
   const bool shares_gpu = components.device().is_cuda() && components.vae_device() == components.device();
-  return shares_gpu ? Decoding::kBetween : Decoding::kBeside;
+  return shares_gpu || !causal.keep_first_frame ? Decoding::kBetween : Decoding::kBeside;
 }
 
 void require_options(const Components &components, const WanGenerateOptions &options) {
@@ -81,7 +82,9 @@ CausalPipeline::Plan CausalPipeline::plan(const WanGenerateOptions &options) con
   plan.causal.flow_shift = options.flow_shift;
   const at::ScalarType dtype = components_.placement().dtype;
   const std::vector<at::Device> &devices = components_.placement().devices;
-  const uint64_t decoding = components_.vae().decode_bytes(plan.height, plan.width);
+  const uint64_t decoding =
+      components_.decoder().decode_bytes(plan.height, plan.width) +
+      (plan.causal.keep_first_frame ? 0 : components_.vae().encode_bytes(plan.height, plan.width));
   const bool decodes_apart = components_.vae_device() != components_.device();
   const uint64_t needed =
       cache_bytes(config, plan.causal, dtype, plan.height, plan.width) +
@@ -99,12 +102,16 @@ SectionSetup CausalPipeline::setup(const Plan &plan) const {
   return {plan.causal, config.transformer, components_.experts(), config.vae.z_dim, plan.height, plan.width};
 }
 
+/// frame: [1, 3, 1, H, W] in [-1, 1]. Returns its latent.
+at::Tensor CausalPipeline::encode_frame(const at::Tensor &frame, const RunContext &context) const {
+  const AutoencoderKLWan &vae = components_.vae();
+  return vae.normalize(vae.encode(frame, context)).to(components_.device());
+}
+
 at::Tensor CausalPipeline::encode_picture(const WanGenerateOptions &options,
                                           const RunContext &context) const {
   const at::Tensor picture = ask_for_picture(WAN_PICTURE_FIRST, context);
-  const AutoencoderKLWan &vae = components_.vae();
-  return vae.normalize(vae.encode(vae_pixels(picture, options.layout.height, options.layout.width), context))
-      .to(components_.device());
+  return encode_frame(vae_pixels(picture, options.layout.height, options.layout.width), context);
 }
 
 at::Tensor CausalPipeline::encode_prompt(const char *prompt, const Plan &plan, const RunContext &context) {
@@ -151,6 +158,7 @@ void CausalPipeline::make_sections(SectionDenoiser &denoiser, const WanGenerateO
                nullptr,           WAN_SWITCH_AUTO,
                /*picture=*/false, section.seed};
     if (left == 0 || !context.next_section(section)) break;
+    if (!plan.causal.keep_first_frame) denoiser.set_anchor(encode_frame(output.kept_frame(), context));
     change(section, options, plan, denoiser, context);
   }
 }
@@ -160,8 +168,9 @@ void CausalPipeline::generate(const WanGenerateOptions &options, std::shared_ptr
   const Plan plan = this->plan(options);
   const at::Device device = components_.device();
   const at::Tensor text = encode_prompt(options.prompt, plan, context);
-  FrameOutput frames(components_.vae(), options, std::move(pool), context);
-  SectionOutput output(frames, components_.vae_device(), decoding_of(components_));
+  FrameOutput frames(components_.vae(), components_.decoder(), options, std::move(pool), context);
+  if (!plan.causal.keep_first_frame) frames.keep_frame_before_last(kRebuiltFrames - 1);
+  SectionOutput output(frames, components_.vae_device(), decoding_of(components_, plan.causal));
   const int64_t section_frames = plan.causal.num_frames_per_block * components_.vae().temporal_scale();
   const int64_t sections = options.num_frames ? 1 + (options.num_frames - 1) / section_frames : 0;
   const auto denoiser =

@@ -45,6 +45,7 @@ class CausalPipeline {
 
   Plan plan(const WanGenerateOptions &options) const;
   SectionSetup setup(const Plan &plan) const;
+  at::Tensor encode_frame(const at::Tensor &frame, const RunContext &context) const;
   at::Tensor encode_picture(const WanGenerateOptions &options, const RunContext &context) const;
   at::Tensor encode_prompt(const char *prompt, const Plan &plan, const RunContext &context);
   at::Tensor denoise(SectionDenoiser &denoiser, const Plan &plan, const RunContext &context) const;

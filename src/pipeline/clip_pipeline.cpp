@@ -100,7 +100,7 @@ void ClipPipeline::generate(const WanGenerateOptions &options, const RunContext 
   ModelInputs inputs = {encode_prompts_(options, context), {}, {}, {}};
   condition_(ends, options, plan, context, inputs);
   // Made before denoising, so that the first chunk waits for no allocation.
-  FrameOutput output(components_.vae(), options, frame_pool_, context);
+  FrameOutput output(components_.vae(), components_.decoder(), options, frame_pool_, context);
   const at::Tensor latents = denoise(options, plan, inputs, context, step_done);
   const FrameRange range = {ends.kept_frame.defined(), decoded_frames(options)};
   const bool begins_film = options.continuity == WAN_CONTINUITY_LAST_FRAME && !ends.kept_frame.defined();

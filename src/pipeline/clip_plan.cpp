@@ -63,10 +63,11 @@ void require_video_memory(const Components &components, const WanGenerateOptions
   require_memory(components, options, pixels * 3 * frames * sizeof(float), {at::kCPU});
 }
 
-/// Decoded in tiles, the whole clip waits in host memory.
+/// Decoded in tiles, which the VAE alone does, the whole clip waits in host memory.
 bool plan_decoding(const Components &components, const WanGenerateOptions &options, const ClipPlan &plan) {
   const AutoencoderKLWan &vae = components.vae();
-  if (vae.decode_bytes(plan.height, plan.width) <= free_memory(components.vae_device())) return false;
+  if (components.decoder().decode_bytes(plan.height, plan.width) <= free_memory(components.vae_device()))
+    return false;
   require_memory(components, options, tiled_decode_bytes(vae, plan.height, plan.width),
                  {components.vae_device()});
   require_video_memory(components, options);

@@ -26,6 +26,7 @@ class CheckpointComponents : public ComponentSource {
     std::vector<std::string> components = {"text_encoder", "transformer", "vae"};
     if (config.transformer_2) components.push_back("transformer_2");
     if (config.image_encoder) components.push_back("image_encoder");
+    if (config.tiny_decoder) components.push_back("tiny_decoder");
     for (const Lora &lora : loras_)
       if (!config.transformer_2 && lora.strength == 0 && lora.strength_2 != 0)
         throw invalid("The LoRA " + lora.file.path() + " is for transformer_2 alone, which " +
@@ -75,8 +76,9 @@ class CheckpointComponents : public ComponentSource {
   /// name as well, a file of the whole UMT5 has its decoder too, and ComfyUI's holds the tokenizer's model.
   static std::map<std::string, std::vector<std::string>> unused_tensors(const CheckpointConfig &config) {
     std::map<std::string, std::vector<std::string>> unused = {
+        {"tiny_decoder", {"encoder."}},
         {"text_encoder", {kTiedEmbedding, "decoder.", "lm_head.", "spiece_model"}}};
-    if (!config.takes_pictures()) unused["vae"] = AutoencoderKLWan::kEncoderTensors;
+    if (!config.encodes_pictures()) unused["vae"] = AutoencoderKLWan::kEncoderTensors;
     if (config.image_encoder)
       unused["image_encoder"] = CLIPVisionModel::unused_tensors(*config.image_encoder);
     return unused;

@@ -16,16 +16,17 @@ namespace wan {
 
 namespace {
 
-/// For the VAE: on its device. Refuses values that no picture can come of, since frames leave as they are
-/// made.
-class VaeWeights : public WeightSource {
+/// For the decoders: on their device. Refuses values that no picture can come of, since frames leave as they
+/// are made.
+class DecoderWeights : public WeightSource {
  public:
-  VaeWeights(WeightSource &source, const CheckpointConfig &config, at::Device device)
-      : source_(source), config_(config), device_(device) {}
+  DecoderWeights(WeightSource &source, const CheckpointConfig &config, const std::string &component,
+                 at::Device device)
+      : source_(source), config_(config), component_(component), device_(device) {}
   at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) override {
     at::Tensor tensor = source_.load(name, shape, dtype);
     if (!is_usable(tensor))
-      throw invalid(config_.files.at("vae").path() + ": tensor '" + printable(name) +
+      throw invalid(config_.files.at(component_).path() + ": tensor '" + printable(name) +
                     "' is not finite or is beyond 1e6");
     return tensor.to(device_);
   }
@@ -33,6 +34,7 @@ class VaeWeights : public WeightSource {
  private:
   WeightSource &source_;
   const CheckpointConfig &config_;
+  const std::string &component_;
   const at::Device device_;
 };
 
@@ -104,6 +106,9 @@ Components::Components(const CheckpointConfig &config, std::unique_ptr<Component
   if (config.transformer_2) experts_.push_back(load_expert("transformer_2", *config.transformer_2, slots));
   vae_ = load<AutoencoderKLWan>("vae", config.vae, vae_dtype(placement.dtype, device()), unasked,
                                 encoder_dtype(config));
+  if (config.tiny_decoder)
+    tiny_decoder_ =
+        load<TinyDecoder>("tiny_decoder", *config.tiny_decoder, vae_dtype(placement.dtype, device()), unasked);
   if (!device().is_cpu()) return;
   text_encoder(unasked);
   if (config.image_encoder) image_encoder(unasked);
@@ -114,8 +119,9 @@ void Components::open(const std::string &component, const std::vector<WeightRequ
   const std::unique_ptr<WeightSource> weights = source_->open(component);
   weights->expect(requests);
   CancellableWeights cancellable(*weights, context);
-  VaeWeights of_vae(cancellable, config_, vae_device());
-  make(component == "vae" ? static_cast<WeightSource &>(of_vae) : cancellable);
+  DecoderWeights of_decoder(cancellable, config_, component, vae_device());
+  const bool makes_frames = component == "vae" || component == "tiny_decoder";
+  make(makes_frames ? static_cast<WeightSource &>(of_decoder) : cancellable);
   source_->close(component, *weights);
 }
 
@@ -166,6 +172,11 @@ Replicas Components::load_expert(const std::string &component, const Transformer
   });
   std::fill(models.begin() + copies, models.end(), models.front());
   return {threads_, std::move(models)};
+}
+
+const LatentDecoder &Components::decoder() const {
+  if (tiny_decoder_) return *tiny_decoder_;
+  return *vae_;
 }
 
 std::string Components::smaller_memory_modes() const {

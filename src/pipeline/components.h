@@ -22,6 +22,7 @@
 #include "text/tokenizer.h"
 #include "text/umt5_encoder.h"
 #include "vae/autoencoder_kl_wan.h"
+#include "vae/tiny_decoder.h"
 
 namespace wan {
 
@@ -65,6 +66,8 @@ class Components {
   /// The first expert of the first rank.
   const WanTransformer3DModel &transformer() const { return experts_.front().front(); }
   const AutoencoderKLWan &vae() const { return *vae_; }
+  /// The VAE, or what was chosen to decode in its place.
+  const LatentDecoder &decoder() const;
   /// Loads it where it is not there.
   const UMT5EncoderModel &text_encoder(const RunContext &context);
   /// The same of CLIP's half for pictures, in models that see them through it.
@@ -96,6 +99,7 @@ class Components {
   RankThreads threads_;
   std::vector<Replicas> experts_;
   std::unique_ptr<const AutoencoderKLWan> vae_;
+  std::unique_ptr<const TinyDecoder> tiny_decoder_;  // none: the VAE decodes
 };
 
 }  // namespace wan

@@ -13,6 +13,7 @@
 #include "transformer/block_store.h"
 #include "transformer/wan_transformer_3d.h"
 #include "vae/autoencoder_kl_wan.h"
+#include "vae/tiny_decoder.h"
 
 namespace wan {
 
@@ -79,6 +80,7 @@ WeightBytes WeightBytes::of(const CheckpointConfig &config, at::ScalarType dtype
   bytes.two_experts = config.transformer_2.has_value();
   const at::ScalarType of_vae = vae_dtype.value_or(dtype);
   bytes.other += weight_bytes<AutoencoderKLWan>(config.vae, of_vae, encoder_dtype(config));
+  if (config.tiny_decoder) bytes.other += weight_bytes<TinyDecoder>(*config.tiny_decoder, of_vae);
   bytes.text_encoder = weight_bytes<UMT5EncoderModel>(config.text_encoder, dtype);
   if (config.image_encoder) bytes.text_encoder += weight_bytes<CLIPVisionModel>(*config.image_encoder, dtype);
   return bytes;
@@ -192,7 +194,7 @@ at::ScalarType vae_dtype(at::ScalarType dtype, at::Device device) {
 }
 
 std::optional<at::ScalarType> encoder_dtype(const CheckpointConfig &config) {
-  return config.takes_pictures() ? std::optional(at::kFloat) : std::nullopt;
+  return config.encodes_pictures() ? std::optional(at::kFloat) : std::nullopt;
 }
 
 std::string memory_mode_name(WanMemoryMode mode) {

@@ -67,7 +67,7 @@ std::unique_lock<std::timed_mutex> wait_for_turn(const RunContext &context);
 
 /// The dtype of the VAE: convolutions in bfloat16 are no faster on most CPUs.
 at::ScalarType vae_dtype(at::ScalarType dtype, at::Device device);
-/// What its encoder computes in; none where the model sees no pictures. As exactly as Diffusers' examples do
+/// What its encoder computes in; none where no pictures are encoded. As exactly as Diffusers' examples do
 /// it, since what is encoded once takes part in every step.
 std::optional<at::ScalarType> encoder_dtype(const CheckpointConfig &config);
 

@@ -10,10 +10,6 @@ namespace wan {
 
 namespace {
 
-/// Where all is computed anew for each section, from so many latents: the first of the scene and the last
-/// two.
-constexpr int64_t kRebuiltFrames = 3;
-
 RollingWindow window_of(const CausalConfig &causal) {
   return {causal.local_attn_size, causal.sink_size,
           causal.relative_positions ? FramePositions::kRelative : FramePositions::kAbsolute};
@@ -29,6 +25,7 @@ RollingDenoiser::RollingDenoiser(const SectionSetup &setup, const at::Tensor &te
         {CausalExpert(expert, setup.config, window.slots(), setup.height, setup.width, window.moves(), text),
          window});
   }
+  if (causal_.shared_text_kv) experts_.back().network.share_text_of(experts_.front().network);
 }
 
 void RollingDenoiser::set_text(const at::Tensor &text, WanPromptSwitch how) {

@@ -21,6 +21,7 @@ class RollingDenoiser : public SectionDenoiser {
   void set_text(const at::Tensor &text, WanPromptSwitch how) override;
   void begin_scene(const at::Tensor &image) override;
   void set_noise(SectionNoise noise) override { noise_ = std::move(noise); }
+  void set_anchor(const at::Tensor &latent) override { anchor_ = latent; }
   at::Tensor next(const RunContext &run, const StepDone &step_done) override;
 
  private:
@@ -58,7 +59,7 @@ class RollingDenoiser : public SectionDenoiser {
   int64_t frame_ = 0;     // the first of the next section
   at::Tensor unsettled_;  // the last section, before its keys and values are those of finished latents
   std::deque<at::Tensor> history_;  // the last latents of the scene, a frame each
-  at::Tensor anchor_;               // the first one
+  at::Tensor anchor_;               // the first one, or what was set in its place
   int64_t scene_frames_ = 0;        // so far
 };
 

@@ -22,6 +22,8 @@ class RollingForcingDenoiser : public SectionDenoiser {
   /// No picture: the family begins from none.
   void begin_scene(const at::Tensor &image) override;
   void set_noise(SectionNoise noise) override { noise_ = std::move(noise); }
+  /// Nothing is computed anew.
+  void set_anchor(const at::Tensor & /*latent*/) override {}
   at::Tensor next(const RunContext &run, const StepDone &step_done) override;
 
  private:

@@ -41,6 +41,9 @@ class SectionDenoiser {
   /// The next section begins a scene, from a picture's latent, [1, C, 1, H, W], if that is defined.
   virtual void begin_scene(const at::Tensor &image) = 0;
   virtual void set_noise(SectionNoise noise) = 0;
+  /// Where all is computed anew from the last latents: what stands for the scene's first one, [1, C, 1, H,
+  /// W].
+  virtual void set_anchor(const at::Tensor &latent) = 0;
   /// Hears of each step of a section that is done.
   using StepDone = std::function<void(int32_t step)>;
   /// The latents of the next section, [1, C, F, H, W] float32.

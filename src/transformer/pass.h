@@ -48,6 +48,11 @@ struct EncodedContext {
     for (size_t i = 0; i < blocks.size(); ++i)
       if (!blocks[i].image.key.defined()) blocks[i].image = other.blocks[i].image;
   }
+  /// Takes over the prompt's keys and values of another network, the same tensors.
+  void share_text(const EncodedContext &other) {
+    for (size_t i = 0; i < blocks.size(); ++i)
+      if (other.blocks[i].text.key.defined()) blocks[i].text = other.blocks[i].text;
+  }
 };
 
 /// The same for all ranks of a group, but that each has what it needs on its own device.

@@ -64,6 +64,11 @@ at::Tensor AutoencoderKLWan::decode(const at::Tensor &latent, StreamState &state
   return decode_unclamped(latent, state, context).clamp_(-1, 1);
 }
 
+at::Tensor AutoencoderKLWan::decode_next(const at::Tensor &latent, StreamState &state,
+                                         const RunContext &context) const {
+  return decode(denormalize(latent), state, context);
+}
+
 at::Tensor AutoencoderKLWan::decode_unclamped(const at::Tensor &latent, StreamState &state,
                                               const RunContext &context) const {
   const at::Tensor z = latent[0].permute({1, 2, 3, 0}).to(dtype_).contiguous();

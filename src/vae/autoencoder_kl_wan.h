@@ -15,11 +15,12 @@
 #include "run_context.h"
 #include "vae/decoder.h"
 #include "vae/encoder.h"
+#include "vae/latent_decoder.h"
 #include "vae/video.h"
 
 namespace wan {
 
-class AutoencoderKLWan {
+class AutoencoderKLWan : public LatentDecoder {
  public:
   /// encoder_dtype: what the encoder computes in; none: it is not loaded, and encode() is not called.
   AutoencoderKLWan(const VaeConfig &config, const Weights &weights,
@@ -37,7 +38,10 @@ class AutoencoderKLWan {
   /// stream). Returns [1, 3, 1 or 4, s H, s W] float32 in [-1, 1], s being spatial_scale(); in between all is
   /// in the weights' dtype. Memory does not grow with the stream, and the host does not wait for the GPU.
   at::Tensor decode(const at::Tensor &latent, StreamState &state, const RunContext &context) const;
-  /// The same before values outside [-1, 1] are clamped.
+  /// denormalize() and decode().
+  at::Tensor decode_next(const at::Tensor &latent, StreamState &state,
+                         const RunContext &context) const override;
+  /// As decode() before values outside [-1, 1] are clamped.
   at::Tensor decode_unclamped(const at::Tensor &latent, StreamState &state, const RunContext &context) const;
 
   /// video: of F frames of s H x s W, on the weights' device or in host memory, of which a chunk at a time is
@@ -49,8 +53,8 @@ class AutoencoderKLWan {
   at::Tensor encode_chunk(const at::Tensor &chunk, StreamState &state, const RunContext &context,
                           bool still = false) const;
 
-  /// Bytes that a stream of H x W latents needs at its peak.
-  uint64_t decode_bytes(int64_t height, int64_t width) const;
+  uint64_t decode_bytes(int64_t height, int64_t width) const override;
+  /// Bytes that encoding a stream of H x W latents needs at its peak.
   uint64_t encode_bytes(int64_t height, int64_t width) const;
   int64_t spatial_scale() const { return config_.spatial_scale(); }
   int64_t temporal_scale() const { return config_.temporal_scale(); }

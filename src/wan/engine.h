@@ -189,7 +189,8 @@ typedef struct WanCallbacks {
   void *user;
   /** One sentence, UTF-8. Called on the calling thread. NULL stands for silence. */
   void (*log)(void *user, WanLogLevel level, const char *message);
-  /** Called on the calling thread; of the stage DECODE of an endless video also on another, at the same time. */
+  /** Called on the calling thread; of the stage DECODE of an endless video also on another, at the same time.
+   */
   void (*progress)(void *user, const WanProgress *progress);
   /** Polled between layers and chunks, from any thread: true stops the call with WAN_CANCELLED. */
   bool (*cancelled)(void *user);
@@ -230,6 +231,8 @@ typedef struct WanLoadOptions {
   WanMemoryMode memory;
   const WanLora *loras;
   size_t num_loras;
+  const char *decoder; /* "full": the VAE's; "tiny": taew2_1.safetensors or taew2_2.safetensors in the
+                          directory; else the path of such a file; NULL: full */
 } WanLoadOptions;
 
 typedef struct WanGenerateOptions {

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 
 #include "bench_vae.h"
 #include "common.h"
@@ -15,6 +16,7 @@
 #include "pipeline/section_denoiser.h"
 #include "random_weights.h"
 #include "trace.h"
+#include "vae/tiny_decoder.h"
 
 namespace wan::bench {
 namespace {
@@ -22,7 +24,7 @@ namespace {
 struct Options {
   char *family = nullptr, *size = nullptr, *device = nullptr, *dtype = nullptr;
   int sections = 5, layers = 0;
-  gboolean decode = FALSE, ops = FALSE, json = FALSE;
+  gboolean decode = FALSE, tiny_decoder = FALSE, ops = FALSE, json = FALSE;
 };
 
 Options parse(int argc, char **argv) {
@@ -38,6 +40,8 @@ Options parse(int argc, char **argv) {
        "sections to time, after the window is full (5)", "N"},
       {"decode", 0, 0, G_OPTION_ARG_NONE, &options.decode,
        "also decode them: alone, between the sections' denoising, and beside it", nullptr},
+      {"tiny-decoder", 0, 0, G_OPTION_ARG_NONE, &options.tiny_decoder,
+       "with TAEHV's decoder instead of the VAE's", nullptr},
       {"ops", 0, 0, G_OPTION_ARG_NONE, &options.ops, "list the GPU's kernels of a section by their time",
        nullptr},
       {"json", 0, 0, G_OPTION_ARG_NONE, &options.json, "print JSON", nullptr},
@@ -123,10 +127,9 @@ struct Bench {
     });
     return {settled_seconds(start, device), first};
   }
-  double time_decoding(const AutoencoderKLWan &decoder, StreamState &state, const at::Tensor &latents) const {
+  double time_decoding(const LatentDecoder &decoder, StreamState &state, const at::Tensor &latents) const {
     const Clock::time_point start = Clock::now();
-    for (const at::Tensor &latent : latents.split(1, 2))
-      decoder.decode(decoder.denormalize(latent), state, RunContext({}));
+    for (const at::Tensor &latent : latents.split(1, 2)) decoder.decode_next(latent, state, RunContext({}));
     return settled_seconds(start, device);
   }
 
@@ -145,13 +148,30 @@ struct Bench {
   std::unique_ptr<SectionDenoiser> denoiser;
 };
 
-double decode_seconds(const Bench &bench, const AutoencoderKLWan &vae) {
+/// The VAE, and what decodes.
+struct Decoders {
+  explicit Decoders(const Bench &bench) {
+    const at::ScalarType dtype = bench.device.is_cpu() ? at::kFloat : bench.dtype;
+    vae = bench.vae.load(bench.device, dtype);
+    if (!bench.options.tiny_decoder) return;
+    const VaeConfig config = bench.vae.config();
+    const auto weights = random_components(bench.device)->open("tiny_decoder");
+    tiny.emplace(TinyDecoderConfig{config.z_dim, {256, 128, 64, 64}, config.patch_size},
+                 Weights(*weights, dtype));
+  }
+  const LatentDecoder &decoder() const { return tiny ? static_cast<const LatentDecoder &>(*tiny) : *vae; }
+
+  std::unique_ptr<const AutoencoderKLWan> vae;
+  std::optional<TinyDecoder> tiny;
+};
+
+double decode_seconds(const Bench &bench, const LatentDecoder &decoder) {
   StreamState state;
   const at::Tensor latents = bench.next();
-  bench.time_decoding(vae, state, latents);
+  bench.time_decoding(decoder, state, latents);
   std::vector<double> seconds;
   for (int i = 0; i < bench.options.sections; ++i)
-    seconds.push_back(bench.time_decoding(vae, state, latents));
+    seconds.push_back(bench.time_decoding(decoder, state, latents));
   return median(seconds);
 }
 
@@ -166,12 +186,13 @@ WanCallbacks frames_nowhere() {
 }
 
 /// Of a section from noise to NV12 in host memory, one after the other.
-double streaming_seconds(const Bench &bench, const AutoencoderKLWan &vae, Decoding decoding) {
+double streaming_seconds(const Bench &bench, const Decoders &decoders, Decoding decoding) {
   constexpr int64_t kAll = std::numeric_limits<int64_t>::max();
   const RunContext context(frames_nowhere());
   WanGenerateOptions options{};
   options.layout = pixel_layout(WAN_PIXEL_NV12, bench.size);
-  FrameOutput frames(vae, options, std::make_shared<FramePool>(bench.device), context);
+  FrameOutput frames(*decoders.vae, decoders.decoder(), options, std::make_shared<FramePool>(bench.device),
+                     context);
   SectionOutput output(frames, bench.device, decoding);
   for (int i = 0; i < 2; ++i) output.append(bench.next(), i, kAll);
   const Clock::time_point start = Clock::now();
@@ -182,10 +203,10 @@ double streaming_seconds(const Bench &bench, const AutoencoderKLWan &vae, Decodi
 }
 
 void report_decoding(const Bench &bench, double frames, Report &report) {
-  const auto vae = bench.vae.load(bench.device, bench.device.is_cpu() ? at::kFloat : bench.dtype);
-  report["decode_s"] = decode_seconds(bench, *vae);
-  report["frames_per_s_between"] = frames / streaming_seconds(bench, *vae, Decoding::kBetween);
-  report["frames_per_s_beside"] = frames / streaming_seconds(bench, *vae, Decoding::kBeside);
+  const Decoders decoders(bench);
+  report["decode_s"] = decode_seconds(bench, decoders.decoder());
+  report["frames_per_s_between"] = frames / streaming_seconds(bench, decoders, Decoding::kBetween);
+  report["frames_per_s_beside"] = frames / streaming_seconds(bench, decoders, Decoding::kBeside);
 }
 
 Report run(const Options &options) {

@@ -16,8 +16,9 @@ def main(wan_bench):
         report = causal(wan_bench, "--family", family, "--layers", "1")
         assert report["family"] == family, report
         assert all(report[key] > 0 for key in ("section_s", "step_s", "frames_per_s")), report
-    report = causal(wan_bench, "--family", "tiny", "--decode")
-    assert all(report[key] > 0 for key in ("decode_s", "frames_per_s_between", "frames_per_s_beside")), report
+    for options in ((), ("--tiny-decoder",)):
+        report = causal(wan_bench, "--family", "tiny", "--decode", *options)
+        assert all(report[key] > 0 for key in ("decode_s", "frames_per_s_between", "frames_per_s_beside")), report
 
 
 if __name__ == "__main__":

@@ -98,6 +98,9 @@ class Causal : public testing::Test, protected LargestError {
     expect_parity(at::cat(sections, 2), expected, name, kLoopTolerance);
   }
 
+  /// shared: both with the prompt's keys and values of the one for high noise.
+  void expect_two_experts(bool shared);
+
   const c10::InferenceMode inference_;
   const Reference reference_{"tests/parity/causal.safetensors"};
   const TransformerConfig config_ = reference_config();
@@ -225,13 +228,35 @@ TEST_F(Causal, KreaComputesItsContextAnew) {
   expect_parity(out, latents("krea.pass"), "krea.pass", kCallTolerance);
 }
 
-TEST_F(Causal, TwoExpertsWithACacheEach) {
+CausalConfig krea() {
+  CausalConfig causal = self_forcing(6, 0);
+  causal.memory = CausalMemory::kRebuilt;
+  causal.denoising_step_list = {1000, 750, 500, 250, 0};
+  return causal;
+}
+
+TEST_F(Causal, KreaSeesTheFirstFrameAndTheLastOnes) {
+  expect_rollout("krea.first_frame", krea(), 4);
+}
+
+TEST_F(Causal, KreaSeesWhatStandsForTheFirstFrame) {
+  BeforeSection before;
+  for (const int64_t section : {1, 2, 3, 4})
+    before[3 * section] = [this, section](SectionDenoiser &denoiser) {
+      denoiser.set_anchor(latents("krea.given").narrow(2, section, 1));
+    };
+  expect_rollout("krea.anchors", krea(), 4, before);
+}
+
+void Causal::expect_two_experts(bool shared) {
   CausalConfig causal = self_forcing(21, 0);
   causal.first_block = 1;
   causal.denoising_step_list = {1000, 850, 700, 550, 350, 275, 200, 125};
   causal.flow_shift = 12;
   causal.boundary_ratio = 0.875;
-  const at::Tensor noise = latents("noise"), expected = latents("a14b");
+  causal.shared_text_kv = shared;
+  const std::string name = shared ? "a14b.shared" : "a14b";
+  const at::Tensor noise = latents("noise"), expected = latents(name);
   const auto denoiser = make_section_denoiser(
       setup(causal), reference("text.0"), [&](int64_t frame, int64_t draw, at::IntArrayRef shape) {
         if (draw == 0) return noise.narrow(2, frame, shape[2]);
@@ -239,7 +264,11 @@ TEST_F(Causal, TwoExpertsWithACacheEach) {
       });
   std::vector<at::Tensor> out;
   for (int i = 0; i < 3; ++i) out.push_back(denoiser->next(quiet(), [](int32_t) {}));
-  expect_parity(at::cat(out, 2), expected, "a14b", kLoopTolerance);
+  expect_parity(at::cat(out, 2), expected, name, kLoopTolerance);
+}
+
+TEST_F(Causal, TwoExpertsWithACacheEach) {
+  for (const bool shared : {false, true}) expect_two_experts(shared);
 }
 
 }  // namespace

@@ -79,16 +79,38 @@ with torch.inference_mode():
     meta["krea.pass"] = "context of 6 frames recomputed block-causally at t 0, then one pass of 3 frames at 937.5, velocity"
     hi, lo = R.Net(c, R.random_weights(c, 8)), net
     out.update({"w2." + q: v for q, v in hi.w.items()})
-    kv = {True: hi.text_kv(text[0]), False: lo.text_kv(text[0])}
-    ca = {True: R.RollingKV(21), False: R.RollingKV(21)}
-    res, ds = [], []
-    for f, m in ((0, 1), (1, 3), (4, 3)):
-        d = [rnd(1, m, c.in_ch, H, Wd) for _ in range(8)]; it = iter(d); ds.append(torch.stack(d))
-        x0 = R.TwoExpert().run(lambda x, t, h: (hi if h else lo)(x, t, kv[h], ca[h].at(f)), noise[:, f:f + m], lambda l: next(it))
-        for h in (False, True): (hi if h else lo)(x0, torch.zeros(1, m), kv[h], ca[h].at(f))
-        res.append(x0); out[f"a14b.draws.{f}"] = ds[-1]
-    out["a14b"] = torch.cat(res, 1)
+    ds = {f: torch.stack([rnd(1, m, c.in_ch, H, Wd) for _ in range(8)]) for f, m in ((0, 1), (1, 3), (4, 3))}
+    out.update({f"a14b.draws.{f}": d for f, d in ds.items()})
+    def two_experts(kv):
+        ca = {True: R.RollingKV(21), False: R.RollingKV(21)}
+        res = []
+        for f, d in ds.items():
+            m, it = d.shape[2], iter(d)
+            x0 = R.TwoExpert().run(lambda x, t, h: (hi if h else lo)(x, t, kv[h], ca[h].at(f)), noise[:, f:f + m], lambda l: next(it))
+            for h in (False, True): (hi if h else lo)(x0, torch.zeros(1, m), kv[h], ca[h].at(f))
+            res.append(x0)
+        return torch.cat(res, 1)
+    out["a14b"] = two_experts({True: hi.text_kv(text[0]), False: lo.text_kv(text[0])})
+    out["a14b.shared"] = two_experts({True: hi.text_kv(text[0]), False: hi.text_kv(text[0])})
+    meta["a14b.shared"] = "the same, both with the text keys of the high-noise expert"
     meta["a14b"] = "two experts (w2 = high noise), 8 steps shift 12 boundary 0.875, chunks 1+3+3, own cache and own text keys per expert"
+    anchors, res = rnd(1, 5, c.in_ch, H, Wd), []
+    kd = [torch.stack([rnd(1, 3, c.in_ch, H, Wd) for _ in range(4)]) for _ in range(5)]
+    kv = net.text_kv(text[0])
+    for keep in (True, False):
+        res = []
+        for b, d in enumerate(kd):
+            k, it = R.RollingKV(-1), iter(d)
+            if b:
+                done = torch.cat(res, 1)
+                first = done[:, -3:-2] if b == 1 else done[:, :1] if keep else anchors[:, b:b + 1]
+                net(torch.cat([first, done[:, -2:]], 1), torch.zeros(1, 3), kv, k.at(0))
+            res.append(R.X0Renoise((1000, 750, 500, 250, 0)).run(lambda x, t: net(x, t, kv, k.at(min(3 * b, 3))), noise[:, 3 * b:3 * b + 3], lambda l: next(it)))
+        name = "krea.first_frame" if keep else "krea.anchors"
+        out[name], out[name + ".draws"] = torch.cat(res, 1), torch.cat(kd)
+    out["krea.given"] = anchors
+    meta["krea.first_frame"] = "5 chunks of 3 of 5 steps, each from a context of 3 latents computed anew: the video's first and the last two"
+    meta["krea.anchors"] = "the same, but from the third chunk on (of number B from 0) krea.given[B] stands for the first"
 save_file({k: v.clone().contiguous() for k, v in out.items()}, sys.argv[1], meta)
 print(len(out), "tensors", sum(v.numel() for v in out.values()) * 4, "bytes")
 for k in ("sf.global", "sf.w9s3.relative", "ll2.shots", "rf", "a14b"): print(k, tuple(out[k].shape), f"{out[k].std():.6f} {out[k].flatten()[-1]:.6f}")

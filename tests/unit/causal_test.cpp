@@ -7,8 +7,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <condition_variable>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <numeric>
 
 #include "common/allocated_bytes.h"
@@ -274,6 +277,8 @@ TEST(CausalConfig, WhatDoesNotFitTogetherIsRefused) {
   EXPECT_THAT(
       refusal_of({{"causal", {{"memory", "in-flight"}, {"image_start", "alone"}, {"local_attn_size", 21}}}}),
       HasSubstr("no pictures"));
+  EXPECT_THAT(refusal_of({{"causal", {{"keep_first_frame", false}}}}), HasSubstr("memory rebuilt"));
+  EXPECT_THAT(refusal_of({{"causal", {{"shared_text_kv", true}}}}), HasSubstr("two experts"));
   EXPECT_THAT(refusal_of({{"components", "/etc"}}), HasSubstr("../NAME"));
   EXPECT_THAT(refusal_of({{"components", "../../x"}}), HasSubstr("../NAME"));
 }
@@ -410,6 +415,47 @@ TEST_F(Endless, BeginsFromAPictureAndTakesAnotherLater) {
               testing::ElementsAre(std::pair(0, 13), std::pair(1, 12), std::pair(2, 16), std::pair(3, 12)));
   // The first frame is the picture, as the VAE gives it back.
   EXPECT_NEAR(video.frames[0].to(at::kFloat).mean().item<double>(), 200, 30);
+}
+
+TEST_F(Endless, ASectionIsDecodedWhileTheNextOneIsMade) {
+  if (test_device().is_cuda()) GTEST_SKIP() << "on a GPU sections are decoded before the next one is made";
+  std::mutex mutex;
+  std::condition_variable changed;
+  int32_t asked = 0;
+  Listener listener;
+  listener.next_section = [&](WanSection &section) {
+    const std::lock_guard lock(mutex);
+    asked = section.index;
+    changed.notify_all();
+    return section.index < 4;
+  };
+  listener.frames = [&](const WanFrames &chunk) {
+    std::unique_lock lock(mutex);
+    const bool begins_section = chunk.chunk % 3 == 0;
+    EXPECT_TRUE(!begins_section || asked <= chunk.section + 1) << "no more than one section is ahead";
+    return changed.wait_for(lock, std::chrono::minutes(1), [&] { return asked > chunk.section; });
+  };
+  generate(model_, options(), listener);
+  EXPECT_EQ(asked, 4);
+}
+
+TEST_F(Endless, ASectionMayBeMadeFromAFrameOfTheOneBefore) {
+  Json transformer = causal_transformer_json();
+  transformer["_class_name"] = "WanTransformer3DModel";
+  Listener listener;
+  listener.next_section = [](WanSection &section) { return section.index < 4; };
+  std::vector<at::Tensor> videos;
+  for (const bool keeps : {true, false}) {
+    const TemporaryDirectory temporary;
+    const CausalModel files(temporary.path(), {{"causal", {{"preset", "krea"}, {"keep_first_frame", keeps}}}},
+                            transformer);
+    const Model model = load_model(files.directory(), test_device_name(), WAN_DTYPE_FLOAT32);
+    WanGenerateOptions options = this->options();
+    options.steps = 5;
+    videos.push_back(make(model, options, listener).frames);
+  }
+  EXPECT_TRUE(at::equal(videos[0].narrow(0, 0, 21), videos[1].narrow(0, 0, 21))) << "two sections";
+  EXPECT_FALSE(at::equal(videos[0].narrow(0, 21, 12), videos[1].narrow(0, 21, 12)));
 }
 
 TEST_F(Endless, ACancelStopsItInTheMidstOfASection) {

@@ -600,6 +600,17 @@ TEST_P(Ops, RotatedHeads) {
   }
 }
 
+TEST_P(Ops, HeadsAreTurnedAlikeAloneAndInABatch) {
+  const at::Tensor x = random({2, 19, 3, 12}), both = at::empty_like(x), angle = at::rand({19, 1, 6}) * 7;
+  const at::Tensor cos = angle.cos().to(test_device()), sin = angle.sin().to(test_device());
+  rotate_heads(x, cos, sin, both);
+  for (int64_t i = 0; i < 2; ++i) {
+    const at::Tensor alone = at::empty_like(x.narrow(0, i, 1));
+    rotate_heads(x.narrow(0, i, 1), cos, sin, alone);
+    EXPECT_TRUE(at::equal(alone, both.narrow(0, i, 1)));
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Dtypes, Ops, testing::Values(at::kFloat, at::kBFloat16),
                          [](const auto &info) { return std::string(toString(info.param)); });
 
