@@ -15,7 +15,7 @@ constexpr int64_t kMaxChannels = 4096;
 constexpr int64_t kConvs[] = {1, 8, 14, 20};
 
 /// Rows of a convolution's weight, which has 4 dimensions.
-int64_t rows(const SafetensorsFile &file, int64_t layer) {
+int64_t rows(const TensorFile &file, int64_t layer) {
   const std::string name = "decoder." + std::to_string(layer) + ".weight";
   const auto found = file.tensors().find(name);
   if (found == file.tensors().end())
@@ -47,7 +47,7 @@ std::filesystem::path published_file(const CheckpointConfig &config) {
 
 }  // namespace
 
-TinyDecoderConfig TinyDecoderConfig::of(const SafetensorsFile &file, int64_t z_dim, int64_t patch_size) {
+TinyDecoderConfig TinyDecoderConfig::of(const TensorFile &file, int64_t z_dim, int64_t patch_size) {
   TinyDecoderConfig config = {z_dim, {}, patch_size};
   for (const int64_t layer : kConvs) config.channels.push_back(rows(file, layer));
   return config;
@@ -58,7 +58,7 @@ void choose_decoder(CheckpointConfig &config, const std::string &choice) {
   const std::filesystem::path path = choice == "tiny" ? published_file(config) : local_path(choice);
   const ComponentFiles files = {
       .directory = path.parent_path(), .stem = path.stem().string(), .extension = path.extension().string()};
-  config.tiny_decoder = TinyDecoderConfig::of(SafetensorsFile(path), config.vae.z_dim, config.vae.patch_size);
+  config.tiny_decoder = TinyDecoderConfig::of(TensorFile(path), config.vae.z_dim, config.vae.patch_size);
   config.files["tiny_decoder"] = files;
 }
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "checkpoint/names.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/tensor_file.h"
 
 namespace wan {
 
@@ -28,7 +28,7 @@ struct TinyDecoderConfig {
 
   /// z_dim, patch_size: as the VAE has them. Throws wan::Error (WAN_INVALID) naming the file, where that is
   /// no such decoder.
-  static TinyDecoderConfig of(const SafetensorsFile &file, int64_t z_dim, int64_t patch_size);
+  static TinyDecoderConfig of(const TensorFile &file, int64_t z_dim, int64_t patch_size);
 };
 
 /// What decodes instead of the VAE of `config`. choice: "full": nothing does; "tiny": taew2_1.safetensors or

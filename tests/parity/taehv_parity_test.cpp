@@ -42,7 +42,7 @@ class TaehvParity : public testing::TestWithParam<Published> {
   TinyDecoder load() const {
     CheckpointWeights weights({directory_.path(), GetParam().stem}, test_device(), [](uint64_t) {});
     TinyDecoder decoder(
-        TinyDecoderConfig::of(SafetensorsFile(path()), GetParam().z_dim, GetParam().patch_size),
+        TinyDecoderConfig::of(TensorFile(path()), GetParam().z_dim, GetParam().patch_size),
         Weights(weights, at::kFloat));
     weights.check_all_loaded({"encoder."});
     return decoder;
