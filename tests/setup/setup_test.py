@@ -95,9 +95,10 @@ class Setup(unittest.TestCase):
         self.check_setup()
         next(self.root.glob(".deps/python/lib/*/site-packages/nvidia/cu13/lib64")).unlink()
         (self.root / "build/options").write_text("-Dlibtorch= -Dtests=false\n")
-        (self.root / "build/build.ninja").touch()
+        (self.root / "build/meson-private").mkdir()
+        (self.root / "build/meson-private/coredata.dat").touch()
         self.assertIn("devrt\n", self.check_setup("nvcc link"))
-        self.assertEqual(self.called("meson"), ["meson configure -Dlibtorch= -Dcuda=enabled -Dtests=false build"])
+        self.assertEqual(self.called("meson"), ["meson setup --reconfigure -Dlibtorch= -Dcuda=enabled -Dtests=false build"])
 
     def test_an_nvcc_of_cuda_13_that_is_there_is_used(self):
         self.give_gpu()
