@@ -8,7 +8,8 @@
 #include <cstddef>
 
 #ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/allocator_interface.h>
+// GCC has it, but not the header that declares it, sanitizer/allocator_interface.h.
+extern "C" size_t __sanitizer_get_current_allocated_bytes();
 #endif
 
 namespace wan::test {
