@@ -9,6 +9,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "checkpoint/layout.h"
 #include "checkpoint/weights.h"
 #include "common/causal_model.h"
@@ -133,7 +135,7 @@ TEST(Gguf, AnyNumberOfBlocksIsExpandedOnTheDevice) {
     for (const int64_t count : {0, 1, 7, 1000}) {
       const GgufTensor tensor = random_gguf_tensor(format.type, {count * format.elements}, dice);
       const at::Tensor blocks = at::empty({count * format.bytes}, at::kByte);
-      std::memcpy(blocks.mutable_data_ptr(), tensor.bytes.data(), tensor.bytes.size());
+      std::ranges::copy(tensor.bytes, static_cast<char *>(blocks.mutable_data_ptr()));
       const at::Tensor on_device = blocks.to(test_device()), values = dequantized(tensor);
       EXPECT_TRUE(same_bits(dequantize(on_device, format, at::kFloat), values)) << type << " " << count;
       EXPECT_TRUE(at::equal(dequantize(on_device, format, at::kBFloat16).cpu(), values.to(at::kBFloat16)))
