@@ -55,8 +55,8 @@ WAN_HOST_DEVICE int bit(const uint8_t *bytes, int index) {
   return (bytes[index / 8] >> (index % 8)) & 1;
 }
 
-/// The values that IQ4's quants are indices of: -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69,
-/// 89 and 113. A byte of two numbers each, since a thread of a GPU would keep an array in memory.
+/// The values that IQ4's quants are indices of: -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53,
+/// 69, 89 and 113. A byte of two numbers each, since a thread of a GPU would keep an array in memory.
 WAN_HOST_DEVICE int iq4_value(int index) {
   constexpr uint64_t kNegative = 0xf6eaddcfbfad9881, kPositive = 0x7159453526190d01;
   return static_cast<int8_t>((index < 8 ? kNegative : kPositive) >> index % 8 * 8);

@@ -107,8 +107,8 @@ Components::Components(const CheckpointConfig &config, std::unique_ptr<Component
   vae_ = load<AutoencoderKLWan>("vae", config.vae, vae_dtype(placement.dtype, device()), unasked,
                                 encoder_dtype(config));
   if (config.tiny_decoder)
-    tiny_decoder_ =
-        load<TinyDecoder>("tiny_decoder", *config.tiny_decoder, vae_dtype(placement.dtype, device()), unasked);
+    tiny_decoder_ = load<TinyDecoder>("tiny_decoder", *config.tiny_decoder,
+                                      vae_dtype(placement.dtype, device()), unasked);
   if (!device().is_cpu()) return;
   text_encoder(unasked);
   if (config.image_encoder) image_encoder(unasked);

@@ -327,8 +327,8 @@ TORCH_LIBRARY_FRAGMENT(wan, library) {
 
 TORCH_LIBRARY_IMPL(wan, CUDA, library) {
   kernels::AttentionSm90::implement(library, attention_sm90_cuda);
-  kernels::Fp8AttentionSm90::implement(library, fp8_attention_sm90_cuda);
   kernels::Dequantize::implement(library, dequantize_cuda);
+  kernels::Fp8AttentionSm90::implement(library, fp8_attention_sm90_cuda);
   kernels::FramesToPixels::implement(library, frames_to_pixels_cuda);
   kernels::GatedResidual::implement(library, gated_residual_cuda);
   kernels::HeadsRmsNorm::implement(library, heads_rms_norm_cuda);
