@@ -104,6 +104,10 @@ ConvWeight ConvWeight::halve_frames(const at::Tensor &weight, const at::Tensor &
   return {.weight = weight.flatten(2).transpose(1, 2).flatten(1).to(dtype), .bias = bias.to(dtype)};
 }
 
+bool has_fused_conv(int64_t channels, at::ScalarType dtype, at::Device device) {
+  return packed::takes(channels, channels, dtype, device);
+}
+
 ConvResult causal_conv3d(const Frames &frames, int64_t num_outputs, const ConvWeight &weight,
                          const Epilogue &epilogue) {
   if (weight.packed) {

@@ -36,6 +36,9 @@ struct ConvWeight {
   bool packed = false;       // what the form of `weight` and `bias` is
 };
 
+/// Whether convolutions of so many channels have kernels that do all that follows them, too.
+bool has_fused_conv(int64_t channels, at::ScalarType dtype, at::Device device);
+
 /// What follows a convolution.
 struct Epilogue {
   at::Tensor residual = {};    // is added; of the output's size, which may be put in its place; or undefined

@@ -7,11 +7,14 @@
 
 namespace wan::packed {
 
+bool takes(int64_t in, int64_t out, at::ScalarType dtype, at::Device device) {
+  return device.is_cuda() && dtype == at::kBFloat16 && takes_channels(in, out);
+}
+
 bool serves(const at::Tensor &weight, ConvKind kind, at::ScalarType dtype) {
-  if (!weight.is_cuda() || dtype != at::kBFloat16) return false;
   const int64_t out = kind == ConvKind::kDoubleFrames ? weight.size(0) / 2 : weight.size(0);
   const bool colours = kind == ConvKind::kCausal3x3x3 && out == 3;
-  return takes_channels(weight.size(1), colours ? kTileChannels[0] : out);
+  return takes(weight.size(1), colours ? kTileChannels[0] : out, dtype, weight.device());
 }
 
 ConvWeight pack(const at::Tensor &weight, const at::Tensor &bias) {

@@ -9,8 +9,9 @@
 
 namespace wan::packed {
 
-/// Whether the kernels run on the weight's device in this dtype and take such channels. weight: [Cout, Cin,
-/// ...].
+/// Whether the kernels run on a device in this dtype and take such channels.
+bool takes(int64_t in, int64_t out, at::ScalarType dtype, at::Device device);
+/// The same of a weight [Cout, Cin, ...].
 bool serves(const at::Tensor &weight, ConvKind kind, at::ScalarType dtype);
 
 /// weight: [groups, Cout, Cin, kt, k, k], the groups being the phases of an upsampling or the two frames that

@@ -95,7 +95,7 @@ at::Tensor AutoencoderKLWan::encode_chunk(const at::Tensor &chunk, StreamState &
 }
 
 uint64_t AutoencoderKLWan::decode_bytes(int64_t height, int64_t width) const {
-  return bytes_of(decoder_values(config_), dtype_, height, width);
+  return bytes_of(decoder_values(config_, dtype_, post_quant_conv_.device()), dtype_, height, width);
 }
 
 uint64_t AutoencoderKLWan::encode_bytes(int64_t height, int64_t width) const {

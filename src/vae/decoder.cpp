@@ -99,7 +99,7 @@ void WanDecoder3d::ascend(size_t stage, ConvResult x, StreamState &state, const 
   }
 }
 
-int64_t decoder_values(const VaeConfig &config) {
+int64_t decoder_values(const VaeConfig &config, at::ScalarType dtype, at::Device device) {
   const std::vector<int64_t> dims = config.decoder_dims();
   // Two frames of history for each causal convolution's input, and those of the largest layer.
   int64_t history = 2 * (config.z_dim + 4 * dims.front());
@@ -113,10 +113,15 @@ int64_t decoder_values(const VaeConfig &config) {
     area *= 4;
   }
   history += 2 * area * dims.back();
-  // Beside the history: a convolution's input, the residual and the output, and either the frames that one
-  // output frame sees or, of bfloat16, the norm's two steps in float32.
-  constexpr int64_t kLayersAlive = 3 + 4;
-  return history + kLayersAlive * largest_layer;
+  // Beside the history: a convolution's input, the residual and the output, the input that a shortcut around
+  // the stage still needs, and the frames in float32.
+  int64_t layers_alive = config.is_residual ? 4 : 3;
+  const int64_t frames =
+      config.temporal_scale() * area * config.picture_channels() * 4 / c10::elementSize(dtype);
+  // Where each step is one of its own: either the frames that one output frame sees or, of bfloat16, the
+  // norm's two steps in float32.
+  if (!has_fused_conv(dims.back(), dtype, device)) layers_alive += 4;
+  return history + layers_alive * largest_layer + frames;
 }
 
 }  // namespace wan

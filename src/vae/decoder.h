@@ -49,6 +49,6 @@ class WanDecoder3d {
 };
 
 /// Values that the decoder holds at its peak for each latent pixel, two frames of history among them.
-int64_t decoder_values(const VaeConfig &config);
+int64_t decoder_values(const VaeConfig &config, at::ScalarType dtype, at::Device device);
 
 }  // namespace wan

@@ -58,7 +58,7 @@ struct Layout {
   static constexpr int kPixelBytes = kWidth * kHeight * kRowBytes;
   static constexpr int kTapBytes = kN * kRowBytes;
   static constexpr int kWeightBytes = kTaps * kTapBytes;
-  // A step of several taps is long enough to hide the copies of the next one. Pixels are for kTaps steps.
+  // A step of several taps is long enough to hide the copies of the next one. Pixels serve kTaps steps.
   static constexpr int kStages = kTaps == 1 ? 4 : 2;
   static constexpr int kPixelStages = kTaps == 1 ? kStages : 2;
 
@@ -454,8 +454,9 @@ auto with_tiles_of(const Conv &conv, Function function) {
     if (conv.planes)
       return function.template operator()<kColourChannels, 3>(count_tiles<kColourChannels, 3>(conv));
   const int channels = ConvGeometry(conv).channels;
-  if (conv.activated && channels == 192)
-    return function.template operator()<192, kTaps>(count_tiles<192, kTaps>(conv));
+  if constexpr (kTaps > 1)
+    if (conv.activated && channels == 192)
+      return function.template operator()<192, kTaps>(count_tiles<192, kTaps>(conv));
   if (channels % 128 == 0) return function.template operator()<128, kTaps>(count_tiles<128, kTaps>(conv));
   return function.template operator()<96, kTaps>(count_tiles<96, kTaps>(conv));
 }
