@@ -9,7 +9,6 @@
 
 #include "checkpoint/gguf.h"
 #include "device.h"
-#include "pipeline/replicated_weights.h"
 #include "transformer/block_store.h"
 
 namespace wan {
@@ -150,28 +149,21 @@ Components::Slots Components::make_block_slots() const {
   return slots;
 }
 
-/// On the CPU one copy serves all ranks.
 Replicas Components::load_expert(const std::string &component, const TransformerConfig &config,
                                  const Slots &slots) {
   const auto weights_of = [this](WeightSource &source) {
     return Weights(source, placement_.dtype, WanTransformer3DModel::kKeepInFp32);
   };
+  const LoadNetwork load = [&](WeightSource &source, int64_t rank) {
+    return std::make_shared<const WanTransformer3DModel>(config, weights_of(source), placement_.quantization,
+                                                         slots[static_cast<size_t>(rank)]);
+  };
   WeightInventory inventory;
   const WanTransformer3DModel without_weights(config, weights_of(inventory));
-  const int64_t copies = device().is_cpu() ? 1 : threads_.count();
-  const std::vector<SequenceGroup> members = threads_.group(0, copies);
-  std::vector<std::shared_ptr<const WanTransformer3DModel>> models(placement_.devices.size());
-  open(component, inventory.requests(), RunContext({}), [&](WeightSource &source) {
-    threads_.run([&](int64_t rank) {
-      if (rank >= copies) return;
-      const auto index = static_cast<size_t>(rank);
-      ReplicatedWeights replicated(source, members[index]);
-      models[index] = std::make_shared<const WanTransformer3DModel>(config, weights_of(replicated),
-                                                                    placement_.quantization, slots[index]);
-    });
-  });
-  std::fill(models.begin() + copies, models.end(), models.front());
-  return {threads_, std::move(models)};
+  std::optional<Replicas> expert;
+  open(component, inventory.requests(), RunContext({}),
+       [&](WeightSource &source) { expert = load_replicas(threads_, source, load); });
+  return *expert;
 }
 
 const LatentDecoder &Components::decoder() const {

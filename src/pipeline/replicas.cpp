@@ -2,6 +2,9 @@
 #include "pipeline/replicas.h"
 
 #include <algorithm>
+#include <utility>
+
+#include "pipeline/replicated_weights.h"
 
 namespace wan {
 
@@ -22,6 +25,21 @@ std::vector<at::Tensor> Replicas::spread(const at::Tensor &x) const {
   std::vector<at::Tensor> copies;
   for (const auto &model : models_) copies.push_back(x.to(model->device()));
   return copies;
+}
+
+/// On the CPU one network serves all ranks.
+Replicas load_replicas(RankThreads &threads, WeightSource &source, const LoadNetwork &load) {
+  const int64_t copies = threads.devices().front().is_cpu() ? 1 : threads.count();
+  const std::vector<SequenceGroup> members = threads.group(0, copies);
+  std::vector<std::shared_ptr<const WanTransformer3DModel>> models(static_cast<size_t>(threads.count()));
+  threads.run([&](int64_t rank) {
+    if (rank >= copies) return;
+    const auto index = static_cast<size_t>(rank);
+    ReplicatedWeights replicated(source, members[index]);
+    models[index] = load(replicated, rank);
+  });
+  std::fill(models.begin() + copies, models.end(), models.front());
+  return {threads, std::move(models)};
 }
 
 RankSharing share_step(int64_t ranks, bool guided, int64_t heads, int64_t tokens) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -31,6 +32,12 @@ class Replicas {
   RankThreads *threads_;
   std::vector<std::shared_ptr<const WanTransformer3DModel>> models_;
 };
+
+/// Makes a rank's network of the weights that it is handed.
+using LoadNetwork =
+    std::function<std::shared_ptr<const WanTransformer3DModel>(WeightSource &weights, int64_t rank)>;
+/// A network for each rank, whose weights are read once.
+Replicas load_replicas(RankThreads &threads, WeightSource &source, const LoadNetwork &load);
 
 /// How the ranks share what a step predicts.
 struct RankSharing {

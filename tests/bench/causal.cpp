@@ -22,7 +22,7 @@ namespace wan::bench {
 namespace {
 
 struct Options {
-  char *family = nullptr, *size = nullptr, *device = nullptr, *dtype = nullptr;
+  char *family = nullptr, *size = nullptr, *device = nullptr, *decoder_device = nullptr, *dtype = nullptr;
   int sections = 5, layers = 0;
   gboolean decode = FALSE, tiny_decoder = FALSE, ops = FALSE, json = FALSE;
 };
@@ -34,7 +34,10 @@ Options parse(int argc, char **argv) {
        "self-forcing, longlive, longlive2, rolling-forcing, krea, … or tiny (longlive)", "NAME"},
       {"size", 0, 0, G_OPTION_ARG_STRING, &options.size, "size of the video (the family's)", "WxH"},
       {"layers", 0, 0, G_OPTION_ARG_INT, &options.layers, "transformer blocks (the family's)", "N"},
-      {"device", 0, 0, G_OPTION_ARG_STRING, &options.device, "auto, cpu, cuda or cuda:N (auto)", "D"},
+      {"device", 0, 0, G_OPTION_ARG_STRING, &options.device,
+       "auto, cpu, cuda or cuda:N, or several as cuda:0,1 (auto)", "D"},
+      {"decoder-device", 0, 0, G_OPTION_ARG_STRING, &options.decoder_device,
+       "where --decode decodes (the first of --device)", "D"},
       {"dtype", 0, 0, G_OPTION_ARG_STRING, &options.dtype, "fp32, bf16 or fp8 (bf16)", "T"},
       {"sections", 0, 0, G_OPTION_ARG_INT, &options.sections,
        "sections to time, after the window is full (5)", "N"},
@@ -97,14 +100,16 @@ struct Bench {
         family(options.family ? options.family : "longlive"),
         network(network_of(family)),
         causal(causal_of(family)),
-        device(parse_device(options.device ? options.device : "auto")),
+        devices(choose_devices(options.device ? options.device : "auto").devices),
+        device(devices.front()),
+        decoder_device(options.decoder_device ? choose_device_beside(options.decoder_device, devices)
+                                              : device),
         name(options.dtype ? options.dtype : "bf16"),
         dtype(name == "fp8" ? at::kBFloat16 : parse_dtype(name)),
         size(parse_size(options.size ? options.size : network.size)),
         config(transformer_of(network, options.layers)),
-        weights(random_components(device)->open("transformer")),
-        model(config, Weights(*weights, dtype, WanTransformer3DModel::kKeepInFp32),
-              name == "fp8" ? WAN_QUANTIZATION_FP8 : WAN_QUANTIZATION_NONE) {
+        threads(devices),
+        model(load_network()) {
     vae.z48 = network.channels == 48;
     vae.base_dim = network.vae_base_dim;
     const int64_t scale = vae.config().spatial_scale();
@@ -114,6 +119,14 @@ struct Bench {
         seeded_noise(0, device));
   }
 
+  Replicas load_network() {
+    const auto weights = random_components(device)->open("transformer");
+    return load_replicas(threads, *weights, [this](WeightSource &source, int64_t) {
+      return std::make_shared<const WanTransformer3DModel>(
+          config, Weights(source, dtype, WanTransformer3DModel::kKeepInFp32),
+          name == "fp8" ? WAN_QUANTIZATION_FP8 : WAN_QUANTIZATION_NONE);
+    });
+  }
   at::Tensor next(const SectionDenoiser::StepDone &step_done = [](int32_t) {}) const {
     return denoiser->next(RunContext({}), step_done);
   }
@@ -130,20 +143,21 @@ struct Bench {
   double time_decoding(const LatentDecoder &decoder, StreamState &state, const at::Tensor &latents) const {
     const Clock::time_point start = Clock::now();
     for (const at::Tensor &latent : latents.split(1, 2)) decoder.decode_next(latent, state, RunContext({}));
-    return settled_seconds(start, device);
+    return settled_seconds(start, decoder_device);
   }
 
   const Options options;
   const std::string family;
   const Network network;
   const CausalConfig causal;
-  const at::Device device;
+  const std::vector<at::Device> devices;
+  const at::Device device, decoder_device;
   const std::string name;
   const at::ScalarType dtype;
   const Size size;
   const TransformerConfig config;
-  const std::unique_ptr<WeightSource> weights;
-  const WanTransformer3DModel model;
+  RankThreads threads;
+  const Replicas model;
   VaeChoice vae;
   std::unique_ptr<SectionDenoiser> denoiser;
 };
@@ -152,10 +166,10 @@ struct Bench {
 struct Decoders {
   explicit Decoders(const Bench &bench) {
     const at::ScalarType dtype = bench.device.is_cpu() ? at::kFloat : bench.dtype;
-    vae = bench.vae.load(bench.device, dtype);
+    vae = bench.vae.load(bench.decoder_device, dtype);
     if (!bench.options.tiny_decoder) return;
     const VaeConfig config = bench.vae.config();
-    const auto weights = random_components(bench.device)->open("tiny_decoder");
+    const auto weights = random_components(bench.decoder_device)->open("tiny_decoder");
     tiny.emplace(TinyDecoderConfig{config.z_dim, {256, 128, 64, 64}, config.patch_size},
                  Weights(*weights, dtype));
   }
@@ -167,7 +181,7 @@ struct Decoders {
 
 double decode_seconds(const Bench &bench, const LatentDecoder &decoder) {
   StreamState state;
-  const at::Tensor latents = bench.next();
+  const at::Tensor latents = bench.next().to(bench.decoder_device);
   bench.time_decoding(decoder, state, latents);
   std::vector<double> seconds;
   for (int i = 0; i < bench.options.sections; ++i)
@@ -191,12 +205,14 @@ double streaming_seconds(const Bench &bench, const Decoders &decoders, Decoding 
   const RunContext context(frames_nowhere());
   WanGenerateOptions options{};
   options.layout = pixel_layout(WAN_PIXEL_NV12, bench.size);
-  FrameOutput frames(*decoders.vae, decoders.decoder(), options, std::make_shared<FramePool>(bench.device),
-                     context);
-  SectionOutput output(frames, bench.device, decoding);
-  for (int i = 0; i < 2; ++i) output.append(bench.next(), i, kAll);
+  FrameOutput frames(*decoders.vae, decoders.decoder(), options,
+                     std::make_shared<FramePool>(bench.decoder_device), context);
+  SectionOutput output(frames, bench.decoder_device, decoding);
+  int32_t section = 0;
+  const auto make_section = [&] { output.append(bench.next().to(bench.decoder_device), section++, kAll); };
+  for (int i = 0; i < 2; ++i) make_section();
   const Clock::time_point start = Clock::now();
-  for (int i = 0; i < bench.options.sections; ++i) output.append(bench.next(), 2 + i, kAll);
+  for (int i = 0; i < bench.options.sections; ++i) make_section();
   const double seconds = seconds_since(start) / bench.options.sections;
   output.finish();
   return seconds;
@@ -226,7 +242,7 @@ Report run(const Options &options) {
   }
   Report report = {{"what", "causal"},
                    {"family", bench.family},
-                   {"device", bench.device.str()},
+                   {"device", describe_devices(bench.devices)},
                    {"size", std::to_string(bench.size.width) + "x" + std::to_string(bench.size.height)},
                    {"dtype", bench.name},
                    {"section_s", median(sections)},
