@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "checkpoint/gguf.h"
 #include "checkpoint/input_file.h"
 #include "checkpoint/layout.h"
 
@@ -446,6 +447,11 @@ SchedulerConfig SchedulerConfig::parse(const JsonFile &file) {
     require(file, key, false, "false");
   require_null(file, "shift_terminal", "a terminal shift");
   return config;
+}
+
+bool CheckpointConfig::transformer_is_gguf() const {
+  const auto found = files.find("transformer");
+  return found != files.end() && is_gguf(found->second.path());
 }
 
 const Variant &CheckpointConfig::find_variant() const {

@@ -122,6 +122,9 @@ struct CheckpointConfig {
            (causal && !causal->keep_first_frame);
   }
 
+  /// Whether the transformer's weights are in a .gguf; not where there are no files, but random weights.
+  bool transformer_is_gguf() const;
+
   /// Of a directory in Diffusers' format, which has a model_index.json, or in one of read_single_files.
   /// Throws wan::Error: WAN_NOT_FOUND for a missing directory or file, WAN_INVALID for one that is not what
   /// it should be or that asks for something not supported.

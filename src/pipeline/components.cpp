@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "checkpoint/gguf.h"
 #include "device.h"
 #include "transformer/block_store.h"
 
@@ -60,10 +59,9 @@ class CancellableWeights : public WeightSource {
 };
 
 void require_quantization(const Placement &placement, const CheckpointConfig &config) {
-  if (const std::string path = config.files.at("transformer").path();
-      placement.quantization == WAN_QUANTIZATION_STORED && !is_gguf(path))
-    throw invalid("quantization=stored is for the quantized weights of a .gguf, and " + path +
-                  " is none: choose quantization=none");
+  if (placement.quantization == WAN_QUANTIZATION_STORED && !config.transformer_is_gguf())
+    throw invalid("quantization=stored is for the quantized weights of a .gguf, and " +
+                  config.files.at("transformer").path() + " is none: choose quantization=none");
   const auto lacks_fp8 = [&placement](at::Device device) {
     return !device.is_cpu() &&
            (placement.dtype != at::kBFloat16 || compute_capability(device) < kLeastFp8Capability);

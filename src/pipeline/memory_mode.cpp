@@ -5,7 +5,6 @@
 #include <chrono>
 #include <map>
 
-#include "checkpoint/gguf.h"
 #include "checkpoint/weights.h"
 #include "device.h"
 #include "image/clip_vision.h"
@@ -152,8 +151,7 @@ WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const CheckpointConfig &c
   const bool advise_fp8 = quantization == WAN_QUANTIZATION_NONE &&
                           (device.is_cpu() || (!fits(mode, weights, device_free, host_free) &&
                                                has_fp8(device, dtype) && fits_in_fp8()));
-  const bool advise_stored =
-      quantization == WAN_QUANTIZATION_NONE && is_gguf(config.files.at("transformer").path());
+  const bool advise_stored = quantization == WAN_QUANTIZATION_NONE && config.transformer_is_gguf();
   require_memory_for_weights(mode, weights, device, device_free, host_free,
                              std::string(dtype == at::kFloat ? "dtype=bfloat16, " : "") +
                                  (advise_stored ? "quantization=stored, " : "") +

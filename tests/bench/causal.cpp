@@ -115,10 +115,14 @@ struct Bench {
     const int64_t scale = vae.config().spatial_scale();
     const at::Tensor text = at::randn({1, 512, config.text_dim}).to(device);
     denoiser = make_section_denoiser(
-        {causal, config, {model, model}, network.channels, size.height / scale, size.width / scale}, text,
+        {causal, config, experts(), network.channels, size.height / scale, size.width / scale}, text,
         seeded_noise(0, device));
   }
 
+  /// One network stands for both of a family that has two.
+  std::vector<Replicas> experts() const {
+    return std::vector<Replicas>(causal.boundary_ratio ? 2 : 1, model);
+  }
   Replicas load_network() {
     const auto weights = random_components(device)->open("transformer");
     return load_replicas(threads, *weights, [this](WeightSource &source, int64_t) {
@@ -255,7 +259,10 @@ Report run(const Options &options) {
   Trace trace(bench.device, /*chunks=*/false);
   bench.time_section();
   const Timeline timeline = trace.finish();
-  report["busy"] = coverage(timeline, {Lane::kKernel}).share;
+  const Coverage kernels = coverage(timeline, {Lane::kKernel});
+  report["gpu_busy"] = kernels.share;
+  report["kernel_gaps_us"] = kernels.gap_us;
+  report["longest_kernel_gap_us"] = kernels.longest_gap_us;
   report["kernels"] = kernel_table(timeline);
   return report;
 }

@@ -249,6 +249,15 @@ TEST(MemoryModes, TheWeightsAreCountedWithoutReadingThem) {
   EXPECT_GT(bytes.text_encoder, 0u);
 }
 
+TEST(MemoryModes, OneIsChosenForRandomWeightsWithoutFiles) {
+  CheckpointConfig config = bench::released_config("Wan2.1-T2V-1.3B", 1);
+  config.text_encoder = tiny_config().text_encoder;
+  ASSERT_TRUE(config.files.empty());
+  EXPECT_EQ(
+      choose_memory_mode(WAN_MEMORY_AUTO, config, at::kBFloat16, WAN_QUANTIZATION_NONE, {test_device()}),
+      WAN_MEMORY_RESIDENT);
+}
+
 TEST(MemoryModes, Fp8TakesHalfOfTheMatrices) {
   const auto of = [](WanQuantization quantization) {
     return WeightBytes::of(tiny_config(), at::kBFloat16, quantization);
