@@ -10,8 +10,9 @@
 namespace wan {
 namespace {
 
-// How much longer than the last section the next one may take before a live source has no frames left.
-constexpr double kMargin = 1.5;
+// How much longer than the last section the next one may take before a live source has no frames left: a part
+// of that time, and not less than a new prompt needs (text, and what the model remembers under it).
+constexpr double kSlack = 0.5, kLeastSlack = 0.2;
 // Others who want the model have it after so long.
 constexpr int kTurnSeconds = 5;
 
@@ -22,7 +23,7 @@ void FramePump::begin_video(const std::shared_ptr<Clip> &clip) {
   video_.handed_over = 0;
   video_.starts = {{0, 0, clip}};
   video_.clip_is_over = false;
-  video_.asked = std::chrono::steady_clock::now();
+  video_.asked = {{0, 0, std::chrono::steady_clock::now()}};
 }
 
 // Ends all clips of the video but the last one, which is returned; `first` where the model makes clips.
@@ -34,14 +35,26 @@ std::shared_ptr<const Clip> FramePump::end_video(const std::shared_ptr<const Cli
   return last;
 }
 
+// A section's frames come one chunk after the other, while the first ones are shown.
+void FramePump::measure_lead(const WanFrames &frames) {
+  std::deque<EndlessVideo::Asked> &asked = video_.asked;
+  for (; asked.size() > 1 && asked[1].section <= frames.section; asked.pop_front())
+    video_.last_lead = std::exchange(video_.lead, 0);
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - asked.front().time;
+  const FrameClock &clock = format_.clock;
+  const double shown_before = double(frames.first_frame - asked.front().frame) * clock.fps_d / clock.fps_n;
+  video_.lead = std::max(video_.lead, taken.count() - shown_before);
+}
+
 // Frames that a live source needs so that it has some left when the next section is made. No more are made:
 // what waits in the queue is what a new prompt waits for.
 uint64_t FramePump::wanted_frames() const {
   const auto section = static_cast<uint64_t>(run_.defaults.section_frames);
   const FrameClock &clock = format_.clock;
-  const double needed = kMargin * video_.section_seconds * clock.fps_n / clock.fps_d;
-  const uint64_t known = video_.section_seconds > 0 ? static_cast<uint64_t>(std::ceil(needed)) : section;
-  return std::max(std::min(known, 2 * section), held_frames_);
+  const double lead = std::max(video_.lead, video_.last_lead);
+  const double seconds = lead + std::max(kSlack * lead, kLeastSlack);
+  const auto known = static_cast<uint64_t>(std::ceil(seconds * clock.fps_n / clock.fps_d));
+  return std::max(lead > 0 ? std::min(known, 2 * section) : section, held_frames_);
 }
 
 // Waits until another section is needed; false if the video is to end. What is denoised and not decoded yet
@@ -49,10 +62,9 @@ uint64_t FramePump::wanted_frames() const {
 bool FramePump::await_demand(const WanSection &section) {
   std::unique_lock lock(mutex_);
   const auto now = std::chrono::steady_clock::now();
-  const std::chrono::duration<double> taken = now - video_.asked - waited_;
-  video_.section_seconds = taken.count();
+  const std::chrono::duration<double> taken = now - video_.asked.back().time - waited_;
   waited_ = {};
-  stats_.fps = run_.defaults.section_frames / video_.section_seconds;
+  stats_.fps = run_.defaults.section_frames / taken.count();
   const uint64_t turn = uint64_t(kTurnSeconds) * format_.clock.fps_n / format_.clock.fps_d;
   const auto frames_to_come = [&] {
     return queued_frames_ + uint64_t(std::max(section.first_frame - video_.handed_over, 0));
@@ -62,7 +74,7 @@ bool FramePump::await_demand(const WanSection &section) {
   };
   changed_.wait(
       lock, [&] { return is_stopped() || gives_way() || !run_.live || frames_to_come() < wanted_frames(); });
-  video_.asked = std::chrono::steady_clock::now();
+  video_.asked.push_back({section.index, section.first_frame, std::chrono::steady_clock::now()});
   return !is_stopped() && !gives_way();
 }
 
@@ -127,6 +139,7 @@ bool FramePump::begin_clip(const std::shared_ptr<Clip> &clip, WanSection *sectio
 std::shared_ptr<const Clip> FramePump::take_frames(WanFrames *frames) {
   std::deque<EndlessVideo::Start> &starts = video_.starts;
   if (starts.empty()) return clip_;
+  measure_lead(*frames);
   video_.handed_over = frames->first_frame + frames->num_frames;
   for (; starts.size() > 1 && starts[1].section <= frames->section; starts.pop_front())
     end_clip(starts.front().clip, starts.front().is_skipped);

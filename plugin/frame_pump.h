@@ -122,8 +122,15 @@ struct EndlessVideo {
   int32_t handed_over = 0;     // frames that the engine has, with those beyond the last clip
   std::deque<Start> starts;    // of the clips whose frames are still to come, the newest last
   bool clip_is_over = false;   // by skip()
-  double section_seconds = 0;  // that the last section took to be made; 0: not known yet
-  std::chrono::steady_clock::time_point asked = {};  // for the section that is being made
+  /** When a section was asked for. */
+  struct Asked {
+    int section, frame;
+    std::chrono::steady_clock::time_point time;
+  };
+  std::deque<Asked> asked;  // the sections whose frames are still to come, the newest last
+  /** Seconds before a section's first frame is due that it must be asked for, so that none of its frames comes
+   * late: as the newest section shows so far, and the one before. 0: not known yet. */
+  double lead = 0, last_lead = 0;
 };
 
 class FramePump : public std::enable_shared_from_this<FramePump> {
@@ -211,6 +218,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   // Of an endless video (endless_pump.cpp):
   bool next_section(WanSection *section);
   bool await_demand(const WanSection &section);
+  void measure_lead(const WanFrames &frames);
   bool is_clip_over(const WanSection &section, uint64_t first_frame);
   bool begin_clip(const std::shared_ptr<Clip> &clip, WanSection *section);
   void begin_video(const std::shared_ptr<Clip> &clip);

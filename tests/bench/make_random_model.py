@@ -19,9 +19,11 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 TINY = pathlib.Path(__file__).resolve().parents[2] / "models/wan-tiny"
 # In what they differ from the classes' defaults.
-TI2V_TRANSFORMER = {"in_channels": 48, "out_channels": 48, "num_attention_heads": 24, "ffn_dim": 14336, "num_layers": 30}
-TI2V_VAE = {"base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "is_residual": True, "patch_size": 2, "in_channels": 12,
-            "out_channels": 12, "scale_factor_spatial": 16, "latents_mean": [0.0] * 48, "latents_std": [1.0] * 48}
+TI2V_TRANSFORMER = {"in_channels": 48, "out_channels": 48, "num_attention_heads": 24, "ffn_dim": 14336,
+                    "num_layers": 30}
+TI2V_VAE = {"base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "is_residual": True, "patch_size": 2,
+            "in_channels": 12, "out_channels": 12, "scale_factor_spatial": 16, "latents_mean": [0.0] * 48,
+            "latents_std": [1.0] * 48}
 # No byte of a block is greater, so that the scales in it, whatever their place, are small numbers.
 LARGEST_BYTE = 31
 

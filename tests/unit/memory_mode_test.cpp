@@ -426,18 +426,26 @@ TEST(MemoryModes, TheTextEncoderLeavesTheGpuHoweverItsTurnEnds) {
   EXPECT_LT(in_use(), loaded + kEmbedding);
 }
 
-/// Takes all memory of the GPU.
-std::vector<at::Tensor> occupy() {
-  std::vector<at::Tensor> taken;
-  for (auto bytes = static_cast<int64_t>(free_memory(test_device())); bytes > 0;) {
-    try {
-      taken.push_back(at::empty({bytes}, at::dtype(at::kByte).device(test_device())));
-    } catch (const c10::OutOfMemoryError &) {
-      bytes /= 2;
+/// All memory of the GPU. LibTorch gives it back to CUDA in the end, which needs some for new kernels.
+class Occupied {
+ public:
+  Occupied() {
+    for (auto bytes = static_cast<int64_t>(free_memory(test_device())); bytes > 0;) {
+      try {
+        taken_.push_back(at::empty({bytes}, at::dtype(at::kByte).device(test_device())));
+      } catch (const c10::OutOfMemoryError &) {
+        bytes /= 2;
+      }
     }
   }
-  return taken;
-}
+  ~Occupied() {
+    taken_.clear();
+    at::getDeviceAllocator(test_device().type())->emptyCache();
+  }
+
+ private:
+  std::vector<at::Tensor> taken_;
+};
 
 TEST(OutOfMemory, OfTheGpuNamesWhatToChangeAndPasses) {
   if (test_device_name() == "cpu") GTEST_SKIP() << "needs a GPU";
@@ -448,7 +456,7 @@ TEST(OutOfMemory, OfTheGpuNamesWhatToChangeAndPasses) {
       EXPECT_THAT(failure.message, HasSubstr(what));
     };
     {
-      const std::vector<at::Tensor> occupied = occupy();
+      const Occupied occupied;
       try {
         load_in_mode(mode);
         ADD_FAILURE() << "loaded";
@@ -461,7 +469,7 @@ TEST(OutOfMemory, OfTheGpuNamesWhatToChangeAndPasses) {
     WanGenerateOptions options = tiny_options();
     options.steps = 2;
     {
-      const std::vector<at::Tensor> occupied = occupy();
+      const Occupied occupied;
       try {
         generate_clip(model, options);
         ADD_FAILURE() << "made";
