@@ -112,11 +112,11 @@ class Program(unittest.TestCase):
 
 
 class Protocol(unittest.TestCase):
-    """What a page may send."""
+    """What a page may send. Code that is not held to what it promises, of which GLib warns, ends the program."""
 
     @classmethod
     def setUpClass(cls):
-        cls.studio = Studio(PROGRAM)
+        cls.studio = Studio(PROGRAM, G_DEBUG="fatal-criticals")
         cls.addClassCleanup(cls.studio.stop)
 
     def tearDown(self):
@@ -311,6 +311,19 @@ class Protocol(unittest.TestCase):
         wait_for(f"files and threads are as before, {before}",
                  lambda: all(now <= then + 4 for now, then in zip(count(), before)))
 
+    def test_video_that_is_asked_for_again_and_again_leaves_nothing(self):
+        with self.studio.socket() as page:
+            def ask(count):
+                for _ in range(count):
+                    page.send(type="watch", codecs=["vp8"])
+                    page.send(type="answer", sdp=answer_to(page.read("offer")["sdp"]))
+                return self.studio.count("fd"), self.studio.count("task")
+
+            before = ask(5)
+            ask(35)
+            wait_for(f"files and threads are as before, {before}", lambda: all(
+                now <= then + 4 for now, then in zip((self.studio.count("fd"), self.studio.count("task")), before)))
+
     def test_a_viewer_who_does_not_answer_holds_up_nobody(self):
         pages = [self.studio.socket() for _ in range(6)]
         for number, page in enumerate(pages):
@@ -425,6 +438,21 @@ class Storm(unittest.TestCase):
             self.answers_at_once()
         wait_for("its video is gone", lambda: self.studio.count("task") < 40)
 
+    def test_refused_messages_leave_no_memory(self):
+        pages = [self.studio.socket() for _ in range(8)]
+
+        def refuse(count):
+            for _ in range(count):
+                for page, text in zip(pages, 2 * ("[" * 30000, '{"a":' * 6000, "/**/" + "x" * 30000, '{"type": "%s"}' % ("x" * 30000))):
+                    page.send_text(text)
+                    page.read("error")
+            return self.studio.memory()
+
+        before = refuse(5)
+        self.assertLess(refuse(40) - before, 4 * 1024 * 1024)  # of 9.6 MB
+        for page in pages:
+            page.__exit__()
+
     def test_a_client_that_does_not_read_is_cut(self):
         with contextlib.closing(self.studio.connect(receive_buffer=4096)) as connection:
             connection.sendall(f"GET /socket HTTP/1.1\r\nHost: 127.0.0.1:{self.studio.port}\r\nUpgrade: websocket\r\n"
@@ -484,9 +512,22 @@ class Storm(unittest.TestCase):
                 page.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             page.__exit__()
 
+        def stand_still():
+            """Half a request, and a viewer who reads nothing."""
+            half = self.studio.connect()
+            half.sendall(b"GET /socket HTTP/1.1\r\nHost: ")
+            page = self.studio.socket()
+            page.send(type="watch", codecs=["vp8"])
+            return [half, page.socket]
+
         def storm(count):
-            for _ in range(count):
+            standing = []
+            for number in range(count):
+                if number % 10 == 0:
+                    standing += stand_still()
                 come_and_go()
+            for connection in standing:
+                connection.close()
             wait_for("all are gone", lambda: self.page.read("state")["viewers"] == 0)
 
         def count():
@@ -495,7 +536,9 @@ class Storm(unittest.TestCase):
         storm(10)  # libraries keep what they open once
         wait_for("it is quiet", lambda: self.studio.count("fd") < 30)
         before, memory = count(), self.studio.memory()
+        frames = self.page.read("state")["stats"]["frames-pushed"]
         storm(50)
+        self.assertGreater(self.page.read("state")["stats"]["frames-pushed"], frames)
         wait_for(f"files and threads are as before, {before}", lambda: all(now <= then + 3 for now, then in zip(count(), before)))
         self.assertLess(self.studio.memory() - memory, 32 * 1024 * 1024)
 
