@@ -774,6 +774,11 @@ class Endless(Looks, unittest.TestCase):
             wait_for("it is on air", lambda: self.page.text("air") == f"{RED} 5")
             wait_for("none of the others waits", lambda: page.read("state")["queue"] == [])
 
+    def test_texts_stay_texts(self):
+        self.cut(HOSTILE)
+        self.assertEqual((self.page.text("air"), self.history()[0], self.prompt.get_property("value")), 3 * (HOSTILE,))
+        self.assertEqual(self.page.run(HACKED), [None, 0])
+
     def test_scenes_are_shown_again(self):
         self.cut(GREEN)
         self.cut(RED)
@@ -1077,22 +1082,20 @@ class Browser(Looks, unittest.TestCase):
 
     def test_texts_stay_texts(self):
         self.addCleanup(self.settle)
-        hostile = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>\"'&amp;\u202e{{1}}"
         with self.studio.socket() as page:
-            page.send(type="set", prompt=hostile)
+            page.send(type="set", prompt=HOSTILE)
             page.read("done")
             page.send(type="skip")
         for _ in range(3):
-            self.page.find("prompt").send_keys(hostile, Keys.ENTER)
+            self.page.find("prompt").send_keys(HOSTILE, Keys.ENTER)
             wait_for("it is queued", lambda: self.page.find("prompt").get_property("value") == "")
         self.page.run("send({type: arguments[0]})", "<img src=x>")
         wait_for("an error shows it", lambda: "<img src=x>" in self.page.text("error"))
-        wait_for("the queue shows it", lambda: hostile in self.page.text("queue"))
-        wait_for("it is on air", lambda: self.page.text("air") == hostile)
-        self.assertIn(hostile, self.page.text("standing"))
-        self.assertIn(hostile, self.page.text("history"))
-        self.assertEqual(self.page.run("return [window.hacked, document.querySelectorAll('img[src=x], main script').length]"),
-                         [None, 0])
+        wait_for("the queue shows it", lambda: HOSTILE in self.page.text("queue"))
+        wait_for("it is on air", lambda: self.page.text("air") == HOSTILE)
+        self.assertIn(HOSTILE, self.page.text("standing"))
+        self.assertIn(HOSTILE, self.page.text("history"))
+        self.assertEqual(self.page.run(HACKED), [None, 0])
 
     def test_it_reconnects(self):
         self.page.run("location.reload()")
@@ -1158,6 +1161,9 @@ class Browser(Looks, unittest.TestCase):
 
 
 
+# A prompt that a page is not to take for a part of itself, and whether it has.
+HOSTILE = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>\"'&amp;\u202e{{1}}"
+HACKED = "return [window.hacked, document.querySelectorAll('img[src=x], main script').length]"
 # Texts whose contrast with what is behind them is below 4.5 to 1 (WCAG 2, AA).
 LOW_CONTRAST = """
     const parse = colour => colour.match(/[\\d.]+/g).map(Number);
