@@ -234,6 +234,16 @@ TEST_F(Rollout, ASceneIsTheSameWhereverItStandsWhereItsFamilyForgets) {
   EXPECT_FALSE(scene("longlive2", {})) << "which goes on with what it remembers";
 }
 
+TEST_F(Rollout, AVideoOfSomeLengthHasMoreSectionsWhereScenesBegin) {
+  const CausalConfig causal = *CausalConfig::preset("rolling-forcing");
+  const auto denoiser = make_section_denoiser({causal, config_, {model_}, 4, 2, 2}, text(1),
+                                              seeded_noise(3, at::kCPU), /*sections=*/2);
+  for (int scene = 0; scene < 3; ++scene) {
+    for (int section = 0; section < 2; ++section) EXPECT_EQ(next(*denoiser).size(2), 3);
+    denoiser->begin_scene({});
+  }
+}
+
 TEST_F(Rollout, AWindowOverAllFramesSeesThemAtTheirPlacesOrNumbersAlike) {
   CausalConfig absolute = *CausalConfig::preset("self-forcing"), relative = absolute;
   relative.relative_positions = true;
@@ -439,21 +449,40 @@ TEST_F(Endless, BeginsFromAPictureAndTakesAnotherLater) {
   EXPECT_NEAR(video.frames[0].to(at::kFloat).mean().item<double>(), 200, 30);
 }
 
-TEST_F(Endless, ASceneIsShownAgainBitForBit) {
+/// Three scenes of two sections each, of which the last is as the first.
+Video make_scenes(const Model &model, const WanGenerateOptions &options) {
   Listener listener;
-  listener.next_section = [](WanSection &section) {
+  listener.next_section = [&](WanSection &section) {
     if (section.index % 2 == 0) section.prompt_switch = WAN_SWITCH_CUT;
     if (section.index == 2) section.prompt = "a green star on a pink background";
     if (section.index == 2) section.seed = 7;
-    if (section.index == 4) section.prompt = "a red circle";
-    if (section.index == 4) section.seed = 42;
+    if (section.index == 4) section.prompt = options.prompt;
+    if (section.index == 4) section.seed = options.seed;
     return section.index < 6;
   };
-  const Video video = make(model_, options(), listener);
+  return make(model, options, listener);
+}
+
+void expect_the_first_scene_again(const Video &video) {
   for (const auto &[section, frames] : video.sections) EXPECT_EQ(frames, section % 2 ? 12 : 9);
   const auto scene = [&](int number) { return video.frames.narrow(0, 21 * number, 21); };
   EXPECT_TRUE(at::equal(scene(0), scene(2)));
   EXPECT_FALSE(at::equal(scene(0), scene(1)));
+}
+
+TEST_F(Endless, ASceneIsShownAgainBitForBit) {
+  expect_the_first_scene_again(make_scenes(model_, options()));
+}
+
+TEST_F(Endless, ASceneOfAModelThatEncodesItsFramesIsShownAgainBitForBit) {
+  Json transformer = causal_transformer_json();
+  transformer["_class_name"] = "WanTransformer3DModel";
+  const TemporaryDirectory temporary;
+  const CausalModel files(temporary.path(), {{"causal", "krea"}}, transformer);
+  WanGenerateOptions options = this->options();
+  options.steps = 5;
+  expect_the_first_scene_again(
+      make_scenes(load_model(files.directory(), test_device_name(), WAN_DTYPE_FLOAT32), options));
 }
 
 TEST_F(Endless, ASectionIsDecodedWhileTheNextOneIsMade) {
