@@ -19,7 +19,8 @@ namespace {
 // come. gst-rtsp-server has no limits of its own.
 constexpr guint kMostClients = 64;
 constexpr gint64 kLongestRequest = 10 * G_USEC_PER_SEC, kShortestRequest = G_USEC_PER_SEC;
-constexpr guint kLongestBody = 4096;              // bytes; requests of viewers have none
+constexpr guint kLongestStandstill = 10000;  // milliseconds in which a viewer reads nothing of what waits
+constexpr guint kLongestBody = 4096;         // bytes; requests of viewers have none
 constexpr guint64 kMostBytesASecond = 64 * 1024;  // of what viewers send: requests and reports
 constexpr guint kLookMilliseconds = 200;
 
@@ -93,7 +94,10 @@ bool elements_are_there() {
 struct Client {
   explicit Client(GstRTSPClient *client)
       : socket(G_SOCKET(
-            g_object_ref(gst_rtsp_connection_get_read_socket(gst_rtsp_client_get_connection(client))))) {}
+            g_object_ref(gst_rtsp_connection_get_read_socket(gst_rtsp_client_get_connection(client))))) {
+    const int descriptor = g_socket_get_fd(socket);
+    setsockopt(descriptor, IPPROTO_TCP, TCP_USER_TIMEOUT, &kLongestStandstill, sizeof kLongestStandstill);
+  }
   ~Client() { g_object_unref(socket); }
 
   static Client *of(GstRTSPClient *client) {

@@ -72,10 +72,10 @@ std::shared_ptr<Clip> ClipPlanner::choose(const QueuedClip &asked, ClipOrigin or
 // Of an endless model, what a clip is: a part of the video, until something else is to be shown or for so
 // many frames.
 void ClipPlanner::make_endless(Clip *clip, bool begins_anew) {
-  const bool is_first = clip->index == 0;  // of the video, which nothing has interrupted
+  const bool is_first = clip->index == 0;
   const bool is_queued = clip->origin == ClipOrigin::Queued;
   const bool others_wait = !queue_.empty() || run_.track->is_attached();
-  clip->shared_frames = is_first || clip->used_frames == 0 ? 0 : 1;  // it goes on from the clip before
+  clip->shared_frames = clip->used_frames == 0 ? 0 : 1;  // it goes on from the clip before
   if (clip->used_frames == 0 && is_queued && others_wait)
     clip->used_frames = kSceneSeconds * run_.defaults.fps_n / std::max(run_.defaults.fps_d, 1);
   clip->begins_scene = begins_anew || clip->settings.prompt_switch == WAN_SWITCH_CUT;

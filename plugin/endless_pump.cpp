@@ -19,6 +19,7 @@ constexpr int kTurnSeconds = 5;
 }  // namespace
 
 void FramePump::begin_video(const std::shared_ptr<Clip> &clip) {
+  clip->shared_frames = 0;
   video_.first_frame = passed_frames_;
   video_.handed_over = 0;
   video_.starts = {{0, 0, clip}};
@@ -113,6 +114,7 @@ bool FramePump::begin_clip(const std::shared_ptr<Clip> &clip, WanSection *sectio
   tell(ClipBegun{clip});
   std::unique_lock lock(mutex_);
   clip->begins_scene |= video_.clip_is_over;
+  if (clip->begins_scene) clip->shared_frames = 0;
   lock.unlock();
   pictures_ = {};
   const Failure failure = clip->begins_scene ? find_pictures(*clip) : Failure();

@@ -62,6 +62,8 @@ struct CausalConfig {
   ImageStart image_start = ImageStart::kNone;
 
   int64_t steps() const { return static_cast<int64_t>(denoising_step_list.size()); }
+  /// Whether a new scene, from a picture or not, forgets all before it and so is a video of its own.
+  bool forgets_scenes(bool picture) const { return scene_offset == 0 || picture; }
 
   /// A family by its name: "self-forcing", "longlive2", … Nothing where there is none.
   static std::optional<CausalConfig> preset(std::string_view name);

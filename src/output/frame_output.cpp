@@ -37,7 +37,8 @@ void FrameOutput::decode_in_tiles(const at::Tensor &latents, const Push &push,
     push(video.narrow(2, first, first ? scale : 1).to(latents.device()));
 }
 
-int64_t FrameOutput::append(const at::Tensor &latents, int32_t section, int64_t most) {
+int64_t FrameOutput::append(const at::Tensor &latents, int32_t section, bool begins, int64_t most) {
+  if (begins) state_ = {};
   const auto steps = static_cast<int32_t>(latents.size(2));
   const StageProgress progress(context_, WAN_STAGE_DECODE, steps);
   int64_t frames = 0;

@@ -42,16 +42,17 @@ class FrameOutput {
                         Colours *colours = nullptr);
 
   /// The next section of an endless video, [1, z_dim, F, H, W], of which up to `most` frames are decoded and
-  /// leave. Returns how many did; they may still be on their way. Throws likewise.
-  int64_t append(const at::Tensor &latents, int32_t section, int64_t most);
+  /// leave. begins: it is decoded without those before it, as the first one is. Returns how many did; they
+  /// may still be on their way. Throws likewise.
+  int64_t append(const at::Tensor &latents, int32_t section, bool begins, int64_t most);
   /// From now on the frame before those of a section's last so many latent frames is kept. All sections must
   /// have more.
   void keep_frame_before_last(int64_t latents) { kept_before_ = latents; }
   /// Of the last section, [1, 3, 1, s H, s W] float32 in [-1, 1].
   const at::Tensor &kept_frame() const { return kept_frame_; }
   /// Frames of so many latent frames, those that a video begins with or others.
-  int64_t frames_of(int64_t latents, bool begun) const {
-    return latents * vae_.temporal_scale() - (begun ? 0 : vae_.temporal_scale() - 1);
+  int64_t frames_of(int64_t latents, bool begins) const {
+    return latents * vae_.temporal_scale() - (begins ? vae_.temporal_scale() - 1 : 0);
   }
   /// Returns when all are handed over.
   void finish() { ring_.finish(); }

@@ -42,9 +42,10 @@ SectionOutput::~SectionOutput() {
 }
 
 int64_t SectionOutput::append(const at::Tensor &latents, int32_t index, int64_t most) {
-  if (!thread_) return output_.append(latents, index, most);
+  const bool begins = std::exchange(begins_, false);
+  if (!thread_) return output_.append(latents, index, begins, most);
   wait_until_decoded();
-  Section section = {latents, index, most, {}};
+  Section section = {latents, index, begins, most, {}};
   if (stream_) {
     section.complete.emplace(stream_->device_type());
     section.complete->record(current_stream(latents.device()));
@@ -54,7 +55,7 @@ int64_t SectionOutput::append(const at::Tensor &latents, int32_t index, int64_t 
     section_ = std::move(section);
   }
   changed_.notify_all();
-  return std::min(most, output_.frames_of(latents.size(2), std::exchange(begun_, true)));
+  return std::min(most, output_.frames_of(latents.size(2), begins));
 }
 
 void SectionOutput::finish() {
@@ -70,11 +71,12 @@ void SectionOutput::wait_until_decoded() {
 
 void SectionOutput::decode(const Section &section) {
   require_compute_threads();
-  if (!stream_) return void(output_.append(section.latents, section.index, section.most));
+  const auto append = [&] { output_.append(section.latents, section.index, section.begins, section.most); };
+  if (!stream_) return append();
   const c10::StreamGuard guard(*stream_);
   section.complete->block(*stream_);
   section.latents.record_stream(*stream_);  // the caller's memory, which may be freed before the GPU is done
-  output_.append(section.latents, section.index, section.most);
+  append();
 }
 
 void SectionOutput::decode_all() {

@@ -35,6 +35,8 @@ class SectionOutput {
   SectionOutput(const SectionOutput &) = delete;
   SectionOutput &operator=(const SectionOutput &) = delete;
 
+  /// The next section begins a video of its own: it is decoded without those before it.
+  void begin_video() { begins_ = true; }
   /// The next section, [1, z_dim, F, H, W], of which up to `most` frames leave. Returns how many will. Throws
   /// what went wrong with it or, with kBeside, with an earlier one, as FrameOutput::append() does.
   int64_t append(const at::Tensor &latents, int32_t section, int64_t most);
@@ -47,6 +49,7 @@ class SectionOutput {
   struct Section {
     at::Tensor latents;
     int32_t index;
+    bool begins;
     int64_t most;
     std::optional<c10::Event> complete;  // of the latents, on CUDA
   };
@@ -57,7 +60,7 @@ class SectionOutput {
 
   FrameOutput &output_;
   std::optional<c10::Stream> stream_;  // on CUDA, with kBeside
-  bool begun_ = false;
+  bool begins_ = true;                 // the next section a video
 
   std::mutex mutex_;
   std::condition_variable changed_;

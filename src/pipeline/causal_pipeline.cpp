@@ -130,36 +130,44 @@ at::Tensor CausalPipeline::denoise(SectionDenoiser &denoiser, const Plan &plan,
   return latents;
 }
 
-void CausalPipeline::change(const WanSection &section, const WanGenerateOptions &options, const Plan &plan,
+/// Returns whether the section begins a scene.
+bool CausalPipeline::change(const WanSection &section, const WanGenerateOptions &options, const Plan &plan,
                             SectionDenoiser &denoiser, const RunContext &context) {
-  const WanPromptSwitch how =
-      section.prompt_switch == WAN_SWITCH_AUTO ? plan.causal.prompt_switch : section.prompt_switch;
+  const WanPromptSwitch own = section.prompt ? plan.causal.prompt_switch : WAN_SWITCH_CROSS;
+  const WanPromptSwitch how = section.prompt_switch == WAN_SWITCH_AUTO ? own : section.prompt_switch;
+  const bool begins_scene = section.picture || how == WAN_SWITCH_CUT;
   if (section.picture && plan.causal.image_start == ImageStart::kNone)
     throw invalid("The model begins from no picture, and one was given in the midst of its video");
   if (section.prompt) denoiser.set_text(encode_prompt(section.prompt, plan, context), how);
-  if (section.picture)
-    denoiser.begin_scene(encode_picture(options, context));
-  else if (!section.prompt && section.prompt_switch == WAN_SWITCH_CUT)
-    denoiser.begin_scene({});
-  denoiser.set_noise(seeded_noise(section.seed, components_.device()));
+  if (begins_scene) denoiser.begin_scene(section.picture ? encode_picture(options, context) : at::Tensor());
+  return begins_scene;
 }
 
 void CausalPipeline::make_sections(SectionDenoiser &denoiser, const WanGenerateOptions &options,
                                    const Plan &plan, SectionOutput &output, const RunContext &context,
                                    const SectionListener &section_done) {
   int64_t left = options.num_frames ? options.num_frames : std::numeric_limits<int64_t>::max();
+  int64_t place = 0, scene = 0;  // latent frames since all was forgotten: of the next section, of its scene
   WanSection section = {0, 0, nullptr, WAN_SWITCH_AUTO, false, options.seed};
   for (;;) {
     const at::Tensor latents = denoise(denoiser, plan, context);
     if (section_done) section_done(latents);
     const int64_t made = output.append(latents.to(components_.vae_device()), section.index, left);
     left -= made;
+    place += latents.size(2);
     section = {section.index + 1, section.first_frame + static_cast<int32_t>(made),
                nullptr,           WAN_SWITCH_AUTO,
                /*picture=*/false, section.seed};
     if (left == 0 || !context.next_section(section)) break;
     if (!plan.causal.keep_first_frame) denoiser.set_anchor(encode_frame(output.kept_frame(), context));
-    change(section, options, plan, denoiser, context);
+    if (change(section, options, plan, denoiser, context)) {
+      if (plan.causal.forgets_scenes(section.picture)) {
+        output.begin_video();
+        place = 0;
+      }
+      scene = place;
+    }
+    denoiser.set_noise(seeded_noise(section.seed, components_.device(), scene));
   }
 }
 

@@ -49,7 +49,7 @@ class CausalPipeline {
   at::Tensor encode_picture(const WanGenerateOptions &options, const RunContext &context) const;
   at::Tensor encode_prompt(const char *prompt, const Plan &plan, const RunContext &context);
   at::Tensor denoise(SectionDenoiser &denoiser, const Plan &plan, const RunContext &context) const;
-  void change(const WanSection &section, const WanGenerateOptions &options, const Plan &plan,
+  bool change(const WanSection &section, const WanGenerateOptions &options, const Plan &plan,
               SectionDenoiser &denoiser, const RunContext &context);
   void make_sections(SectionDenoiser &denoiser, const WanGenerateOptions &options, const Plan &plan,
                      SectionOutput &output, const RunContext &context, const SectionListener &section_done);

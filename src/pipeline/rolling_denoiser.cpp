@@ -46,7 +46,7 @@ RollingDenoiser::Expert &RollingDenoiser::expert_at(double timestep) {
 
 /// Where the next section stands for the window.
 int64_t RollingDenoiser::place() const {
-  return causal_.memory == CausalMemory::kRebuilt ? std::min(scene_frames_, kRebuiltFrames) : frame_;
+  return causal_.memory == CausalMemory::kRebuilt ? std::min(frame_, kRebuiltFrames) : frame_;
 }
 
 void RollingDenoiser::use_text(const at::Tensor &text) {
@@ -59,7 +59,7 @@ void RollingDenoiser::forget() {
   history_.clear();
   anchor_.reset();
   unsettled_.reset();
-  scene_frames_ = 0;
+  frame_ = 0;
 }
 
 /// What was remembered under the old prompt stays so, but where all of it is computed anew.
@@ -74,9 +74,8 @@ void RollingDenoiser::apply(const Change &change, const RunContext &run) {
   if (recaches) recache(run);
 }
 
-/// A scene that begins from a picture is a new video for the model.
 void RollingDenoiser::begin_new_scene(const at::Tensor &image, const RunContext &run) {
-  if (!causal_.scene_offset || image.defined() || history_.empty()) return forget();
+  if (causal_.forgets_scenes(image.defined()) || history_.empty()) return forget();
   settle(run);
   for (Expert &expert : experts_) expert.window.add_offset(causal_.scene_offset);
 }
@@ -108,7 +107,7 @@ void RollingDenoiser::recache(const RunContext &run) {
 void RollingDenoiser::rebuild(const RunContext &run) {
   std::vector<at::Tensor> context(history_.end() - std::min<int64_t>(kRebuiltFrames, std::ssize(history_)),
                                   history_.end());
-  if (scene_frames_ > kRebuiltFrames) context.front() = anchor_;
+  if (frame_ > kRebuiltFrames) context.front() = anchor_;
   for (Expert &expert : experts_) expert.window.forget();
   remember(at::cat(context, 2), 0, run);
 }
@@ -121,7 +120,6 @@ void RollingDenoiser::keep(const at::Tensor &latents) {
   }
   unsettled_ = latents;
   frame_ += latents.size(2);
-  scene_frames_ += latents.size(2);
 }
 
 at::Tensor RollingDenoiser::place_image(const at::Tensor &image, const RunContext &run) {

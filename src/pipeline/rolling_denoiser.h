@@ -56,11 +56,10 @@ class RollingDenoiser : public SectionDenoiser {
   std::deque<Expert> experts_;
   SectionNoise noise_;
   Change change_;
-  int64_t frame_ = 0;     // the first of the next section
+  int64_t frame_ = 0;     // the first of the next section, counted since all was forgotten
   at::Tensor unsettled_;  // the last section, before its keys and values are those of finished latents
   std::deque<at::Tensor> history_;  // the last latents of the scene, a frame each
   at::Tensor anchor_;               // the first one, or what was set in its place
-  int64_t scene_frames_ = 0;        // so far
 };
 
 }  // namespace wan

@@ -28,6 +28,7 @@ void RollingForcingDenoiser::set_text(const at::Tensor &text, WanPromptSwitch ho
 void RollingForcingDenoiser::begin_scene(const at::Tensor & /*image*/) {
   window_.forget();
   in_flight_.clear();
+  first_ = sections_ = 0;
 }
 
 at::Tensor RollingForcingDenoiser::noise_of(int64_t section, int64_t draw) const {

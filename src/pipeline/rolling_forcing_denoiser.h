@@ -14,7 +14,7 @@ namespace wan {
 
 class RollingForcingDenoiser : public SectionDenoiser {
  public:
-  /// sections: after so many the windows become shorter; 0: never.
+  /// sections: after so many of the first scene the windows become shorter; 0: never.
   RollingForcingDenoiser(const SectionSetup &setup, const at::Tensor &text, SectionNoise noise,
                          int64_t sections);
 
@@ -39,14 +39,15 @@ class RollingForcingDenoiser : public SectionDenoiser {
   at::Tensor advance(const RunContext &run);
 
   const SectionSetup setup_;
-  const int64_t section_frames_, sections_;
+  const int64_t section_frames_;
+  int64_t sections_;  // of the scene, 0: that is not known
   const RenoiseTable table_;
   const std::vector<double> timesteps_;
   RollingForcingWindow window_;
   CausalExpert network_;
   SectionNoise noise_;
   std::deque<Section> in_flight_;
-  int64_t first_ = 0;  // section in flight
+  int64_t first_ = 0;  // section in flight, of the scene
 };
 
 }  // namespace wan

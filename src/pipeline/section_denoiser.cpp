@@ -25,9 +25,9 @@ uint64_t mixed(uint64_t value) {
 
 }  // namespace
 
-SectionNoise seeded_noise(uint64_t seed, at::Device device) {
-  return [seed, device](int64_t first_frame, int64_t draw, at::IntArrayRef shape) {
-    const uint64_t place = mixed(seed) + static_cast<uint64_t>(first_frame);
+SectionNoise seeded_noise(uint64_t seed, at::Device device, int64_t origin) {
+  return [seed, device, origin](int64_t first_frame, int64_t draw, at::IntArrayRef shape) {
+    const uint64_t place = mixed(seed) + static_cast<uint64_t>(first_frame - origin);
     const at::Generator generator =
         at::detail::createCPUGenerator(mixed(mixed(place) + static_cast<uint64_t>(draw)));
     return at::randn(shape, generator, at::dtype(at::kFloat)).to(device);

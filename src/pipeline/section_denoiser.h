@@ -16,13 +16,13 @@
 
 namespace wan {
 
-/// Standard normal noise of a shape, for the latent frames from `first_frame` on. draw: 0 for what they begin
-/// from, then 1, 2, … where the sampler asks for more.
+/// Standard normal noise of a shape, for the latent frames from `first_frame` on, counted since all was
+/// forgotten. draw: 0 for what they begin from, then 1, 2, … where the sampler asks for more.
 using SectionNoise = std::function<at::Tensor(int64_t first_frame, int64_t draw, at::IntArrayRef shape)>;
 
-/// From a CPU generator, and a function of the seed, the place and the draw alone: what else happens in a
-/// video does not change the noise of its later sections.
-SectionNoise seeded_noise(uint64_t seed, at::Device device);
+/// From a CPU generator, and a function of the seed, the place behind the frame `origin` and the draw alone:
+/// what else happens in a video does not change the noise of its later sections.
+SectionNoise seeded_noise(uint64_t seed, at::Device device, int64_t origin = 0);
 
 /// What all sections of a video have in common.
 struct SectionSetup {
@@ -38,7 +38,9 @@ class SectionDenoiser {
 
   /// The prompt from the next section on, and how that follows: RECACHE, CROSS or CUT.
   virtual void set_text(const at::Tensor &text, WanPromptSwitch how) = 0;
-  /// The next section begins a scene, from a picture's latent, [1, C, 1, H, W], if that is defined.
+  /// The next section begins a scene, from a picture's latent, [1, C, 1, H, W], if that is defined. Where the
+  /// family forgets all before a scene (CausalConfig::forgets_scenes()), it is what it were in a video of its
+  /// own.
   virtual void begin_scene(const at::Tensor &image) = 0;
   virtual void set_noise(SectionNoise noise) = 0;
   /// Where all is computed anew from the last latents: what stands for the scene's first one, [1, C, 1, H,

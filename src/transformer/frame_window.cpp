@@ -13,6 +13,12 @@ std::vector<int64_t> RollingWindow::frames() const {
   return numbers;
 }
 
+void RollingWindow::forget() {
+  kept_.clear();
+  offset_ = 0;
+  pinned_ = {0, 0};
+}
+
 /// Pinned frames are safe only when they have arrived right behind the sink; until then the window holds them
 /// anyway.
 int64_t RollingWindow::protected_frames() const {

@@ -51,7 +51,8 @@ class RollingWindow {
   /// sink.
   KeyPlan recache(int64_t start, int64_t frames, bool replaces_sink);
 
-  void forget() { kept_.clear(); }
+  /// All frames, and the pins and offsets of their scenes.
+  void forget();
   /// Moves all frames that are written from now on forward in time.
   void add_offset(int64_t frames) { offset_ += frames; }
   /// Frames that are to be remembered as the sink is, once those before them are forgotten; in place of the

@@ -91,7 +91,8 @@ typedef enum WanPromptSwitch {
   WAN_SWITCH_AUTO,    /* the checkpoint's (WanDefaults.prompt_switch) */
   WAN_SWITCH_RECACHE, /* what is remembered of the video is seen as if it had been made from the new prompt */
   WAN_SWITCH_CROSS,   /* what is remembered stays as it is: the video changes slowly */
-  WAN_SWITCH_CUT      /* a new scene */
+  WAN_SWITCH_CUT /* a new scene: most families forget all before it, so that it is what a video of its own
+                    would begin with */
 } WanPromptSwitch;
 
 typedef enum WanPixelFormat {
@@ -176,7 +177,7 @@ typedef struct WanSection {
       prompt_switch; /* where there is a prompt; CUT also without: a new scene from the same one */
   bool picture;  /* a new scene, which begins from WanCallbacks.picture(FIRST): for models that take one */
   uint64_t seed; /* of this section and those behind it. A section's noise depends on it and on the section's
-                    place alone, so that what happened before does not change it. */
+                    place in its scene alone, so that what happened before does not change it. */
 } WanSection;
 
 typedef enum WanLogLevel {
@@ -224,9 +225,9 @@ typedef struct WanLoadOptions {
   const char *model_dir; /* Diffusers', of the original release, or of single files (docs/checkpoints.md) */
   const char *device;    /* "auto", "cpu", "cuda" or "cuda:N", or several that make a video together:
                             "cuda:0,1", "cpu,cpu" */
-  const char *decoder_device; /* where frames are decoded: one device of the same kind, while the others denoise;
-                                 NULL: the first of `device`, by turns with denoising */
-  WanDtype dtype;        /* AUTO: bfloat16 on CUDA, float32 on the CPU */
+  const char *decoder_device; /* where frames are decoded: one device of the same kind, while the others
+                                 denoise; NULL: the first of `device`, by turns with denoising */
+  WanDtype dtype;             /* AUTO: bfloat16 on CUDA, float32 on the CPU */
   WanQuantization quantization;
   WanMemoryMode memory;
   const WanLora *loras;
@@ -272,7 +273,7 @@ typedef struct WanMemory {
   int32_t guidance_devices, sequence_devices; /* of the newest clip: 2 where prompt and negative prompt were
                                                  computed on devices of their own, and how many computed each
                                                  of the two together; 1 and 1 on one device */
-  char device[128];    /* "cpu", or as "cuda:0 (NVIDIA H100 80GB HBM3)" or "cuda:0,1 (NVIDIA H200)" */
+  char device[128]; /* "cpu", or as "cuda:0 (NVIDIA H100 80GB HBM3)" or "cuda:0,1 (NVIDIA H200)" */
 } WanMemory;
 
 typedef struct WanModel WanModel;

@@ -185,6 +185,32 @@ TEST(Endless, BeginsANewSceneWhereSkipped) {
   EXPECT_EQ(clips(pipeline)[1].seed, 8u);
 }
 
+// By the embedded model, on the CPU.
+TEST(Endless, ShowsASceneAgainBitForBit) {
+  const std::string models = std::filesystem::path(std::getenv("GST_WAN_MODEL")).parent_path();
+  Pipeline pipeline("wansrc name=src device=cpu model=" + models + "/wan-tiny-causal" + kSink);
+  pipeline.set_state(GST_STATE_READY);
+  for (const auto &[prompt, seed] :
+       {std::pair{"a red star", "3"}, {"a blue circle", "4"}, {"a red star", "3"}})
+    EXPECT_NE(
+        enqueue(pipeline, prompt, ("clip,num-frames=21,prompt-switch=cut,seed=" + std::string(seed)).c_str()),
+        0u);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  const auto &samples = pipeline.samples();
+  ASSERT_EQ(samples.size(), 63u);
+  for (size_t frame = 0; frame < 21; ++frame) {
+    EXPECT_EQ(bytes(samples[frame].get()), bytes(samples[42 + frame].get())) << frame;
+    EXPECT_NE(bytes(samples[frame].get()), bytes(samples[21 + frame].get())) << frame;
+  }
+}
+
+TEST(Endless, GivesASceneAsManyFramesAsAreAskedFor) {
+  Pipeline pipeline(kEndless + "num-clips=2 num-frames=21 prompt-switch=cut" + kSink);
+  pipeline.run();
+  EXPECT_EQ(pipeline.samples().size(), 42u) << "of which none is shared with the scene before";
+}
+
 TEST(Endless, FollowsTimedPrompts) {
   Pipeline pipeline(kEndless + kSink + kText);
   pipeline.set_state(GST_STATE_PAUSED);
@@ -221,13 +247,35 @@ TEST(Endless, GoesOnWhereAPictureCannotBeRead) {
   EXPECT_FALSE(first_error(pipeline));
 }
 
-TEST(Endless, BeginsANewSceneFromANewPicture) {
+// A picture whose values of red are 200.
+std::string write_picture() {
   const std::string file = testing::TempDir() + "wan-endless-red.png";
   Pipeline(
       "videotestsrc num-buffers=1 pattern=solid-color foreground-color=0xFFC80000 ! "
       "video/x-raw,format=RGB,width=64,height=48 ! pngenc ! filesink location=" +
       file)
       .run();
+  return file;
+}
+
+TEST(Endless, BeginsAQueuedSceneFromItsPicture) {
+  const std::string file = write_picture();
+  Pipeline pipeline(stub_source("own") + "model=endless-takes-pictures num-clips=1" + kSink);
+  pipeline.set_state(GST_STATE_READY);
+  for (const auto &settings : {std::string("num-frames=9"), "num-frames=21,image=" + file})
+    EXPECT_NE(enqueue(pipeline, "scene", ("clip,seed=7," + settings).c_str()), 0u);
+  pipeline.run();
+  const auto value = [&](size_t frame) {
+    return static_cast<int>(static_cast<unsigned char>(bytes(pipeline.samples()[frame].get())[0]));
+  };
+  ASSERT_EQ(pipeline.samples().size(), 33u) << "whole sections";
+  EXPECT_EQ(value(8), 7);
+  EXPECT_EQ(value(9), 200);
+  std::remove(file.c_str());
+}
+
+TEST(Endless, BeginsANewSceneFromANewPicture) {
+  const std::string file = write_picture();
   Pipeline pipeline(stub_source("own") + "model=endless-takes-pictures seed=7 queue-size=1" +
                     " ! appsink name=sink sync=true");
   pipeline.set_state(GST_STATE_PLAYING);

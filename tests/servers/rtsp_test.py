@@ -5,7 +5,9 @@ import contextlib
 import itertools
 import os
 import random
+import re
 import socket
+import struct
 import subprocess
 
 import support
@@ -99,6 +101,62 @@ class HostileClients(support.TestCase):
                 connection.sendall(head.encode())
                 for _ in range(20000):
                     connection.sendall(b"X-Header: " + b"x" * 1000 + b"\r\n")
+
+    def begin_to_watch(self, phases=4, receive_buffer=None):
+        """A connection that has come as far as that: OPTIONS, DESCRIBE, SETUP, PLAY."""
+        connection = socket.socket()
+        self.addCleanup(connection.close)
+        if receive_buffer:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.settimeout(60)
+        connection.connect(("127.0.0.1", self.port))
+        session = ""
+        for number, (method, path, header) in enumerate((
+                ("OPTIONS", "", ""), ("DESCRIBE", "", ""),
+                ("SETUP", "/stream=0", "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n"), ("PLAY", "", ""))[:phases]):
+            connection.sendall(f"{method} {self.url}{path} RTSP/1.0\r\nCSeq: {number}\r\n{header}{session}\r\n".encode())
+            answer = connection.recv(4096)
+            self.assertTrue(answer.startswith(b"RTSP/1.0 200"), answer)
+            found = re.search(rb"Session: ([^;\r]+)", answer)
+            session = f"Session: {found[1].decode()}\r\n" if found else session
+        return connection
+
+    def test_viewers_who_are_killed_in_every_phase_leave_nothing(self):
+        chance = random.Random(20261129)
+
+        def storm(count):
+            for _ in range(count):
+                connection = self.begin_to_watch(phases=chance.randrange(5))
+                if chance.random() < 0.5:  # with a reset
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                if chance.random() < 0.3:  # in the middle of a request
+                    connection.sendall(b"TEARDOWN rtsp://")
+                connection.close()
+
+        def count():
+            return self.descriptors(), len(os.listdir(f"/proc/{self.server.pid}/task"))
+
+        watcher = self.begin_to_watch()  # so that the pipeline stays
+        storm(10)  # libraries keep what they open once
+        until(lambda: count()[0] < 60)
+        before = count()
+        storm(40)
+        until(lambda: all(now <= then + 3 for now, then in zip(count(), before)))
+        self.assertNotEqual(watcher.recv(4096), b"")
+
+    def test_a_viewer_who_does_not_read_is_cut(self):
+        before = self.descriptors()
+        stalled, watcher = self.begin_to_watch(receive_buffer=1), self.begin_to_watch()
+
+        def is_cut():
+            watcher.recv(65536)
+            try:
+                stalled.send(b"\r\n", socket.MSG_DONTWAIT)
+            except OSError:
+                return True
+        until(is_cut)
+        watcher.close()
+        until(lambda: self.descriptors() < before + 20)
 
     def test_garbage_is_no_request(self):
         chance = random.Random(20261128)

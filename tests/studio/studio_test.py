@@ -112,11 +112,11 @@ class Program(unittest.TestCase):
 
 
 class Protocol(unittest.TestCase):
-    """What a page may send."""
+    """What a page may send. Code that is not held to what it promises, of which GLib warns, ends the program."""
 
     @classmethod
     def setUpClass(cls):
-        cls.studio = Studio(PROGRAM)
+        cls.studio = Studio(PROGRAM, G_DEBUG="fatal-criticals")
         cls.addClassCleanup(cls.studio.stop)
 
     def tearDown(self):
@@ -311,6 +311,19 @@ class Protocol(unittest.TestCase):
         wait_for(f"files and threads are as before, {before}",
                  lambda: all(now <= then + 4 for now, then in zip(count(), before)))
 
+    def test_video_that_is_asked_for_again_and_again_leaves_nothing(self):
+        with self.studio.socket() as page:
+            def ask(count):
+                for _ in range(count):
+                    page.send(type="watch", codecs=["vp8"])
+                    page.send(type="answer", sdp=answer_to(page.read("offer")["sdp"]))
+                return self.studio.count("fd"), self.studio.count("task")
+
+            before = ask(5)
+            ask(35)
+            wait_for(f"files and threads are as before, {before}", lambda: all(
+                now <= then + 4 for now, then in zip((self.studio.count("fd"), self.studio.count("task")), before)))
+
     def test_a_viewer_who_does_not_answer_holds_up_nobody(self):
         pages = [self.studio.socket() for _ in range(6)]
         for number, page in enumerate(pages):
@@ -425,6 +438,21 @@ class Storm(unittest.TestCase):
             self.answers_at_once()
         wait_for("its video is gone", lambda: self.studio.count("task") < 40)
 
+    def test_refused_messages_leave_no_memory(self):
+        pages = [self.studio.socket() for _ in range(8)]
+
+        def refuse(count):
+            for _ in range(count):
+                for page, text in zip(pages, 2 * ("[" * 30000, '{"a":' * 6000, "/**/" + "x" * 30000, '{"type": "%s"}' % ("x" * 30000))):
+                    page.send_text(text)
+                    page.read("error")
+            return self.studio.memory()
+
+        before = refuse(5)
+        self.assertLess(refuse(40) - before, 4 * 1024 * 1024)  # of 9.6 MB
+        for page in pages:
+            page.__exit__()
+
     def test_a_client_that_does_not_read_is_cut(self):
         with contextlib.closing(self.studio.connect(receive_buffer=4096)) as connection:
             connection.sendall(f"GET /socket HTTP/1.1\r\nHost: 127.0.0.1:{self.studio.port}\r\nUpgrade: websocket\r\n"
@@ -484,20 +512,43 @@ class Storm(unittest.TestCase):
                 page.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             page.__exit__()
 
-        def storm(count):
-            for _ in range(count):
-                come_and_go()
-            wait_for("all are gone", lambda: self.page.read("state")["viewers"] == 0)
+        def stand_still():
+            """Half a request, and a viewer who reads nothing."""
+            half = self.studio.connect()
+            half.sendall(b"GET /socket HTTP/1.1\r\nHost: ")
+            page = self.studio.socket()
+            page.send(type="watch", codecs=["vp8"])
+            return [half, page.socket]
 
         def count():
             return self.studio.count("fd"), self.studio.count("task")
 
-        storm(10)  # libraries keep what they open once
-        wait_for("it is quiet", lambda: self.studio.count("fd") < 30)
-        before, memory = count(), self.studio.memory()
-        storm(50)
-        wait_for(f"files and threads are as before, {before}", lambda: all(now <= then + 3 for now, then in zip(count(), before)))
-        self.assertLess(self.studio.memory() - memory, 32 * 1024 * 1024)
+        def is_quiet():
+            before = count()
+            time.sleep(2)
+            return count() == before
+
+        def frames_pushed():
+            with self.studio.socket() as page:
+                return page.read("state")["stats"]["frames-pushed"]
+
+        def storm():
+            standing = []
+            for number in range(50):
+                if number % 10 == 0:
+                    self.answers_at_once()
+                    standing += stand_still()
+                come_and_go()
+            for connection in standing:
+                connection.close()
+            wait_for("it is quiet", is_quiet)
+
+        storm()  # libraries keep what they open once
+        before, memory, frames = count(), self.studio.memory(), frames_pushed()
+        storm()
+        self.assertGreater(frames_pushed(), frames)
+        wait_for(f"files and threads are as before, {before}", lambda: all(now <= then + 1 for now, then in zip(count(), before)))
+        self.assertLess(self.studio.memory() - memory, 16 * 1024 * 1024)
 
 
 class Looks:
@@ -523,16 +574,13 @@ class Looks:
         self.assertEqual(len(backgrounds), 2)
 
     def test_a_link_for_viewers_has_no_controls(self):
-        self.driver.get(self.studio.url + "#watch")
-        self.page.run("location.reload()")
-        self.page.wait_for_frames()
-        shown = [element.get_attribute("id") for element in self.driver.find_elements("css selector", "input, button, select")
+        Page(self.driver, self.page.find("viewers-link").get_attribute("href")).wait_for_frames()
+        shown = [element.get_attribute("id") for element in self.driver.find_elements("css selector", "a, input, button, select")
                  if element.is_displayed()]
         self.assertEqual(shown, ["codec"])
-        self.driver.get("about:blank")  # where the page is another one with the next address
 
     def test_all_has_a_name(self):
-        for tag in ("input", "select", "button", "video", "progress", "ol"):
+        for tag in ("a", "input", "select", "button", "video", "progress", "ol"):
             for element in filter(lambda element: element.is_displayed(), self.driver.find_elements("tag name", tag)):
                 with self.subTest(element.get_attribute("id")):
                     self.assertNotEqual(element.accessible_name, "")
@@ -673,7 +721,7 @@ class Endless(Looks, unittest.TestCase):
         self.prompt.send_keys(text, *keys)
 
     def history(self):
-        return self.page.run("return [...document.querySelectorAll('#history button')].map(each => each.textContent)")
+        return self.page.run("return [...document.querySelectorAll('#history .prompt')].map(each => each.textContent)")
 
     def shown(self, *names):
         return [self.page.find(name).is_displayed() for name in names]
@@ -731,6 +779,11 @@ class Endless(Looks, unittest.TestCase):
             wait_for("it is on air", lambda: self.page.text("air") == f"{RED} 5")
             wait_for("none of the others waits", lambda: page.read("state")["queue"] == [])
 
+    def test_texts_stay_texts(self):
+        self.cut(HOSTILE)
+        self.assertEqual((self.page.text("air"), self.history()[0], self.prompt.get_property("value")), 3 * (HOSTILE,))
+        self.assertEqual(self.page.run(HACKED), [None, 0])
+
     def test_scenes_are_shown_again(self):
         self.cut(GREEN)
         self.cut(RED)
@@ -773,7 +826,7 @@ class Endless(Looks, unittest.TestCase):
         self.press(RED, Keys.ENTER)
         wait_for("it is on air", lambda: self.page.text("air") == RED)
         wait_for("it is in the history", lambda: self.history()[:3] == [RED, BLUE, GREEN])
-        self.tab_to(None, lambda element: element.text == GREEN)
+        self.tab_to(None, lambda element: element.text.startswith(GREEN))
         self.press(Keys.SPACE)
         wait_for("it is on air again", lambda: self.page.text("air") == GREEN)
 
@@ -1034,22 +1087,20 @@ class Browser(Looks, unittest.TestCase):
 
     def test_texts_stay_texts(self):
         self.addCleanup(self.settle)
-        hostile = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>\"'&amp;\u202e{{1}}"
         with self.studio.socket() as page:
-            page.send(type="set", prompt=hostile)
+            page.send(type="set", prompt=HOSTILE)
             page.read("done")
             page.send(type="skip")
         for _ in range(3):
-            self.page.find("prompt").send_keys(hostile, Keys.ENTER)
+            self.page.find("prompt").send_keys(HOSTILE, Keys.ENTER)
             wait_for("it is queued", lambda: self.page.find("prompt").get_property("value") == "")
         self.page.run("send({type: arguments[0]})", "<img src=x>")
         wait_for("an error shows it", lambda: "<img src=x>" in self.page.text("error"))
-        wait_for("the queue shows it", lambda: hostile in self.page.text("queue"))
-        wait_for("it is on air", lambda: self.page.text("air") == hostile)
-        self.assertIn(hostile, self.page.text("standing"))
-        self.assertIn(hostile, self.page.text("history"))
-        self.assertEqual(self.page.run("return [window.hacked, document.querySelectorAll('img[src=x], main script').length]"),
-                         [None, 0])
+        wait_for("the queue shows it", lambda: HOSTILE in self.page.text("queue"))
+        wait_for("it is on air", lambda: self.page.text("air") == HOSTILE)
+        self.assertIn(HOSTILE, self.page.text("standing"))
+        self.assertIn(HOSTILE, self.page.text("history"))
+        self.assertEqual(self.page.run(HACKED), [None, 0])
 
     def test_it_reconnects(self):
         self.page.run("location.reload()")
@@ -1115,6 +1166,9 @@ class Browser(Looks, unittest.TestCase):
 
 
 
+# A prompt that a page is not to take for a part of itself, and whether it has.
+HOSTILE = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>\"'&amp;\u202e{{1}}"
+HACKED = "return [window.hacked, document.querySelectorAll('img[src=x], main script').length]"
 # Texts whose contrast with what is behind them is below 4.5 to 1 (WCAG 2, AA).
 LOW_CONTRAST = """
     const parse = colour => colour.match(/[\\d.]+/g).map(Number);
@@ -1129,12 +1183,12 @@ LOW_CONTRAST = """
         const [a, b] = [light(parse(getComputedStyle(element).color)), light(behind(element))].sort((x, y) => y - x);
         return (a + 0.05) / (b + 0.05);
     };
-    return [...document.querySelectorAll('h1, h2, h3, p, label, button, input, select, li, dt, dd')]
+    return [...document.querySelectorAll('a, h1, h2, h3, p, label, button, span, input, select, li, dt, dd')]
         .filter(element => contrast(element) < 4.5).map(element => element.outerHTML);
 """
 # Controls that are hard to hit with a finger.
 SMALL_TARGETS = """
-    return [...document.querySelectorAll('button, input, select')].filter(element => element.offsetParent)
+    return [...document.querySelectorAll('a, button, input, select')].filter(element => element.offsetParent)
         .filter(element => (element.closest('label') ?? element).getBoundingClientRect().height < 44).map(element => element.outerHTML);
 """
 

@@ -248,6 +248,7 @@ class Page:
 
     def __init__(self, driver, url):
         self.driver = driver
+        driver.get("about:blank")  # or nothing is loaded where only what is behind the "#" is another
         driver.get(url)
         self.window = driver.current_window_handle
 

@@ -122,6 +122,7 @@ TEST(SectionNoise, DependsOnSeedPlaceAndDrawAlone) {
   EXPECT_FALSE(at::equal(first, noise(3, 1, {2, 3})));
   EXPECT_FALSE(at::equal(first, noise(4, 0, {2, 3})));
   EXPECT_FALSE(at::equal(first, seeded_noise(8, at::kCPU)(3, 0, {2, 3})));
+  EXPECT_TRUE(at::equal(first, seeded_noise(7, at::kCPU, 6)(9, 0, {2, 3}))) << "counted from another origin";
 }
 
 /// Of the smallest sizes, so that thousands of frames take a moment.
@@ -210,6 +211,37 @@ TEST_F(Rollout, ACutForgetsAllBeforeIt) {
       causal, 8, {{2, [](SectionDenoiser &d) { d.set_text(text(2), WAN_SWITCH_CROSS); }}, {5, prompted_cut}});
   EXPECT_FALSE(at::equal(video.narrow(2, 6, 9), other.narrow(2, 6, 9)));
   EXPECT_TRUE(at::equal(video.narrow(2, 15, 9), other.narrow(2, 15, 9)));
+}
+
+TEST_F(Rollout, ASceneIsTheSameWhereverItStandsWhereItsFamilyForgets) {
+  const auto scene = [&](const char *preset, const at::Tensor &image) {
+    const CausalConfig causal = *CausalConfig::preset(preset);
+    const auto begin = [&](SectionDenoiser &denoiser) {
+      denoiser.set_text(text(2), WAN_SWITCH_CUT);
+      denoiser.begin_scene(image);
+      denoiser.set_noise(seeded_noise(9, at::kCPU));
+    };
+    const at::Tensor alone = run(causal, 6, {{0, begin}});
+    const at::Tensor video =
+        run(causal, 11, {{2, [](SectionDenoiser &d) { d.begin_scene({}); }}, {5, begin}});
+    return at::equal(video.narrow(2, -alone.size(2), alone.size(2)), alone);
+  };
+  const at::Tensor image = at::randn({1, 4, 1, 2, 2}, at::detail::createCPUGenerator(5));
+  for (const char *preset : {"self-forcing", "longlive", "longlive-infinity", "rolling-forcing", "krea"})
+    EXPECT_TRUE(scene(preset, {})) << preset;
+  for (const char *preset : {"causal-forcing-framewise", "longlive2"})
+    EXPECT_TRUE(scene(preset, image)) << preset << " from a picture";
+  EXPECT_FALSE(scene("longlive2", {})) << "which goes on with what it remembers";
+}
+
+TEST_F(Rollout, AVideoOfSomeLengthHasMoreSectionsWhereScenesBegin) {
+  const CausalConfig causal = *CausalConfig::preset("rolling-forcing");
+  const auto denoiser = make_section_denoiser({causal, config_, {model_}, 4, 2, 2}, text(1),
+                                              seeded_noise(3, at::kCPU), /*sections=*/2);
+  for (int scene = 0; scene < 3; ++scene) {
+    for (int section = 0; section < 2; ++section) EXPECT_EQ(next(*denoiser).size(2), 3);
+    denoiser->begin_scene({});
+  }
 }
 
 TEST_F(Rollout, AWindowOverAllFramesSeesThemAtTheirPlacesOrNumbersAlike) {
@@ -412,9 +444,45 @@ TEST_F(Endless, BeginsFromAPictureAndTakesAnotherLater) {
   const Video video = make(model_, options, listener);
   EXPECT_EQ(pictures, 2);
   EXPECT_THAT(video.sections,
-              testing::ElementsAre(std::pair(0, 13), std::pair(1, 12), std::pair(2, 16), std::pair(3, 12)));
+              testing::ElementsAre(std::pair(0, 13), std::pair(1, 12), std::pair(2, 13), std::pair(3, 12)));
   // The first frame is the picture, as the VAE gives it back.
   EXPECT_NEAR(video.frames[0].to(at::kFloat).mean().item<double>(), 200, 30);
+}
+
+/// Three scenes of two sections each, of which the last is as the first.
+Video make_scenes(const Model &model, const WanGenerateOptions &options) {
+  Listener listener;
+  listener.next_section = [&](WanSection &section) {
+    if (section.index % 2 == 0) section.prompt_switch = WAN_SWITCH_CUT;
+    if (section.index == 2) section.prompt = "a green star on a pink background";
+    if (section.index == 2) section.seed = 7;
+    if (section.index == 4) section.prompt = options.prompt;
+    if (section.index == 4) section.seed = options.seed;
+    return section.index < 6;
+  };
+  return make(model, options, listener);
+}
+
+void expect_the_first_scene_again(const Video &video) {
+  for (const auto &[section, frames] : video.sections) EXPECT_EQ(frames, section % 2 ? 12 : 9);
+  const auto scene = [&](int number) { return video.frames.narrow(0, 21 * number, 21); };
+  EXPECT_TRUE(at::equal(scene(0), scene(2)));
+  EXPECT_FALSE(at::equal(scene(0), scene(1)));
+}
+
+TEST_F(Endless, ASceneIsShownAgainBitForBit) {
+  expect_the_first_scene_again(make_scenes(model_, options()));
+}
+
+TEST_F(Endless, ASceneOfAModelThatEncodesItsFramesIsShownAgainBitForBit) {
+  Json transformer = causal_transformer_json();
+  transformer["_class_name"] = "WanTransformer3DModel";
+  const TemporaryDirectory temporary;
+  const CausalModel files(temporary.path(), {{"causal", "krea"}}, transformer);
+  WanGenerateOptions options = this->options();
+  options.steps = 5;
+  expect_the_first_scene_again(
+      make_scenes(load_model(files.directory(), test_device_name(), WAN_DTYPE_FLOAT32), options));
 }
 
 TEST_F(Endless, ASectionIsDecodedWhileTheNextOneIsMade) {

@@ -164,11 +164,13 @@ function queued(clip) {
 }
 
 function past(scene) {
-  const [item, button, prompt] = ['li', 'button', 'span'].map(tag => document.createElement(tag));
+  const [item, button, texts, prompt, seed] =
+    ['li', 'button', 'span', 'span', 'span'].map(tag => document.createElement(tag));
   button.type = 'button';
-  prompt.textContent = scene.prompt;
-  button.append(prompt);
-  button.title = `Seed ${scene.seed}`;
+  [prompt.className, prompt.textContent] = ['prompt', scene.prompt];
+  [seed.className, seed.textContent] = ['quiet', `Seed ${scene.seed}`];
+  texts.append(prompt, seed);
+  button.append(texts);
   button.dataset.scene = scene.scene;
   if (scene.picture) button.append(thumbnail(scene));
   item.append(button);
@@ -216,7 +218,8 @@ function show(id, text) {
 }
 
 function showRecording(recording) {
-  $('record').setAttribute('aria-pressed', Boolean(recording));
+  $('record').classList.toggle('on', Boolean(recording));
+  show('record', recording ? 'Stop recording' : 'Record');
   if (!recording) return;
   const {seconds, bytes} = recording, two = number => String(number).padStart(2, '0');
   show('recorded', `${Math.floor(seconds / 60)}:${two(seconds % 60)}, ${megabytes(bytes)}`);
@@ -266,7 +269,8 @@ function showMaking(stats) {
 
 function showStats(stats, viewers) {
   show('made', `${stats.fps.toFixed(1)} frames a second`);
-  show('level', `${stats['queue-seconds'].toFixed(1)} s in ${stats['queue-level']} chunk(s)`);
+  const chunks = stats['queue-level'];
+  show('level', `${stats['queue-seconds'].toFixed(1)} s in ${chunks} ${chunks === 1 ? 'chunk' : 'chunks'}`);
   show('underruns', `${stats.underruns}, ${stats.repeated} frames repeated`);
   show('first-frame', `${(stats['first-frame-seconds'] * 1000).toFixed(0)} ms of decoding`);
   if (isEndless && stats['prompt-to-screen']) show('prompt-to-air', `${stats['prompt-to-screen'].toFixed(1)} s`);
@@ -453,7 +457,7 @@ $('stay').addEventListener('click', () => {
 $('skip').addEventListener('click', () => send({type: 'skip'}));
 $('clear').addEventListener('click', () => send({type: 'clear'}));
 $('record').addEventListener('click', ({currentTarget}) => {
-  send({type: 'record', on: currentTarget.getAttribute('aria-pressed') !== 'true'});
+  send({type: 'record', on: !currentTarget.classList.contains('on')});
 });
 $('codec').addEventListener('change', () => watch());
 $('settings-form').addEventListener('input', () => { settingsEdited = true; });
