@@ -178,7 +178,8 @@ void log_choice(const RunContext &context, const Placement &placement) {
                                                                 " are free, and on the host ") +
                                 text(free_memory(at::kCPU)) + " are free");
   if (placement.vae_device)
-    context.log(WAN_LOG_INFO, "Frames are decoded on " + describe_device(*placement.vae_device));
+    context.log(WAN_LOG_INFO, "Prompts and pictures are encoded, and frames decoded, on " +
+                                  describe_device(*placement.vae_device));
 }
 
 /// After a failure: what was queued before it must be done before the next call. A GPU that cannot do it has
@@ -220,7 +221,7 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
       const WanLora &lora = options->loras[i];
       loras.emplace_back(local_path(lora.path), lora.strength, lora.strength_2);
     }
-    auto source = open_checkpoint(config, std::move(loras), device, context,
+    auto source = open_checkpoint(config, std::move(loras), context,
                                   [loading, context, last = 0](uint64_t bytes, uint64_t all) mutable {
                                     if (!*loading) return;
                                     context.check();

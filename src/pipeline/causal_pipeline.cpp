@@ -49,7 +49,7 @@ void require_memory(const Components &components, const WanGenerateOptions &opti
 /// One GPU is shared by both, and beside the denoiser the decoder would only make a section's frames later.
 /// Where a section is made from a frame of the one before, nothing can be beside it.
 Decoding decoding_of(const Components &components, const CausalConfig &causal) {
-  const bool shares_gpu = components.device().is_cuda() && components.vae_device() == components.device();
+  const bool shares_gpu = components.device().is_cuda() && !components.placement().has_vae_apart();
   return shares_gpu || !causal.keep_first_frame ? Decoding::kBetween : Decoding::kBeside;
 }
 
@@ -85,7 +85,7 @@ CausalPipeline::Plan CausalPipeline::plan(const WanGenerateOptions &options) con
   const uint64_t decoding =
       components_.decoder().decode_bytes(plan.height, plan.width) +
       (plan.causal.keep_first_frame ? 0 : components_.vae().encode_bytes(plan.height, plan.width));
-  const bool decodes_apart = components_.vae_device() != components_.device();
+  const bool decodes_apart = components_.placement().has_vae_apart();
   const uint64_t needed =
       cache_bytes(config, plan.causal, dtype, plan.height, plan.width) +
       denoise_bytes(config.transformer, components_.device().is_cpu() ? at::kFloat : dtype,
@@ -93,7 +93,9 @@ CausalPipeline::Plan CausalPipeline::plan(const WanGenerateOptions &options) con
       (decodes_apart ? 0 : decoding);
   require_memory(components_, options, needed, devices);
   if (decodes_apart) require_memory(components_, options, decoding, {components_.vae_device()});
-  plan.keeps_text_encoder = needed + components_.text_encoder_bytes() <= least_free_memory(devices);
+  plan.keeps_text_encoder =
+      (decodes_apart ? decoding : needed) + components_.encoder_bytes() <=
+      (decodes_apart ? free_memory(components_.vae_device()) : least_free_memory(devices));
   return plan;
 }
 

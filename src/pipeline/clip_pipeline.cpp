@@ -97,7 +97,7 @@ void ClipPipeline::generate(const WanGenerateOptions &options, const RunContext 
                  [&context] { return context.is_followed(); });
   const ClipPlan plan = plan_clip(components_, options);
   const ClipEnds ends = find_ends(options, context);
-  ModelInputs inputs = {encode_prompts_(options, context), {}, {}, {}};
+  ModelInputs inputs = {encode_prompts_(options, plan.keeps_encoders, context), {}, {}, {}};
   condition_(ends, options, plan, context, inputs);
   // Made before denoising, so that the first chunk waits for no allocation.
   FrameOutput output(components_.vae(), components_.decoder(), options, frame_pool_, context);

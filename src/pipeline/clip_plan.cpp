@@ -83,14 +83,25 @@ bool plan_encoding(const Components &components, const WanGenerateOptions &optio
   return true;
 }
 
+bool plan_encoders(const Components &components, const ClipPlan &plan) {
+  return components.placement().has_vae_apart() &&
+         components.decoder().decode_bytes(plan.height, plan.width) + components.encoder_bytes() <=
+             free_memory(components.vae_device());
+}
+
 }  // namespace
 
-ClipPlan plan_clip(const Components &components, const WanGenerateOptions &options) {
+ClipPlan plan_clip(Components &components, const WanGenerateOptions &options) {
   require_options(components, options);
   const VaeConfig &vae = components.config().vae;
   ClipPlan plan = {(options.num_frames - 1) / vae.temporal_scale() + 1,
-                   options.layout.height / vae.spatial_scale(), options.layout.width / vae.spatial_scale(),
-                   /*tiled=*/false, /*encodes_in_tiles=*/false};
+                   options.layout.height / vae.spatial_scale(),
+                   options.layout.width / vae.spatial_scale(),
+                   /*tiled=*/false,
+                   /*encodes_in_tiles=*/false,
+                   /*keeps_encoders=*/false};
+  plan.keeps_encoders = plan_encoders(components, plan);
+  if (!plan.keeps_encoders) components.release_encoders();
   require_denoising_memory(components, options, plan);
   plan.tiled = plan_decoding(components, options, plan);
   plan.encodes_in_tiles = plan_encoding(components, options, plan);

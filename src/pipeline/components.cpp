@@ -15,26 +15,23 @@ namespace wan {
 
 namespace {
 
-/// For the decoders: on their device. Refuses values that no picture can come of, since frames leave as they
-/// are made.
+/// For the decoders. Refuses values that no picture can come of, since frames leave as they are made.
 class DecoderWeights : public WeightSource {
  public:
-  DecoderWeights(WeightSource &source, const CheckpointConfig &config, const std::string &component,
-                 at::Device device)
-      : source_(source), config_(config), component_(component), device_(device) {}
+  DecoderWeights(WeightSource &source, const CheckpointConfig &config, const std::string &component)
+      : source_(source), config_(config), component_(component) {}
   at::Tensor load(const std::string &name, at::IntArrayRef shape, at::ScalarType dtype) override {
     at::Tensor tensor = source_.load(name, shape, dtype);
     if (!is_usable(tensor))
       throw invalid(config_.files.at(component_).path() + ": tensor '" + printable(name) +
                     "' is not finite or is beyond 1e6");
-    return tensor.to(device_);
+    return tensor;
   }
 
  private:
   WeightSource &source_;
   const CheckpointConfig &config_;
   const std::string &component_;
-  const at::Device device_;
 };
 
 /// Asks before each tensor whether to go on.
@@ -78,7 +75,7 @@ void require_quantization(const Placement &placement, const CheckpointConfig &co
 
 std::vector<at::Device> Placement::all() const {
   std::vector<at::Device> all = devices;
-  if (std::ranges::find(all, of_vae()) == all.end()) all.push_back(of_vae());
+  if (has_vae_apart()) all.push_back(of_vae());
   return all;
 }
 
@@ -94,15 +91,16 @@ Components::Components(const CheckpointConfig &config, std::unique_ptr<Component
       tokenizer_(std::move(tokenizer)),
       placement_(placement),
       memory_mode_(
-          choose_memory_mode(memory, config, placement.dtype, placement.quantization, placement.devices)),
-      threads_(placement.devices) {
+          choose_memory_mode(memory, config, placement.dtype, placement.quantization, placement.devices)) {
   require_quantization(placement, config);
   const c10::DeviceGuard guard(device());
+  start_ranks();
   // The source itself asks whether to go on.
   const RunContext unasked({});
   const Slots slots = make_block_slots();
-  experts_.push_back(load_expert("transformer", config.transformer, slots));
-  if (config.transformer_2) experts_.push_back(load_expert("transformer_2", *config.transformer_2, slots));
+  experts_.push_back(load_expert("transformer", config.transformer, ranks_.front(), slots));
+  if (config.transformer_2)
+    experts_.push_back(load_expert("transformer_2", *config.transformer_2, ranks_.back(), slots));
   vae_ = load<AutoencoderKLWan>("vae", config.vae, vae_dtype(placement.dtype, device()), unasked,
                                 encoder_dtype(config));
   if (config.tiny_decoder)
@@ -113,12 +111,13 @@ Components::Components(const CheckpointConfig &config, std::unique_ptr<Component
   if (config.image_encoder) image_encoder(unasked);
 }
 
-void Components::open(const std::string &component, const std::vector<WeightRequest> &requests,
-                      const RunContext &context, const std::function<void(WeightSource &)> &make) const {
-  const std::unique_ptr<WeightSource> weights = source_->open(component);
+void Components::open(const std::string &component, at::Device device,
+                      const std::vector<WeightRequest> &requests, const RunContext &context,
+                      const std::function<void(WeightSource &)> &make) const {
+  const std::unique_ptr<WeightSource> weights = source_->open(component, device);
   weights->expect(requests);
   CancellableWeights cancellable(*weights, context);
-  DecoderWeights of_decoder(cancellable, config_, component, vae_device());
+  DecoderWeights of_decoder(cancellable, config_, component);
   const bool makes_frames = component == "vae" || component == "tiny_decoder";
   make(makes_frames ? static_cast<WeightSource &>(of_decoder) : cancellable);
   source_->close(component, *weights);
@@ -131,7 +130,7 @@ std::unique_ptr<const Model> Components::load(const std::string &component, cons
   WeightInventory inventory;
   const Model without_weights(config, Weights(inventory, dtype));
   std::unique_ptr<const Model> model;
-  open(component, inventory.requests(), context, [&](WeightSource &source) {
+  open(component, vae_device(), inventory.requests(), context, [&](WeightSource &source) {
     model =
         std::make_unique<const Model>(config, Weights(source, dtype), std::forward<Arguments>(arguments)...);
   });
@@ -140,7 +139,7 @@ std::unique_ptr<const Model> Components::load(const std::string &component, cons
 
 Components::Slots Components::make_block_slots() const {
   Slots slots(placement_.devices.size());
-  if (memory_mode_ == WAN_MEMORY_RESIDENT) return slots;
+  if (!keeps_on_host(memory_mode_)) return slots;
   const int64_t blocks =
       config_.transformer_2 ? std::max(config_.transformer.num_layers, config_.transformer_2->num_layers) : 0;
   const size_t count = memory_mode_ == WAN_MEMORY_STREAM ? kStreamSlots : static_cast<size_t>(blocks);
@@ -149,8 +148,19 @@ Components::Slots Components::make_block_slots() const {
   return slots;
 }
 
+void Components::start_ranks() {
+  const std::vector<at::Device> &devices = placement_.devices;
+  if (memory_mode_ != WAN_MEMORY_SPLIT) {
+    ranks_.emplace_back(devices);
+    return;
+  }
+  const auto half = devices.begin() + std::ssize(devices) / 2;
+  ranks_.emplace_back(std::vector<at::Device>(devices.begin(), half));
+  ranks_.emplace_back(std::vector<at::Device>(half, devices.end()));
+}
+
 Replicas Components::load_expert(const std::string &component, const TransformerConfig &config,
-                                 const Slots &slots) {
+                                 RankThreads &ranks, const Slots &slots) {
   const auto weights_of = [this](WeightSource &source) {
     return Weights(source, placement_.dtype, WanTransformer3DModel::kKeepInFp32);
   };
@@ -161,8 +171,8 @@ Replicas Components::load_expert(const std::string &component, const Transformer
   WeightInventory inventory;
   const WanTransformer3DModel without_weights(config, weights_of(inventory));
   std::optional<Replicas> expert;
-  open(component, inventory.requests(), RunContext({}),
-       [&](WeightSource &source) { expert = load_replicas(threads_, source, load); });
+  open(component, ranks.devices().front(), inventory.requests(), RunContext({}),
+       [&](WeightSource &source) { expert = load_replicas(ranks, source, load); });
   return *expert;
 }
 
@@ -176,7 +186,7 @@ std::string Components::smaller_memory_modes() const {
   for (const Replicas &expert : experts_) blocks += expert.front().block_bytes();
   // In the other modes they are there already.
   const uint64_t on_host = blocks * placement_.devices.size() + kHostReserve;
-  if (memory_mode_ == WAN_MEMORY_RESIDENT && on_host > free_memory(at::kCPU)) return "";
+  if (!keeps_on_host(memory_mode_) && on_host > free_memory(at::kCPU)) return "";
   return wan::smaller_memory_modes(memory_mode_, experts_.size() > 1);
 }
 
@@ -186,10 +196,11 @@ const UMT5EncoderModel &Components::text_encoder(const RunContext &context) {
   return *text_encoder_;
 }
 
-uint64_t Components::text_encoder_bytes() const {
-  if (text_encoder_) return 0;
+uint64_t Components::encoder_bytes() const {
   WeightInventory inventory;
-  const UMT5EncoderModel without_weights(config_.text_encoder, Weights(inventory, placement_.dtype));
+  const Weights weights(inventory, placement_.dtype);
+  if (!text_encoder_) const UMT5EncoderModel text(config_.text_encoder, weights);
+  if (!image_encoder_ && config_.image_encoder) const CLIPVisionModel image(*config_.image_encoder, weights);
   uint64_t bytes = 0;
   for (const WeightRequest &request : inventory.requests()) bytes += request.bytes();
   return bytes;

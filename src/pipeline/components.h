@@ -5,6 +5,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -28,13 +30,15 @@ namespace wan {
 
 /// Where the parts are and in which numbers they compute.
 struct Placement {
-  std::vector<at::Device> devices;  // a rank on each; the first has all other parts, too
+  std::vector<at::Device> devices;  // a rank on each
   at::ScalarType dtype;             // but on the CPU the VAE's is float32
   WanQuantization quantization = WAN_QUANTIZATION_NONE;
   std::optional<at::Device> vae_device = {};  // none: the first of devices
 
-  /// Of the VAE.
+  /// Of the VAE and of the encoders of text and of pictures.
   at::Device of_vae() const { return vae_device.value_or(devices.front()); }
+  /// Whether nothing is denoised there.
+  bool has_vae_apart() const { return std::ranges::find(devices, of_vae()) == devices.end(); }
   /// Each device once.
   std::vector<at::Device> all() const;
 };
@@ -44,8 +48,8 @@ bool is_usable(const at::Tensor &values);
 
 class Components {
  public:
-  /// Loads all but, on a GPU, what works for a moment and would take the denoiser's memory: the encoders of
-  /// text and of pictures. Throws wan::Error.
+  /// Loads all but, on a GPU, what works for a moment and would take its memory: the encoders of text and of
+  /// pictures. Throws wan::Error.
   Components(const CheckpointConfig &config, std::unique_ptr<ComponentSource> source, Tokenizer tokenizer,
              const Placement &placement, WanMemoryMode memory);
 
@@ -53,8 +57,9 @@ class Components {
   const Placement &placement() const { return placement_; }
   /// Of the first rank.
   at::Device device() const { return placement_.devices.front(); }
+  /// Of the encoders, too.
   at::Device vae_device() const { return placement_.of_vae(); }
-  /// RESIDENT, ONE_EXPERT or STREAM.
+  /// RESIDENT, ONE_EXPERT, STREAM or SPLIT.
   WanMemoryMode memory_mode() const { return memory_mode_; }
   /// The modes in which the model would take less of the GPU and fit the host, to begin an advice with:
   /// "memory=stream, ", or nothing.
@@ -72,14 +77,14 @@ class Components {
   const UMT5EncoderModel &text_encoder(const RunContext &context);
   /// The same of CLIP's half for pictures, in models that see them through it.
   const CLIPVisionModel &image_encoder(const RunContext &context);
-  /// What the encoder of text takes beside all else where it is not there; 0 where it is.
-  uint64_t text_encoder_bytes() const;
-  /// Lets go of them where they would take the denoiser's memory.
+  /// What the two take beside all else where they are not there; 0 where they are.
+  uint64_t encoder_bytes() const;
+  /// Lets go of them where they would take a GPU's memory.
   void release_encoders();
 
  private:
   /// Hands the component's weights to `make`, which is to load all of them.
-  void open(const std::string &component, const std::vector<WeightRequest> &requests,
+  void open(const std::string &component, at::Device device, const std::vector<WeightRequest> &requests,
             const RunContext &context, const std::function<void(WeightSource &)> &make) const;
   template <typename Model, typename Config, typename... Arguments>
   std::unique_ptr<const Model> load(const std::string &component, const Config &config, at::ScalarType dtype,
@@ -87,7 +92,9 @@ class Components {
   using Slots = std::vector<std::shared_ptr<BlockSlots>>;
   /// Of each rank; none where all blocks stay on the device.
   Slots make_block_slots() const;
-  Replicas load_expert(const std::string &component, const TransformerConfig &config, const Slots &slots);
+  void start_ranks();
+  Replicas load_expert(const std::string &component, const TransformerConfig &config, RankThreads &ranks,
+                       const Slots &slots);
 
   const CheckpointConfig config_;
   const std::unique_ptr<ComponentSource> source_;
@@ -96,7 +103,7 @@ class Components {
   const WanMemoryMode memory_mode_;
   std::unique_ptr<const UMT5EncoderModel> text_encoder_;  // none while it is off the GPU
   std::unique_ptr<const CLIPVisionModel> image_encoder_;  // likewise
-  RankThreads threads_;
+  std::deque<RankThreads> ranks_;                         // with SPLIT of each expert, else of both
   std::vector<Replicas> experts_;
   std::unique_ptr<const AutoencoderKLWan> vae_;
   std::unique_ptr<const TinyDecoder> tiny_decoder_;  // none: the VAE decodes

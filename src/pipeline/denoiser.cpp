@@ -14,11 +14,8 @@ Denoiser::Denoiser(const Components &components, const WanGenerateOptions &optio
       inputs_(inputs),
       timesteps_(timesteps),
       boundary_(components.config().boundary_ratio.value_or(0) *
-                static_cast<double>(components.config().scheduler.num_train_timesteps)) {
-  const RotaryEmbedding tables = components.transformer().rotary(plan.frames, plan.height, plan.width);
-  for (const at::Device device : components.placement().devices)
-    rotary_.push_back({tables.cos.to(device), tables.sin.to(device)});
-}
+                static_cast<double>(components.config().scheduler.num_train_timesteps)),
+      tables_(components.transformer().rotary(plan.frames, plan.height, plan.width)) {}
 
 ExpertSession *Denoiser::Prediction::session_of(int64_t rank) {
   const bool takes_part = rank >= first && rank < first + std::ssize(sessions);
@@ -48,8 +45,11 @@ Denoiser::Prediction Denoiser::predict_from(const at::Tensor &text, int64_t firs
 void Denoiser::change_expert(const Replicas &expert, bool guided) {
   expert_ = &expert;
   predictions_.clear();  // so that the new ones find their memory
+  rotary_.clear();
+  const std::vector<at::Tensor> cos = expert.spread(tables_.cos), sin = expert.spread(tables_.sin);
+  for (size_t rank = 0; rank < cos.size(); ++rank) rotary_.push_back({cos[rank], sin[rank]});
   sharing_ = share_step(expert.threads().count(), guided,
-                        components_.config().transformer.num_attention_heads, rotary_.front().cos.size(0));
+                        components_.config().transformer.num_attention_heads, tables_.cos.size(0));
   predictions_.push_back(predict_from(inputs_.text.prompt, 0));
   if (guided)
     predictions_.push_back(
@@ -84,9 +84,9 @@ at::Tensor Denoiser::operator()(size_t step, const at::Tensor &latents, const Ru
       [&](int64_t rank) { predict(rank, step, inputs[static_cast<size_t>(rank)], context); });
   for (Prediction &prediction : predictions_) cached_ += prediction.sessions.front().skipped();
   const at::Tensor velocity = std::exchange(predictions_.front().velocity, {});
-  if (!guided) return velocity;
+  if (!guided) return velocity.to(latents.device());
   const at::Tensor unconditional = std::exchange(predictions_.back().velocity, {}).to(velocity.device());
-  return unconditional + (velocity - unconditional) * scale;
+  return (unconditional + (velocity - unconditional) * scale).to(latents.device());
 }
 
 }  // namespace wan

@@ -24,7 +24,8 @@ class Denoiser {
   Denoiser(const Components &components, const WanGenerateOptions &options, const ClipPlan &plan,
            const ModelInputs &inputs, const std::vector<double> &timesteps);
 
-  /// latents: [1, z_dim, T, H, W] float32. Returns the velocity, of the same shape. Steps are taken in order.
+  /// latents: [1, z_dim, T, H, W] float32. Returns the velocity, of the same shape and on their device. Steps
+  /// are taken in order.
   at::Tensor operator()(size_t step, const at::Tensor &latents, const RunContext &context);
   /// Forwards so far that were shortened by a cache.
   int32_t cached() const { return cached_; }
@@ -45,6 +46,7 @@ class Denoiser {
   bool is_high_noise(size_t step) const;
   const Replicas &expert_of(size_t step) const;
   double scale_of(size_t step) const;
+  /// The ranks may be others, too.
   void change_expert(const Replicas &expert, bool guided);
   Prediction predict_from(const at::Tensor &text, int64_t first) const;
   /// What one rank has to do for a step. latents: with the model's other inputs, on its device.
@@ -54,8 +56,9 @@ class Denoiser {
   const WanGenerateOptions &options_;
   const ModelInputs &inputs_;
   const std::vector<double> &timesteps_;
-  const double boundary_;                // the last timestep of the expert for high noise
-  std::vector<RotaryEmbedding> rotary_;  // of each rank
+  const double boundary_;  // the last timestep of the expert for high noise
+  const RotaryEmbedding tables_;
+  std::vector<RotaryEmbedding> rotary_;  // the same for each rank of the expert
   RankSharing sharing_ = {1, 1};
   const Replicas *expert_ = nullptr;
   std::deque<Prediction> predictions_;  // of the prompt, and of the negative prompt where there is guidance

@@ -46,12 +46,14 @@ typedef enum WanQuantization {
   WAN_QUANTIZATION_STORED /* as a GGUF file has them; each is expanded when it is computed with */
 } WanQuantization;
 
-/** Where the experts' weights are while a clip is made. On the CPU all stand for RESIDENT. */
+/** Where the experts' weights are while a clip is made. On the CPU all but SPLIT stand for RESIDENT. */
 typedef enum WanMemoryMode {
-  WAN_MEMORY_AUTO,       /* the first of the others that fits the free memory of the GPU */
+  WAN_MEMORY_AUTO,       /* the first of the others that fits the free memory of the GPU and of the host */
   WAN_MEMORY_RESIDENT,   /* both experts on the GPU */
   WAN_MEMORY_ONE_EXPERT, /* one on the GPU, the other in page-locked host memory until its steps come */
-  WAN_MEMORY_STREAM /* in page-locked host memory; blocks come to the GPU while the one before computes */
+  WAN_MEMORY_STREAM, /* in page-locked host memory; blocks come to the GPU while the one before computes */
+  WAN_MEMORY_SPLIT   /* the one on the first half of the devices, the other on the second half, which have
+                        their steps by turns: needs an even number of devices, and no host memory */
 } WanMemoryMode;
 
 /** What an expert's forward may take over from one before, an approximation. */
@@ -224,9 +226,10 @@ typedef struct WanLoadOptions {
   const char *model_dir; /* Diffusers', of the original release, or of single files (docs/checkpoints.md) */
   const char *device;    /* "auto", "cpu", "cuda" or "cuda:N", or several that make a video together:
                             "cuda:0,1", "cpu,cpu" */
-  const char *decoder_device; /* where frames are decoded: one device of the same kind, while the others denoise;
-                                 NULL: the first of `device`, by turns with denoising */
-  WanDtype dtype;        /* AUTO: bfloat16 on CUDA, float32 on the CPU */
+  const char *decoder_device; /* where prompts and pictures are encoded and frames are decoded: one device of
+                                 the same kind, while the others denoise; NULL: the first of `device`, by
+                                 turns with denoising */
+  WanDtype dtype;             /* AUTO: bfloat16 on CUDA, float32 on the CPU */
   WanQuantization quantization;
   WanMemoryMode memory;
   const WanLora *loras;
@@ -268,11 +271,11 @@ typedef struct WanMemory {
   uint64_t pinned_bytes;              /* page-locked host memory */
   uint64_t pool_bytes; /* for decoded frames, in use or not: page-locked host memory where there is a GPU, or
                           memory of the GPU (WanGenerateOptions.on_device) */
-  WanMemoryMode mode;  /* RESIDENT, ONE_EXPERT or STREAM */
+  WanMemoryMode mode;  /* RESIDENT, ONE_EXPERT, STREAM or SPLIT */
   int32_t guidance_devices, sequence_devices; /* of the newest clip: 2 where prompt and negative prompt were
                                                  computed on devices of their own, and how many computed each
                                                  of the two together; 1 and 1 on one device */
-  char device[128];    /* "cpu", or as "cuda:0 (NVIDIA H100 80GB HBM3)" or "cuda:0,1 (NVIDIA H200)" */
+  char device[128]; /* "cpu", or as "cuda:0 (NVIDIA H100 80GB HBM3)" or "cuda:0,1 (NVIDIA H200)" */
 } WanMemory;
 
 typedef struct WanModel WanModel;

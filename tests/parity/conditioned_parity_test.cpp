@@ -56,7 +56,7 @@ class Conditioned : public testing::TestWithParam<Run>, protected LargestError {
     return options;
   }
   std::unique_ptr<ComponentSource> source() const {
-    return open_checkpoint(config_, {}, test_device(), quiet(), [](uint64_t, uint64_t) {});
+    return open_checkpoint(config_, {}, quiet(), [](uint64_t, uint64_t) {});
   }
   Placement placement() const { return {{test_device()}, at::kFloat}; }
 
@@ -71,7 +71,7 @@ TEST_P(Conditioned, WhatTheDenoiserIsGivenAndOneCall) {
   Components components(config_, source(), Tokenizer(config_.tokenizer), placement(), WAN_MEMORY_AUTO);
   const WanGenerateOptions options = this->options();
   const ClipPlan plan = plan_clip(components, options);
-  ModelInputs inputs = {PromptEncoder(components)(options, quiet()), {}, {}, {}};
+  ModelInputs inputs = {PromptEncoder(components)(options, /*keeps_encoder=*/false, quiet()), {}, {}, {}};
   const ClipEnds ends = {
       {picture(WAN_PICTURE_FIRST).value_or(at::Tensor()), picture(WAN_PICTURE_LAST).value_or(at::Tensor())},
       {}};
@@ -134,8 +134,8 @@ TEST(KeysOfPictures, OfOnePromptServeTheOther) {
   const TemporaryDirectory directory;
   const CheckpointConfig config =
       CheckpointConfig::read(ConditionedModel("i2v-21", directory.path() / "model").directory());
-  const auto source = open_checkpoint(config, {}, test_device(), quiet(), [](uint64_t, uint64_t) {});
-  const auto weights = source->open("transformer");
+  const auto source = open_checkpoint(config, {}, quiet(), [](uint64_t, uint64_t) {});
+  const auto weights = source->open("transformer", test_device());
   const WanTransformer3DModel transformer(config.transformer, Weights(*weights, at::kFloat));
   const at::Tensor text = at::randn({2, 512, config.transformer.text_dim}).to(test_device()),
                    image = at::randn({1, 5, *config.transformer.image_dim}).to(test_device()),
