@@ -98,6 +98,12 @@ std::vector<Row> make_table() {
               "(empty: the first of device)",
               defaults.decoder_device.c_str(), kReady),
           &Settings::decoder_device),
+      row(g_param_spec_string(
+              "worker", "Worker",
+              "HOST or HOST:PORT of a gst-wan-worker that computes the predictions of negative "
+              "prompts (empty: none)",
+              defaults.worker.c_str(), kReady),
+          &Settings::worker),
       row(g_param_spec_enum("dtype", "Data type", "Number format of the weights and of the computation",
                             dtype_type(), defaults.dtype, kReady),
           &Settings::dtype),

@@ -38,12 +38,12 @@ void require_memory(const Components &components, const WanGenerateOptions &opti
                     const std::vector<at::Device> &devices) {
   const uint64_t free = least_free_memory(devices);
   if (needed <= free) return;
-  throw Error(WAN_OUT_OF_MEMORY, "An endless video of " + std::to_string(options.layout.width) + "x" +
-                                     std::to_string(options.layout.height) + " needs about " +
-                                     std::to_string(needed >> 20) + " MiB of memory, and " +
-                                     std::to_string(free >> 20) + " MiB are free: choose " +
-                                     (devices.front().is_cpu() ? "" : components.smaller_memory_modes()) +
-                                     "a smaller width or height");
+  throw Error(WAN_OUT_OF_MEMORY,
+              "An endless video of " + std::to_string(options.layout.width) + "x" +
+                  std::to_string(options.layout.height) + " needs about " + std::to_string(needed >> 20) +
+                  " MiB of memory, and " + std::to_string(free >> 20) + " MiB are free: choose " +
+                  (devices.front().is_cpu() ? "" : components.experts().smaller_memory_modes()) +
+                  "a smaller width or height");
 }
 
 /// One GPU is shared by both, and beside the denoiser the decoder would only make a section's frames later.
@@ -101,7 +101,8 @@ CausalPipeline::Plan CausalPipeline::plan(const WanGenerateOptions &options) con
 
 SectionSetup CausalPipeline::setup(const Plan &plan) const {
   const CheckpointConfig &config = components_.config();
-  return {plan.causal, config.transformer, components_.experts(), config.vae.z_dim, plan.height, plan.width};
+  return {plan.causal,      config.transformer, components_.experts().all(),
+          config.vae.z_dim, plan.height,        plan.width};
 }
 
 /// frame: [1, 3, 1, H, W] in [-1, 1]. Returns its latent.

@@ -5,11 +5,8 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <algorithm>
-#include <deque>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -18,8 +15,7 @@
 #include "checkpoint/weights.h"
 #include "image/clip_vision.h"
 #include "pipeline/component_source.h"
-#include "pipeline/memory_mode.h"
-#include "pipeline/replicas.h"
+#include "pipeline/experts.h"
 #include "run_context.h"
 #include "text/tokenizer.h"
 #include "text/umt5_encoder.h"
@@ -27,21 +23,6 @@
 #include "vae/tiny_decoder.h"
 
 namespace wan {
-
-/// Where the parts are and in which numbers they compute.
-struct Placement {
-  std::vector<at::Device> devices;  // a rank on each
-  at::ScalarType dtype;             // but on the CPU the VAE's is float32
-  WanQuantization quantization = WAN_QUANTIZATION_NONE;
-  std::optional<at::Device> vae_device = {};  // none: the first of devices
-
-  /// Of the VAE and of the encoders of text and of pictures.
-  at::Device of_vae() const { return vae_device.value_or(devices.front()); }
-  /// Whether nothing is denoised there.
-  bool has_vae_apart() const { return std::ranges::find(devices, of_vae()) == devices.end(); }
-  /// Each device once.
-  std::vector<at::Device> all() const;
-};
 
 /// Whether all values are finite, and none so large that the models' arithmetic would overflow.
 bool is_usable(const at::Tensor &values);
@@ -54,22 +35,14 @@ class Components {
              const Placement &placement, WanMemoryMode memory);
 
   const CheckpointConfig &config() const { return config_; }
-  const Placement &placement() const { return placement_; }
+  const Placement &placement() const { return experts_.placement(); }
   /// Of the first rank.
-  at::Device device() const { return placement_.devices.front(); }
+  at::Device device() const { return placement().devices.front(); }
   /// Of the encoders, too.
-  at::Device vae_device() const { return placement_.of_vae(); }
-  /// RESIDENT, ONE_EXPERT, STREAM or SPLIT.
-  WanMemoryMode memory_mode() const { return memory_mode_; }
-  /// The modes in which the model would take less of the GPU and fit the host, to begin an advice with:
-  /// "memory=stream, ", or nothing.
-  std::string smaller_memory_modes() const;
+  at::Device vae_device() const { return placement().of_vae(); }
 
   const Tokenizer &tokenizer() const { return tokenizer_; }
-  /// The one that denoises, or that for high noise and that for low noise.
-  const std::vector<Replicas> &experts() const { return experts_; }
-  /// The first expert of the first rank.
-  const WanTransformer3DModel &transformer() const { return experts_.front().front(); }
+  const Experts &experts() const { return experts_; }
   const AutoencoderKLWan &vae() const { return *vae_; }
   /// The VAE, or what was chosen to decode in its place.
   const LatentDecoder &decoder() const;
@@ -84,27 +57,18 @@ class Components {
 
  private:
   /// Hands the component's weights to `make`, which is to load all of them.
-  void open(const std::string &component, at::Device device, const std::vector<WeightRequest> &requests,
+  void open(const std::string &component, const std::vector<WeightRequest> &requests,
             const RunContext &context, const std::function<void(WeightSource &)> &make) const;
   template <typename Model, typename Config, typename... Arguments>
   std::unique_ptr<const Model> load(const std::string &component, const Config &config, at::ScalarType dtype,
                                     const RunContext &context, Arguments &&...arguments) const;
-  using Slots = std::vector<std::shared_ptr<BlockSlots>>;
-  /// Of each rank; none where all blocks stay on the device.
-  Slots make_block_slots() const;
-  void start_ranks();
-  Replicas load_expert(const std::string &component, const TransformerConfig &config, RankThreads &ranks,
-                       const Slots &slots);
 
   const CheckpointConfig config_;
   const std::unique_ptr<ComponentSource> source_;
   const Tokenizer tokenizer_;
-  const Placement placement_;
-  const WanMemoryMode memory_mode_;
+  const Experts experts_;
   std::unique_ptr<const UMT5EncoderModel> text_encoder_;  // none while it is off the GPU
   std::unique_ptr<const CLIPVisionModel> image_encoder_;  // likewise
-  std::deque<RankThreads> ranks_;                         // with SPLIT of each expert, else of both
-  std::vector<Replicas> experts_;
   std::unique_ptr<const AutoencoderKLWan> vae_;
   std::unique_ptr<const TinyDecoder> tiny_decoder_;  // none: the VAE decodes
 };

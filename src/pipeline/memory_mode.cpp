@@ -222,13 +222,24 @@ std::optional<at::ScalarType> encoder_dtype(const CheckpointConfig &config) {
   return config.encodes_pictures() ? std::optional(at::kFloat) : std::nullopt;
 }
 
+namespace {
+
+const std::map<WanMemoryMode, std::string> kModeNames = {{WAN_MEMORY_AUTO, "auto"},
+                                                         {WAN_MEMORY_RESIDENT, "resident"},
+                                                         {WAN_MEMORY_ONE_EXPERT, "one-expert"},
+                                                         {WAN_MEMORY_STREAM, "stream"},
+                                                         {WAN_MEMORY_SPLIT, "split"}};
+
+}  // namespace
+
 std::string memory_mode_name(WanMemoryMode mode) {
-  static const std::map<WanMemoryMode, std::string> names = {{WAN_MEMORY_AUTO, "auto"},
-                                                             {WAN_MEMORY_RESIDENT, "resident"},
-                                                             {WAN_MEMORY_ONE_EXPERT, "one-expert"},
-                                                             {WAN_MEMORY_STREAM, "stream"},
-                                                             {WAN_MEMORY_SPLIT, "split"}};
-  return names.at(mode);
+  return kModeNames.at(mode);
+}
+
+WanMemoryMode parse_memory_mode(const std::string &name) {
+  for (const auto &[mode, known] : kModeNames)
+    if (name == known) return mode;
+  throw invalid("memory is '" + printable(name) + "': choose auto, resident, one-expert, stream or split");
 }
 
 std::string smaller_memory_modes(WanMemoryMode mode, bool two_experts) {

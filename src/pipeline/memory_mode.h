@@ -81,6 +81,8 @@ std::optional<at::ScalarType> encoder_dtype(const CheckpointConfig &config);
 
 /// As the element's property spells it.
 std::string memory_mode_name(WanMemoryMode mode);
+/// The way back. Throws wan::Error (WAN_INVALID).
+WanMemoryMode parse_memory_mode(const std::string &name);
 
 /// The modes that take less of the GPU, to begin an advice with: "memory=stream, ", or nothing.
 std::string smaller_memory_modes(WanMemoryMode mode, bool two_experts = true);

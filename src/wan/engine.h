@@ -27,6 +27,7 @@ typedef enum WanStatus {
   WAN_INVALID,       /* a file, tensor, size or value is wrong */
   WAN_OUT_OF_MEMORY, /* the device or the host has too little memory for what was asked */
   WAN_DEVICE,        /* the device is absent or failed */
+  WAN_LOST,          /* a worker is not there or was lost: it may come back */
   WAN_CANCELLED,     /* WanCallbacks.cancelled or .frames asked to stop */
   WAN_INTERNAL       /* a bug or an unforeseen failure of a library */
 } WanStatus;
@@ -229,7 +230,10 @@ typedef struct WanLoadOptions {
   const char *decoder_device; /* where prompts and pictures are encoded and frames are decoded: one device of
                                  the same kind, while the others denoise; NULL: the first of `device`, by
                                  turns with denoising */
-  WanDtype dtype;             /* AUTO: bfloat16 on CUDA, float32 on the CPU */
+  const char *worker; /* HOST or HOST:PORT of a gst-wan-worker with the same checkpoint, which computes the
+                         predictions of negative prompts; NULL: none. The environment variable GST_WAN_SECRET
+                         is that of both. */
+  WanDtype dtype;     /* AUTO: bfloat16 on CUDA, float32 on the CPU */
   WanQuantization quantization;
   WanMemoryMode memory;
   const WanLora *loras;
@@ -275,7 +279,8 @@ typedef struct WanMemory {
   int32_t guidance_devices, sequence_devices; /* of the newest clip: 2 where prompt and negative prompt were
                                                  computed on devices of their own, and how many computed each
                                                  of the two together; 1 and 1 on one device */
-  char device[128]; /* "cpu", or as "cuda:0 (NVIDIA H100 80GB HBM3)" or "cuda:0,1 (NVIDIA H200)" */
+  char device[256]; /* "cpu", or as "cuda:0 (NVIDIA H100 80GB HBM3)" or "cuda:0,1 (NVIDIA H200)"; with a
+                       worker as "cpu; worker 10.0.0.2:5890: cpu" */
 } WanMemory;
 
 typedef struct WanModel WanModel;

@@ -300,7 +300,7 @@ Report run(const Options &options) {
   Report report = {{"what", "generate"},
                    {"model", options.model ? options.model : config.defaults.variant},
                    {"device", describe_devices(devices)},
-                   {"memory", memory_mode_name(pipeline.components().memory_mode())},
+                   {"memory", memory_mode_name(pipeline.components().experts().memory_mode())},
                    {"quantization", options.quantization ? options.quantization : "none"},
                    {"size", std::to_string(clip.layout.width) + "x" + std::to_string(clip.layout.height)},
                    {"frames", watch.frames},

@@ -86,12 +86,14 @@ TEST_P(Conditioned, WhatTheDenoiserIsGivenAndOneCall) {
   const at::Tensor noise = expected_input.narrow(1, 0, config_.vae.z_dim);
   expect_parity(inputs.of(noise), expected_input, "input", kCallTolerance);
   const double timestep = reference("step.0.timestep").max().item<double>();
-  const RotaryEmbedding rotary = components.transformer().rotary(plan.frames, plan.height, plan.width);
+  const RotaryEmbedding rotary =
+      components.experts().transformer().rotary(plan.frames, plan.height, plan.width);
   for (const auto &[text, branch] :
        {std::pair{inputs.text.prompt, "cond"}, {inputs.text.negative, "uncond"}}) {
-    ExpertSession session(components.transformer(), text, inputs.image, options);
+    ExpertSession session(components.experts().transformer(), text, inputs.image, options);
     const auto times = inputs.times(timestep, rotary.cos.size(0), plan.frames);
-    const at::Tensor out = session(expected_input, times, rotary, components.transformer(), quiet());
+    const at::Tensor out =
+        session(expected_input, times, rotary, components.experts().transformer(), quiet());
     expect_parity(out, reference("step.0." + std::string(branch)), branch, kCallTolerance);
   }
 }
