@@ -69,12 +69,14 @@ GType quantization_type() {
 
 GType memory_mode_type() {
   static const GEnumValue values[] = {
-      {WAN_MEMORY_AUTO, "The first of the others that fits the GPU's free memory", "auto"},
+      {WAN_MEMORY_AUTO, "The first of the others that fits the free memory of the GPU and of the host",
+       "auto"},
       {WAN_MEMORY_RESIDENT, "Both experts on the GPU", "resident"},
       {WAN_MEMORY_ONE_EXPERT, "One expert on the GPU; the other is copied there before its steps",
        "one-expert"},
       {WAN_MEMORY_STREAM, "Both experts in host memory; each block is copied to the GPU when it is needed",
        "stream"},
+      {WAN_MEMORY_SPLIT, "Each expert on half of the devices", "split"},
       {0, nullptr, nullptr},
   };
   static const GType type = g_enum_register_static("GstWanMemoryMode", values);

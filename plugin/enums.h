@@ -33,7 +33,7 @@ const char *scheduler_nick(WanScheduler scheduler);
 const char *dtype_nick(WanDtype dtype);
 /** "none" or "fp8". */
 const char *quantization_nick(WanQuantization quantization);
-/** "auto", "resident", "one-expert" or "stream". */
+/** "auto", "resident", "one-expert", "stream" or "split". */
 const char *memory_mode_nick(WanMemoryMode mode);
 
 }  // namespace wan

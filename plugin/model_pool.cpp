@@ -74,6 +74,7 @@ WanStatus SharedModel::load(const WanCallbacks &callbacks, WanError *error) {
   options.model_dir = choice_.directory.c_str();
   options.device = choice_.device.c_str();
   if (!choice_.decoder_device.empty()) options.decoder_device = choice_.decoder_device.c_str();
+  if (!choice_.worker.empty()) options.worker = choice_.worker.c_str();
   options.dtype = choice_.dtype;
   options.quantization = choice_.quantization;
   options.memory = choice_.memory;

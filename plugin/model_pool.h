@@ -29,7 +29,7 @@ struct LoraChoice {
 /** What makes a model another one: the same choice gives the same model. */
 struct ModelChoice {
   const WanEngineApi *engine = nullptr;
-  std::string directory, device, decoder_device;
+  std::string directory, device, decoder_device, worker;
   WanDtype dtype = WAN_DTYPE_AUTO;
   WanQuantization quantization = WAN_QUANTIZATION_NONE;
   WanMemoryMode memory = WAN_MEMORY_AUTO;

@@ -94,18 +94,27 @@ std::vector<Row> make_table() {
           &Settings::device),
       row(g_param_spec_string(
               "decoder-device", "Decoder's device",
-              "Where frames are decoded: one device of the same kind (empty: the first of device)",
+              "Where prompts and pictures are encoded and frames are decoded: one device of the same kind "
+              "(empty: the first of device)",
               defaults.decoder_device.c_str(), kReady),
           &Settings::decoder_device),
+      row(g_param_spec_string(
+              "worker", "Worker",
+              "HOST or HOST:PORT of a gst-wan-worker that computes the predictions of negative "
+              "prompts (empty: none)",
+              defaults.worker.c_str(), kReady),
+          &Settings::worker),
       row(g_param_spec_enum("dtype", "Data type", "Number format of the weights and of the computation",
                             dtype_type(), defaults.dtype, kReady),
           &Settings::dtype),
       row(g_param_spec_enum("quantization", "Quantization", "Number format of the experts' large matrices",
                             quantization_type(), defaults.quantization, kReady),
           &Settings::quantization),
-      row(g_param_spec_enum("memory", "Memory",
-                            "Where the experts' weights are while a clip is made; on the CPU always resident",
-                            memory_mode_type(), defaults.memory, kReady),
+      row(g_param_spec_enum(
+              "memory", "Memory",
+              "Where the experts' weights are while a clip is made; on the CPU always resident, or "
+              "split",
+              memory_mode_type(), defaults.memory, kReady),
           &Settings::memory),
       row(g_param_spec_string("decoder", "Decoder",
                               "What makes frames of latents: full (the VAE), tiny (taew2_1.safetensors or "

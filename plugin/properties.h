@@ -21,7 +21,7 @@ enum { PROP_IS_LIVE = 1000, PROP_STATS };
 
 /** What the properties hold, but is-live, which GstBaseSrc keeps. */
 struct Settings {
-  std::string model, device = "auto", decoder_device, decoder = "full", engine;
+  std::string model, device = "auto", decoder_device, worker, decoder = "full", engine;
   WanDtype dtype = WAN_DTYPE_AUTO;
   WanQuantization quantization = WAN_QUANTIZATION_NONE;
   WanMemoryMode memory = WAN_MEMORY_AUTO;

@@ -109,6 +109,7 @@ void error_kind(WanStatus status, GQuark *domain, int *code) {
       *code = GST_RESOURCE_ERROR_NO_SPACE_LEFT;
       break;
     case WAN_DEVICE:
+    case WAN_LOST:
       *code = GST_RESOURCE_ERROR_OPEN_READ_WRITE;
       break;
     default:

@@ -14,9 +14,9 @@ namespace {
 constexpr char kUriScheme[] = "wan://";
 
 // What a URI may set: the element's own properties, but none that would have it open a stranger's choice of
-// library or file. is-live is one of them, though the base class keeps it.
+// library or file, or talk to a stranger's host. is-live is one of them, though the base class keeps it.
 bool is_for_uris(const GParamSpec *pspec) {
-  static const std::set<std::string_view> refused = {"engine", "image", "last-image"};
+  static const std::set<std::string_view> refused = {"engine", "image", "last-image", "worker"};
   return pspec && (pspec->flags & G_PARAM_WRITABLE) && !refused.contains(pspec->name);
 }
 

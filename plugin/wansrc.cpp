@@ -214,6 +214,7 @@ static bool read_settings(GstWanSrc *self, Settings *settings, std::string *reas
             model_directory(settings->model, self->priv->is_live),
             settings->device,
             settings->decoder_device,
+            settings->worker,
             settings->dtype,
             settings->quantization,
             settings->memory,

@@ -6,6 +6,7 @@
 #include <c10/util/Exception.h>
 
 #include <cstring>
+#include <memory>
 #include <new>
 #include <string_view>
 #include <utility>
@@ -18,6 +19,7 @@
 #include "output/frame_ring.h"
 #include "pipeline/check_options.h"
 #include "pipeline/clip_pipeline.h"
+#include "remote/remote_denoiser.h"
 #include "threads.h"
 #include "wan/engine.h"
 
@@ -178,7 +180,21 @@ void log_choice(const RunContext &context, const Placement &placement) {
                                                                 " are free, and on the host ") +
                                 text(free_memory(at::kCPU)) + " are free");
   if (placement.vae_device)
-    context.log(WAN_LOG_INFO, "Frames are decoded on " + describe_device(*placement.vae_device));
+    context.log(WAN_LOG_INFO, "Prompts and pictures are encoded, and frames decoded, on " +
+                                  describe_device(*placement.vae_device));
+}
+
+/// The one that is asked for, which begins to load.
+std::unique_ptr<NegativeDenoiser> find_worker(const WanLoadOptions &options, const CheckpointConfig &config,
+                                              const Placement &placement, const RunContext &context) {
+  if (!options.worker) return nullptr;
+  if (config.causal)
+    throw invalid(
+        "A worker is of no use to an endless model, which has no guidance: unset the property worker");
+  if (options.num_loras > 0)
+    throw invalid(
+        "A worker has no LoRAs, so its experts would be others: unset the property worker, or loras");
+  return std::make_unique<RemoteDenoiser>(options.worker, config, placement, context);
 }
 
 /// After a failure: what was queued before it must be done before the next call. A GPU that cannot do it has
@@ -211,6 +227,7 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
       placement.vae_device = choose_device_beside(options->decoder_device, devices);
     CheckpointConfig config = read_config(options->model_dir);
     choose_decoder(config, options->decoder ? options->decoder : "full");
+    auto worker = find_worker(*options, config, placement, context);
     Tokenizer tokenizer(config.tokenizer);
     // The source outlives this call (the text encoder comes back through it), the callbacks do not.
     auto loading =
@@ -220,7 +237,7 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
       const WanLora &lora = options->loras[i];
       loras.emplace_back(local_path(lora.path), lora.strength, lora.strength_2);
     }
-    auto source = open_checkpoint(config, std::move(loras), device, context,
+    auto source = open_checkpoint(config, std::move(loras), context,
                                   [loading, context, last = 0](uint64_t bytes, uint64_t all) mutable {
                                     if (!*loading) return;
                                     context.check();
@@ -229,10 +246,17 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
                                   });
     const auto turn = wait_for_turn(context);
     log_choice(context, placement);
-    *model = new WanModel{{config, std::move(source), std::move(tokenizer), placement, options->memory},
-                          describe_devices(devices)};
+    NegativeDenoiser *const negative = worker.get();
+    std::unique_ptr<WanModel> loaded(new WanModel{
+        {config, std::move(source), std::move(tokenizer), placement, options->memory, std::move(worker)},
+        describe_devices(devices)});
+    if (negative) {
+      negative->wait_until_loaded(context);
+      loaded->device += "; " + negative->description();
+    }
     context.log(WAN_LOG_INFO, "The model is loaded with memory=" +
-                                  memory_mode_name((*model)->pipeline.components().memory_mode()));
+                                  memory_mode_name(loaded->pipeline.components().experts().memory_mode()));
+    *model = loaded.release();
     (*loading)->report(100);
     loading->reset();
   });
@@ -242,7 +266,7 @@ WanStatus load(const WanLoadOptions *options, const WanCallbacks *callbacks, Wan
 WanStatus generate(WanModel *model, const WanGenerateOptions *options, const WanCallbacks *callbacks,
                    WanError *error) {
   const auto advice = [model] {
-    return "choose " + model->pipeline.components().smaller_memory_modes() +
+    return "choose " + model->pipeline.components().experts().smaller_memory_modes() +
            "a smaller width, height or number of frames";
   };
   const std::vector<at::Device> devices = model->pipeline.components().placement().all();
@@ -266,7 +290,7 @@ void memory(const WanModel *model, WanMemory *memory) {
   const RankSharing sharing = model->pipeline.sharing();
   memory->guidance_devices = sharing.predictions;
   memory->sequence_devices = sharing.ranks;
-  memory->mode = model->pipeline.components().memory_mode();
+  memory->mode = model->pipeline.components().experts().memory_mode();
   write_text(memory->device, model->device);
 }
 

@@ -89,13 +89,16 @@ json survey_clips(const CheckpointConfig &config, at::ScalarType dtype, uint64_t
   return clips;
 }
 
+/// devices: that the mode uses, each for the same amount of memory.
 json survey_mode(WanMemoryMode mode, const CheckpointConfig &config, const WeightBytes &weights,
-                 at::ScalarType dtype, at::Device device) {
-  const uint64_t on_device = weights.on_gpu(mode), free = free_memory(device);
+                 at::ScalarType dtype, const std::vector<at::Device> &devices) {
+  const at::Device device = devices.front();
+  const uint64_t on_device = weights.on_gpu(mode), free = least_free_memory(devices);
   const uint64_t needed = on_device + std::max(clip_bytes(config, dtype), weights.text_encoder);
-  const uint64_t host = mode == WAN_MEMORY_RESIDENT ? 0 : weights.blocks + kHostReserve;
+  const uint64_t host = keeps_on_host(mode) ? weights.blocks + kHostReserve : 0;
   const bool host_fits = host <= free_memory(at::kCPU);
   json answer = {{"name", memory_mode_name(mode)},
+                 {"devices", devices.size()},
                  {"device", needed},
                  {"host", host},
                  {"fits", needed <= free && host_fits}};
@@ -112,12 +115,23 @@ std::vector<WanMemoryMode> memory_modes(at::Device device, bool two_experts) {
   return {WAN_MEMORY_RESIDENT, WAN_MEMORY_ONE_EXPERT, WAN_MEMORY_STREAM};
 }
 
+/// The devices of memory=split that device=cuda:0,1 would be, or none.
+std::vector<at::Device> two_gpus() {
+  try {
+    return choose_devices("cuda:0,1").devices;
+  } catch (const Error &) {
+    return {};
+  }
+}
+
 void survey_memory(json &answer, const CheckpointConfig &config) {
   const at::Device device = parse_device("auto");
   const at::ScalarType dtype = device.is_cpu() ? at::kFloat : at::kBFloat16;
   const WeightBytes weights = WeightBytes::of(config, dtype, WAN_QUANTIZATION_NONE, vae_dtype(dtype, device));
   for (const WanMemoryMode mode : memory_modes(device, weights.two_experts))
-    answer["modes"].push_back(survey_mode(mode, config, weights, dtype, device));
+    answer["modes"].push_back(survey_mode(mode, config, weights, dtype, {device}));
+  if (const std::vector<at::Device> gpus = two_gpus(); gpus.size() == 2 && can_split(config, gpus))
+    answer["modes"].push_back(survey_mode(WAN_MEMORY_SPLIT, config, weights, dtype, gpus));
   answer["mode"] =
       memory_mode_name(choose_memory_mode(WAN_MEMORY_AUTO, config, dtype, WAN_QUANTIZATION_NONE, {device}));
 }
@@ -138,7 +152,7 @@ void survey_checkpoint(json &answer, const std::string &directory) {
                  {"width", clip.width},
                  {"height", clip.height},
                  {"num_frames", clip.num_frames}});
-  open_checkpoint(config, {}, at::kCPU, RunContext({}), [](uint64_t, uint64_t) {});
+  open_checkpoint(config, {}, RunContext({}), [](uint64_t, uint64_t) {});
   survey_memory(answer, config);
 }
 

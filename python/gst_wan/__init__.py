@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parent
 PLUGINS = ROOT / "lib" / "gstreamer-1.0"
 PRESETS = ROOT / "share" / "gstreamer-1.0" / "presets"
 ENGINE = ROOT / "lib" / "gst-wan" / "libwan-engine.so"
+WORKER = ROOT / "lib" / "gst-wan" / "gst-wan-worker"
 MODELS = ROOT / "share" / "gst-wan" / "models"
 
 

@@ -24,6 +24,10 @@ def launch(arguments):
         return 127
 
 
+def work(arguments):
+    os.execv(gst_wan.WORKER, ["gst-wan worker", *arguments.options])
+
+
 def examine(arguments):
     return doctor.main(arguments.directories)
 
@@ -37,6 +41,10 @@ def parse(arguments):
                                   prefix_chars="\0")
     command.add_argument("line", nargs=argparse.REMAINDER)
     command.set_defaults(run=launch)
+    command = commands.add_parser("worker", help="gives the devices of this host to a wansrc on another one", add_help=False,
+                                  prefix_chars="\0")
+    command.add_argument("options", nargs=argparse.REMAINDER)
+    command.set_defaults(run=work)
     command = commands.add_parser("doctor", help="says what is there, and which checkpoints would load",
                                   description="Says in plain words what of GStreamer, LibTorch, CUDA and GPUs is there, and "
                                   "which checkpoints would load in which memory mode. The exit status is 0 if wansrc runs "

@@ -129,7 +129,8 @@ def checkpoints(directory):
 
 
 def describe_mode(mode, chosen):
-    parts = [size(mode["device"])] + ([f"{size(mode['host'])} of host memory"] if mode["host"] else [])
+    each = f" on each of {mode['devices']} GPUs" if mode["devices"] > 1 else ""
+    parts = [size(mode["device"]) + each] + ([f"{size(mode['host'])} of host memory"] if mode["host"] else [])
     verdict = "is taken" if mode["name"] == chosen else "fits" if mode["fits"] else "does not fit"
     return f"memory={mode['name']} needs {' and '.join(parts)}, {verdict}{describe_clips(mode.get('clips', []))}"
 

@@ -60,7 +60,10 @@ void RankThreads::fail(std::exception_ptr error) {
 }
 
 void RankThreads::run(const std::function<void(int64_t rank)> &function) {
-  if (count() == 1) return function(0);
+  if (count() == 1) {
+    const c10::DeviceGuard guard(devices_.front());
+    return function(0);
+  }
   {
     const std::lock_guard lock(failure_->mutex);
     failure_->raised = false;

@@ -38,18 +38,18 @@ void require_memory(const Components &components, const WanGenerateOptions &opti
                     const std::vector<at::Device> &devices) {
   const uint64_t free = least_free_memory(devices);
   if (needed <= free) return;
-  throw Error(WAN_OUT_OF_MEMORY, "An endless video of " + std::to_string(options.layout.width) + "x" +
-                                     std::to_string(options.layout.height) + " needs about " +
-                                     std::to_string(needed >> 20) + " MiB of memory, and " +
-                                     std::to_string(free >> 20) + " MiB are free: choose " +
-                                     (devices.front().is_cpu() ? "" : components.smaller_memory_modes()) +
-                                     "a smaller width or height");
+  throw Error(WAN_OUT_OF_MEMORY,
+              "An endless video of " + std::to_string(options.layout.width) + "x" +
+                  std::to_string(options.layout.height) + " needs about " + std::to_string(needed >> 20) +
+                  " MiB of memory, and " + std::to_string(free >> 20) + " MiB are free: choose " +
+                  (devices.front().is_cpu() ? "" : components.experts().smaller_memory_modes()) +
+                  "a smaller width or height");
 }
 
 /// One GPU is shared by both, and beside the denoiser the decoder would only make a section's frames later.
 /// Where a section is made from a frame of the one before, nothing can be beside it.
 Decoding decoding_of(const Components &components, const CausalConfig &causal) {
-  const bool shares_gpu = components.device().is_cuda() && components.vae_device() == components.device();
+  const bool shares_gpu = components.device().is_cuda() && !components.placement().has_vae_apart();
   return shares_gpu || !causal.keep_first_frame ? Decoding::kBetween : Decoding::kBeside;
 }
 
@@ -85,7 +85,7 @@ CausalPipeline::Plan CausalPipeline::plan(const WanGenerateOptions &options) con
   const uint64_t decoding =
       components_.decoder().decode_bytes(plan.height, plan.width) +
       (plan.causal.keep_first_frame ? 0 : components_.vae().encode_bytes(plan.height, plan.width));
-  const bool decodes_apart = components_.vae_device() != components_.device();
+  const bool decodes_apart = components_.placement().has_vae_apart();
   const uint64_t needed =
       cache_bytes(config, plan.causal, dtype, plan.height, plan.width) +
       denoise_bytes(config.transformer, components_.device().is_cpu() ? at::kFloat : dtype,
@@ -93,13 +93,16 @@ CausalPipeline::Plan CausalPipeline::plan(const WanGenerateOptions &options) con
       (decodes_apart ? 0 : decoding);
   require_memory(components_, options, needed, devices);
   if (decodes_apart) require_memory(components_, options, decoding, {components_.vae_device()});
-  plan.keeps_text_encoder = needed + components_.text_encoder_bytes() <= least_free_memory(devices);
+  plan.keeps_text_encoder =
+      (decodes_apart ? decoding : needed) + components_.encoder_bytes() <=
+      (decodes_apart ? free_memory(components_.vae_device()) : least_free_memory(devices));
   return plan;
 }
 
 SectionSetup CausalPipeline::setup(const Plan &plan) const {
   const CheckpointConfig &config = components_.config();
-  return {plan.causal, config.transformer, components_.experts(), config.vae.z_dim, plan.height, plan.width};
+  return {plan.causal,      config.transformer, components_.experts().all(),
+          config.vae.z_dim, plan.height,        plan.width};
 }
 
 /// frame: [1, 3, 1, H, W] in [-1, 1]. Returns its latent.

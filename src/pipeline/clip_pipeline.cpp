@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <c10/core/DeviceGuard.h>
+#include <c10/util/ScopeExit.h>
 
 #include <string>
 #include <utility>
@@ -18,12 +19,14 @@
 namespace wan {
 
 ClipPipeline::ClipPipeline(const CheckpointConfig &config, std::unique_ptr<ComponentSource> source,
-                           Tokenizer tokenizer, const Placement &placement, WanMemoryMode memory)
+                           Tokenizer tokenizer, const Placement &placement, WanMemoryMode memory,
+                           std::unique_ptr<NegativeDenoiser> negative)
     : components_(config, std::move(source), std::move(tokenizer), placement, memory),
       encode_prompts_(components_),
       condition_(components_),
       causal_(components_, encode_prompts_),
-      frame_pool_(std::make_shared<FramePool>(placement.of_vae())) {}
+      frame_pool_(std::make_shared<FramePool>(placement.of_vae())),
+      negative_(std::move(negative)) {}
 
 at::Tensor ClipPipeline::denoise(const WanGenerateOptions &options, const ClipPlan &plan,
                                  const ModelInputs &inputs, const RunContext &context,
@@ -37,7 +40,12 @@ at::Tensor ClipPipeline::denoise(const WanGenerateOptions &options, const ClipPl
           .to(components_.device());
   const size_t steps = scheduler->timesteps().size();
   const StageProgress progress(context, WAN_STAGE_DENOISE, static_cast<int32_t>(steps));
-  Denoiser denoiser(components_, options, plan, inputs, scheduler->timesteps());
+  NegativeDenoiser *const negative = is_guided(options) ? negative_.get() : nullptr;
+  const auto end_clip = c10::make_scope_exit([negative] {
+    if (negative) negative->end_clip();
+  });
+  if (negative) negative->begin_clip(options, inputs, scheduler->timesteps(), context);
+  Denoiser denoiser(components_.experts(), options, plan, inputs, scheduler->timesteps(), negative);
   for (size_t step = 0; step < steps; ++step) {
     latents = scheduler->step(denoiser(step, latents, context), latents);
     tell_sharing(denoiser.sharing(), context);
@@ -97,7 +105,7 @@ void ClipPipeline::generate(const WanGenerateOptions &options, const RunContext 
                  [&context] { return context.is_followed(); });
   const ClipPlan plan = plan_clip(components_, options);
   const ClipEnds ends = find_ends(options, context);
-  ModelInputs inputs = {encode_prompts_(options, context), {}, {}, {}};
+  ModelInputs inputs = {encode_prompts_(options, plan.keeps_encoders, context), {}, {}, {}};
   condition_(ends, options, plan, context, inputs);
   // Made before denoising, so that the first chunk waits for no allocation.
   FrameOutput output(components_.vae(), components_.decoder(), options, frame_pool_, context);

@@ -17,6 +17,7 @@
 #include "pipeline/components.h"
 #include "pipeline/conditioning.h"
 #include "pipeline/model_inputs.h"
+#include "pipeline/negative_denoiser.h"
 #include "pipeline/prompt_encoder.h"
 #include "run_context.h"
 #include "scheduler/scheduler.h"
@@ -25,9 +26,10 @@ namespace wan {
 
 class ClipPipeline {
  public:
-  /// See Components.
+  /// See Components. negative: who computes the predictions of negative prompts; null: the same devices.
   ClipPipeline(const CheckpointConfig &config, std::unique_ptr<ComponentSource> source, Tokenizer tokenizer,
-               const Placement &placement, WanMemoryMode memory);
+               const Placement &placement, WanMemoryMode memory,
+               std::unique_ptr<NegativeDenoiser> negative = nullptr);
 
   /// Hears the latents after each denoising step, or of an endless video those of each section: [1, z_dim, T,
   /// H, W].
@@ -58,6 +60,7 @@ class ClipPipeline {
   CausalPipeline causal_;
   KeptFrames tails_, last_frames_, colours_;  // colours_: of the clips that films begin with
   const std::shared_ptr<FramePool> frame_pool_;
+  const std::unique_ptr<NegativeDenoiser> negative_;
   std::atomic<RankSharing> sharing_ = RankSharing{1, 1};
 };
 

@@ -24,7 +24,7 @@ void require_memory(const Components &components, const WanGenerateOptions &opti
                     const std::string &smaller = "a smaller width, height or number of frames") {
   const uint64_t free = least_free_memory(devices);
   if (needed <= free) return;
-  const std::string modes = devices.front().is_cpu() ? "" : components.smaller_memory_modes();
+  const std::string modes = devices.front().is_cpu() ? "" : components.experts().smaller_memory_modes();
   throw Error(WAN_OUT_OF_MEMORY, "A video of " + describe_size(options) + " needs about " +
                                      std::to_string(needed >> 20) + " MiB of memory, and " +
                                      std::to_string(free >> 20) + " MiB are free: choose " + modes + smaller);
@@ -83,14 +83,26 @@ bool plan_encoding(const Components &components, const WanGenerateOptions &optio
   return true;
 }
 
+bool plan_encoders(const Components &components, const ClipPlan &plan) {
+  return components.placement().has_vae_apart() &&
+         components.decoder().decode_bytes(plan.height, plan.width) + components.encoder_bytes() <=
+             free_memory(components.vae_device());
+}
+
 }  // namespace
 
-ClipPlan plan_clip(const Components &components, const WanGenerateOptions &options) {
+ClipPlan latents_size(const CheckpointConfig &config, const WanGenerateOptions &options) {
+  const VaeConfig &vae = config.vae;
+  return {.frames = (options.num_frames - 1) / vae.temporal_scale() + 1,
+          .height = options.layout.height / vae.spatial_scale(),
+          .width = options.layout.width / vae.spatial_scale()};
+}
+
+ClipPlan plan_clip(Components &components, const WanGenerateOptions &options) {
   require_options(components, options);
-  const VaeConfig &vae = components.config().vae;
-  ClipPlan plan = {(options.num_frames - 1) / vae.temporal_scale() + 1,
-                   options.layout.height / vae.spatial_scale(), options.layout.width / vae.spatial_scale(),
-                   /*tiled=*/false, /*encodes_in_tiles=*/false};
+  ClipPlan plan = latents_size(components.config(), options);
+  plan.keeps_encoders = plan_encoders(components, plan);
+  if (!plan.keeps_encoders) components.release_encoders();
   require_denoising_memory(components, options, plan);
   plan.tiled = plan_decoding(components, options, plan);
   plan.encodes_in_tiles = plan_encoding(components, options, plan);

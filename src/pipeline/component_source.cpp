@@ -16,12 +16,11 @@ namespace {
 
 class CheckpointComponents : public ComponentSource {
  public:
-  CheckpointComponents(const CheckpointConfig &config, std::vector<Lora> loras, at::Device device,
-                       const RunContext &context, std::function<void(uint64_t, uint64_t)> progress)
+  CheckpointComponents(const CheckpointConfig &config, std::vector<Lora> loras, const RunContext &context,
+                       std::function<void(uint64_t, uint64_t)> progress)
       : files_(config.files),
         ignored_(unused_tensors(config)),
         loras_(std::move(loras)),
-        device_(device),
         progress_(std::move(progress)) {
     std::vector<std::string> components = {"text_encoder", "transformer", "vae"};
     if (config.transformer_2) components.push_back("transformer_2");
@@ -33,15 +32,15 @@ class CheckpointComponents : public ComponentSource {
                       config.directory.string() + " has not");
     // Opening all files first finds a missing or broken one before the first byte is copied.
     for (const std::string &component : components) {
-      bytes_ += open_files(component)->bytes();
-      open(component);
+      bytes_ += open_files(component, at::kCPU)->bytes();
+      open(component, at::kCPU);
     }
     log_parts(context);
     for (const std::string &warning : warnings_) context.log(WAN_LOG_WARNING, warning);
   }
 
-  std::unique_ptr<WeightSource> open(const std::string &component) override {
-    std::unique_ptr<CheckpointWeights> weights = open_files(component);
+  std::unique_ptr<WeightSource> open(const std::string &component, at::Device device) override {
+    std::unique_ptr<CheckpointWeights> weights = open_files(component, device);
     const auto changes = [&component](const Lora &lora) { return lora.strength_for(component) != 0; };
     if (std::none_of(loras_.begin(), loras_.end(), changes)) return weights;
     const TensorShapes shapes = weights->shapes();
@@ -65,8 +64,8 @@ class CheckpointComponents : public ComponentSource {
     }
   }
 
-  std::unique_ptr<CheckpointWeights> open_files(const std::string &component) {
-    return std::make_unique<CheckpointWeights>(files_.at(component), device_, [this](uint64_t bytes) {
+  std::unique_ptr<CheckpointWeights> open_files(const std::string &component, at::Device device) {
+    return std::make_unique<CheckpointWeights>(files_.at(component), device, [this](uint64_t bytes) {
       bytes_read_ += bytes;
       progress_(bytes_read_, bytes_);
     });
@@ -87,7 +86,6 @@ class CheckpointComponents : public ComponentSource {
   const std::map<std::string, ComponentFiles> files_;
   const std::map<std::string, std::vector<std::string>> ignored_;
   const std::vector<Lora> loras_;
-  const at::Device device_;
   const std::function<void(uint64_t, uint64_t)> progress_;
   uint64_t bytes_ = 0, bytes_read_ = 0;
   std::set<std::string> warnings_;  // both experts have the same of a LoRA
@@ -96,10 +94,9 @@ class CheckpointComponents : public ComponentSource {
 }  // namespace
 
 std::unique_ptr<ComponentSource> open_checkpoint(const CheckpointConfig &config, std::vector<Lora> loras,
-                                                 at::Device device, const RunContext &context,
+                                                 const RunContext &context,
                                                  std::function<void(uint64_t, uint64_t)> progress) {
-  return std::make_unique<CheckpointComponents>(config, std::move(loras), device, context,
-                                                std::move(progress));
+  return std::make_unique<CheckpointComponents>(config, std::move(loras), context, std::move(progress));
 }
 
 }  // namespace wan

@@ -19,8 +19,8 @@ namespace wan {
 class ComponentSource {
  public:
   virtual ~ComponentSource() = default;
-  /// component: one of CheckpointConfig::files.
-  virtual std::unique_ptr<WeightSource> open(const std::string &component) = 0;
+  /// component: one of CheckpointConfig::files. device: that the weights are to be on.
+  virtual std::unique_ptr<WeightSource> open(const std::string &component, at::Device device) = 0;
   /// Called when a component has taken all it needs; throws where that was not all there is.
   virtual void close(const std::string &component, const WeightSource &source) = 0;
 };
@@ -28,7 +28,7 @@ class ComponentSource {
 /// The components of a checkpoint directory, with LoRAs merged into the experts. `context` gets warnings of
 /// what is left out of these, now. `progress` hears the bytes read and the bytes in all; it may throw.
 std::unique_ptr<ComponentSource> open_checkpoint(const CheckpointConfig &config, std::vector<Lora> loras,
-                                                 at::Device device, const RunContext &context,
+                                                 const RunContext &context,
                                                  std::function<void(uint64_t, uint64_t)> progress);
 
 }  // namespace wan

@@ -70,14 +70,16 @@ at::Tensor Conditioning::channels(const Frames &frames, const WanGenerateOptions
       1);
 }
 
-at::Tensor Conditioning::clip_tokens(const ClipEnds &ends, const RunContext &context) {
-  const auto release = c10::make_scope_exit([this] { components_.release_encoders(); });
+at::Tensor Conditioning::clip_tokens(const ClipEnds &ends, const ClipPlan &plan, const RunContext &context) {
+  const auto release = c10::make_scope_exit([&] {
+    if (!plan.keeps_encoders) components_.release_encoders();
+  });
   const CLIPVisionModel &encoder = components_.image_encoder(context);
   const int64_t size = components_.config().image_encoder->image_size;
   std::vector<at::Tensor> pixels = {
       clip_pixels(ends.kept_frame.defined() ? picture_of(ends.kept_frame) : ends.pictures.first, size)};
   if (ends.pictures.last.defined()) pixels.push_back(clip_pixels(ends.pictures.last, size));
-  return encoder(at::cat(pixels).to(components_.device()), context);
+  return encoder(at::cat(pixels).to(components_.vae_device()), context);
 }
 
 Conditioning::Frames Conditioning::frames_of(const ClipEnds &ends, const WanGenerateOptions &options) const {
@@ -107,7 +109,7 @@ void Conditioning::operator()(const ClipEnds &ends, const WanGenerateOptions &op
       break;
   }
   if (!components_.config().image_encoder) return;
-  inputs.image = clip_tokens(ends, context);
+  inputs.image = clip_tokens(ends, plan, context);
   progress.advance();
 }
 

@@ -40,7 +40,7 @@ class Conditioning {
                     Progress &progress) const;
   at::Tensor channels(const Frames &frames, const WanGenerateOptions &options, const ClipPlan &plan,
                       const RunContext &context, Progress &progress) const;
-  at::Tensor clip_tokens(const ClipEnds &ends, const RunContext &context);
+  at::Tensor clip_tokens(const ClipEnds &ends, const ClipPlan &plan, const RunContext &context);
 
   Components &components_;
 };

@@ -7,18 +7,17 @@
 
 namespace wan {
 
-Denoiser::Denoiser(const Components &components, const WanGenerateOptions &options, const ClipPlan &plan,
-                   const ModelInputs &inputs, const std::vector<double> &timesteps)
-    : components_(components),
+Denoiser::Denoiser(const Experts &experts, const WanGenerateOptions &options, const ClipPlan &plan,
+                   const ModelInputs &inputs, const std::vector<double> &timesteps,
+                   NegativeDenoiser *negative)
+    : experts_(experts),
       options_(options),
       inputs_(inputs),
       timesteps_(timesteps),
-      boundary_(components.config().boundary_ratio.value_or(0) *
-                static_cast<double>(components.config().scheduler.num_train_timesteps)) {
-  const RotaryEmbedding tables = components.transformer().rotary(plan.frames, plan.height, plan.width);
-  for (const at::Device device : components.placement().devices)
-    rotary_.push_back({tables.cos.to(device), tables.sin.to(device)});
-}
+      negative_(negative),
+      boundary_(experts.config().boundary_ratio.value_or(0) *
+                static_cast<double>(experts.config().scheduler.num_train_timesteps)),
+      tables_(experts.transformer().rotary(plan.frames, plan.height, plan.width)) {}
 
 ExpertSession *Denoiser::Prediction::session_of(int64_t rank) {
   const bool takes_part = rank >= first && rank < first + std::ssize(sessions);
@@ -26,11 +25,11 @@ ExpertSession *Denoiser::Prediction::session_of(int64_t rank) {
 }
 
 bool Denoiser::is_high_noise(size_t step) const {
-  return components_.experts().size() == 1 || timesteps_[step] >= boundary_;
+  return experts_.all().size() == 1 || timesteps_[step] >= boundary_;
 }
 
 const Replicas &Denoiser::expert_of(size_t step) const {
-  return is_high_noise(step) ? components_.experts().front() : components_.experts().back();
+  return is_high_noise(step) ? experts_.all().front() : experts_.all().back();
 }
 
 double Denoiser::scale_of(size_t step) const {
@@ -45,13 +44,16 @@ Denoiser::Prediction Denoiser::predict_from(const at::Tensor &text, int64_t firs
   return prediction;
 }
 
-void Denoiser::change_expert(const Replicas &expert, bool guided) {
+void Denoiser::change_expert(const Replicas &expert, bool both_prompts) {
   expert_ = &expert;
   predictions_.clear();  // so that the new ones find their memory
-  sharing_ = share_step(expert.threads().count(), guided,
-                        components_.config().transformer.num_attention_heads, rotary_.front().cos.size(0));
+  rotary_.clear();
+  const std::vector<at::Tensor> cos = expert.spread(tables_.cos), sin = expert.spread(tables_.sin);
+  for (size_t rank = 0; rank < cos.size(); ++rank) rotary_.push_back({cos[rank], sin[rank]});
+  sharing_ = share_step(expert.threads().count(), both_prompts,
+                        experts_.config().transformer.num_attention_heads, tables_.cos.size(0));
   predictions_.push_back(predict_from(inputs_.text.prompt, 0));
-  if (guided)
+  if (both_prompts)
     predictions_.push_back(
         predict_from(inputs_.text.negative, sharing_.predictions == 2 ? sharing_.ranks : 0));
 }
@@ -78,15 +80,20 @@ at::Tensor Denoiser::operator()(size_t step, const at::Tensor &latents, const Ru
   // With a scale of 1 the unguided prediction would cancel out.
   const double scale = scale_of(step);
   const bool guided = is_guided(options_) && scale != 1;
-  if (&expert != expert_) change_expert(expert, guided);
+  const bool asks = guided && negative_;
+  if (asks) negative_->begin_step(step, latents, context);
+  if (&expert != expert_) change_expert(expert, guided && !asks);
+  if (asks) sharing_.predictions = 2;
   const std::vector<at::Tensor> inputs = expert.spread(inputs_.of(latents));
   expert.threads().run(
       [&](int64_t rank) { predict(rank, step, inputs[static_cast<size_t>(rank)], context); });
   for (Prediction &prediction : predictions_) cached_ += prediction.sessions.front().skipped();
   const at::Tensor velocity = std::exchange(predictions_.front().velocity, {});
-  if (!guided) return velocity;
-  const at::Tensor unconditional = std::exchange(predictions_.back().velocity, {}).to(velocity.device());
-  return unconditional + (velocity - unconditional) * scale;
+  if (!guided) return velocity.to(latents.device());
+  const at::Tensor unconditional =
+      (asks ? negative_->finish_step(context) : std::exchange(predictions_.back().velocity, {}))
+          .to(velocity.device());
+  return (unconditional + (velocity - unconditional) * scale).to(latents.device());
 }
 
 }  // namespace wan

@@ -36,7 +36,7 @@ BlockFormats block_formats(const ComponentFiles &files) {
 }
 
 bool fits_host(WanMemoryMode mode, const WeightBytes &weights, uint64_t host_free) {
-  return mode == WAN_MEMORY_RESIDENT || weights.blocks + kHostReserve <= host_free;
+  return !keeps_on_host(mode) || weights.blocks + kHostReserve <= host_free;
 }
 
 bool fits(WanMemoryMode mode, const WeightBytes &weights, uint64_t gpu_free, uint64_t host_free) {
@@ -46,9 +46,13 @@ bool fits(WanMemoryMode mode, const WeightBytes &weights, uint64_t gpu_free, uin
 /// The modes in which a model fits a GPU, to begin an advice with: "memory=resident, ", or nothing.
 std::string fitting_memory_modes(const WeightBytes &weights, uint64_t gpu_free, uint64_t host_free) {
   std::string modes;
-  for (const WanMemoryMode mode : {WAN_MEMORY_RESIDENT, WAN_MEMORY_ONE_EXPERT, WAN_MEMORY_STREAM})
-    if (fits(mode, weights, gpu_free, host_free) && (mode != WAN_MEMORY_ONE_EXPERT || weights.two_experts))
-      modes += "memory=" + memory_mode_name(mode) + ", ";
+  const auto add = [&](WanMemoryMode mode) {
+    if (fits(mode, weights, gpu_free, host_free)) modes += "memory=" + memory_mode_name(mode) + ", ";
+  };
+  add(WAN_MEMORY_RESIDENT);
+  if (weights.two_experts) add(WAN_MEMORY_ONE_EXPERT);
+  add(WAN_MEMORY_STREAM);
+  if (weights.splits) add(WAN_MEMORY_SPLIT);
   return modes;
 }
 
@@ -57,7 +61,20 @@ bool has_fp8(at::Device device, at::ScalarType dtype) {
   return dtype == at::kBFloat16 && compute_capability(device) >= kLeastFp8Capability;
 }
 
+WanMemoryMode choose_on_cpu(WanMemoryMode wanted) {
+  return wanted == WAN_MEMORY_SPLIT ? WAN_MEMORY_SPLIT : WAN_MEMORY_RESIDENT;
+}
+
 }  // namespace
+
+bool keeps_on_host(WanMemoryMode mode) {
+  return mode == WAN_MEMORY_ONE_EXPERT || mode == WAN_MEMORY_STREAM;
+}
+
+/// The experts of causal models remember the same frames, and one may take over what the other keeps.
+bool can_split(const CheckpointConfig &config, const std::vector<at::Device> &devices) {
+  return config.transformer_2 && !config.causal && devices.size() % 2 == 0;
+}
 
 WeightBytes WeightBytes::of(const CheckpointConfig &config, at::ScalarType dtype,
                             WanQuantization quantization, std::optional<at::ScalarType> vae_dtype) {
@@ -88,6 +105,7 @@ WeightBytes WeightBytes::of(const CheckpointConfig &config, at::ScalarType dtype
 uint64_t WeightBytes::on_gpu(WanMemoryMode mode) const {
   switch (mode) {
     case WAN_MEMORY_ONE_EXPERT:
+    case WAN_MEMORY_SPLIT:
       return other + expert;
     case WAN_MEMORY_STREAM:
       return other + kStreamSlots * block;
@@ -126,15 +144,21 @@ WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const WeightBytes &weight
   const auto fits_gpu = [&](WanMemoryMode mode) {
     return weights.on_gpu(mode) + std::max(room, weights.text_encoder) <= gpu_free;
   };
-  if (fits_gpu(WAN_MEMORY_RESIDENT) || !fits_host(WAN_MEMORY_STREAM, weights, host_free))
-    return WAN_MEMORY_RESIDENT;
+  if (fits_gpu(WAN_MEMORY_RESIDENT)) return WAN_MEMORY_RESIDENT;
+  if (!fits_host(WAN_MEMORY_STREAM, weights, host_free))
+    return weights.splits && fits_gpu(WAN_MEMORY_SPLIT) ? WAN_MEMORY_SPLIT : WAN_MEMORY_RESIDENT;
   return weights.two_experts && fits_gpu(WAN_MEMORY_ONE_EXPERT) ? WAN_MEMORY_ONE_EXPERT : WAN_MEMORY_STREAM;
 }
 
 WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const CheckpointConfig &config, at::ScalarType dtype,
                                  WanQuantization quantization, const std::vector<at::Device> &devices) {
   const at::Device device = devices.front();
-  const WeightBytes weights = WeightBytes::of(config, dtype, quantization, vae_dtype(dtype, device));
+  WeightBytes weights = WeightBytes::of(config, dtype, quantization, vae_dtype(dtype, device));
+  weights.splits = can_split(config, devices);
+  if (wanted == WAN_MEMORY_SPLIT && !weights.splits)
+    throw invalid(
+        "memory=split is for models with two experts that make clips, on an even number of devices: choose "
+        "another mode, or devices as device=cuda:0,1");
   // Of the host, each GPU's part.
   const uint64_t device_free = least_free_memory(devices), host_free = free_memory(at::kCPU) / devices.size();
   const VaeConfig &vae = config.vae;
@@ -142,10 +166,11 @@ WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const CheckpointConfig &c
       denoise_bytes(config.transformer, dtype, (81 - 1) / vae.temporal_scale() + 1, 720 / vae.spatial_scale(),
                     1280 / vae.spatial_scale(), /*cached=*/false);
   const WanMemoryMode mode = device.is_cpu()
-                                 ? WAN_MEMORY_RESIDENT
+                                 ? choose_on_cpu(wanted)
                                  : choose_memory_mode(wanted, weights, room, device_free, host_free);
   const auto fits_in_fp8 = [&] {
-    const WeightBytes fp8 = WeightBytes::of(config, dtype, WAN_QUANTIZATION_FP8, vae_dtype(dtype, device));
+    WeightBytes fp8 = WeightBytes::of(config, dtype, WAN_QUANTIZATION_FP8, vae_dtype(dtype, device));
+    fp8.splits = weights.splits;
     return fits(choose_memory_mode(wanted, fp8, room, device_free, host_free), fp8, device_free, host_free);
   };
   const bool advise_fp8 = quantization == WAN_QUANTIZATION_NONE &&
@@ -169,12 +194,12 @@ void require_memory_for_weights(WanMemoryMode mode, const WeightBytes &weights, 
                                          " MiB are free: choose " + advice + (advice.empty() ? "" : "or ") +
                                          "a smaller model");
   };
-  const uint64_t needed = weights.on_gpu(mode) + weights.text_encoder;
+  const uint64_t needed = weights.on_gpu(device.is_cpu() ? WAN_MEMORY_RESIDENT : mode) + weights.text_encoder;
   if (device.is_cpu()) return require("On the CPU the model needs", needed, device_free, smaller);
   // The mode itself is among those that fit only where nothing is thrown.
   const std::string modes = fitting_memory_modes(weights, device_free, host_free);
   require("On the GPU the model needs", needed, device_free, modes + smaller + "device=cpu, ");
-  if (mode != WAN_MEMORY_RESIDENT)
+  if (keeps_on_host(mode))
     require("On the host the experts need", weights.blocks + kHostReserve, host_free, modes + smaller);
 }
 
@@ -195,17 +220,29 @@ std::optional<at::ScalarType> encoder_dtype(const CheckpointConfig &config) {
   return config.encodes_pictures() ? std::optional(at::kFloat) : std::nullopt;
 }
 
+namespace {
+
+const std::map<WanMemoryMode, std::string> kModeNames = {{WAN_MEMORY_AUTO, "auto"},
+                                                         {WAN_MEMORY_RESIDENT, "resident"},
+                                                         {WAN_MEMORY_ONE_EXPERT, "one-expert"},
+                                                         {WAN_MEMORY_STREAM, "stream"},
+                                                         {WAN_MEMORY_SPLIT, "split"}};
+
+}  // namespace
+
 std::string memory_mode_name(WanMemoryMode mode) {
-  static const std::map<WanMemoryMode, std::string> names = {{WAN_MEMORY_AUTO, "auto"},
-                                                             {WAN_MEMORY_RESIDENT, "resident"},
-                                                             {WAN_MEMORY_ONE_EXPERT, "one-expert"},
-                                                             {WAN_MEMORY_STREAM, "stream"}};
-  return names.at(mode);
+  return kModeNames.at(mode);
+}
+
+WanMemoryMode parse_memory_mode(const std::string &name) {
+  for (const auto &[mode, known] : kModeNames)
+    if (name == known) return mode;
+  throw invalid("memory is '" + printable(name) + "': choose auto, resident, one-expert, stream or split");
 }
 
 std::string smaller_memory_modes(WanMemoryMode mode, bool two_experts) {
   if (mode == WAN_MEMORY_STREAM) return "";
-  const bool one_expert = mode != WAN_MEMORY_ONE_EXPERT && two_experts;
+  const bool one_expert = mode != WAN_MEMORY_ONE_EXPERT && mode != WAN_MEMORY_SPLIT && two_experts;
   return std::string(one_expert ? "memory=one-expert, " : "") + "memory=stream, ";
 }
 

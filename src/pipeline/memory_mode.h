@@ -26,6 +26,7 @@ struct WeightBytes {
   uint64_t other;         // the rest of the experts, and the VAE
   uint64_t text_encoder;  // and that of pictures: are there only while no video is denoised
   bool two_experts;
+  bool splits = false;  // whether each expert can have half of the devices
 
   /// vae_dtype: that of the VAE, if it is another.
   static WeightBytes of(const CheckpointConfig &config, at::ScalarType dtype, WanQuantization quantization,
@@ -33,6 +34,11 @@ struct WeightBytes {
   /// On the GPU in a mode, without the text encoder.
   uint64_t on_gpu(WanMemoryMode mode) const;
 };
+
+/// Whether the experts are in host memory, too.
+bool keeps_on_host(WanMemoryMode mode);
+/// Whether SPLIT is possible.
+bool can_split(const CheckpointConfig &config, const std::vector<at::Device> &devices);
 
 /// In stream mode one block is computed with while the next comes.
 constexpr size_t kStreamSlots = 2;
@@ -48,11 +54,13 @@ int64_t most_frames(const CheckpointConfig &config, at::ScalarType dtype, int64_
                     bool cached, uint64_t bytes);
 
 /// The mode for what is asked for. AUTO: the first that fits the free bytes, with room to denoise 81 frames
-/// of 1280x720 and for the text encoder; RESIDENT where none does, which needs no host memory.
+/// of 1280x720 and for the text encoder. SPLIT, in which half of the devices wait, is for hosts whose memory
+/// the experts do not fit; RESIDENT where nothing fits.
 WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const WeightBytes &weights, uint64_t room,
                                  uint64_t gpu_free, uint64_t host_free);
-/// The same for devices as they are now, each of which gets all weights; the CPU has only RESIDENT, and one
-/// copy. Throws wan::Error (WAN_OUT_OF_MEMORY) where the weights do not fit, before any is read.
+/// The same for devices as they are now, each of which gets all weights, but with SPLIT; the CPU has one copy
+/// in every mode. Throws wan::Error: WAN_OUT_OF_MEMORY where the weights do not fit, before any is read;
+/// WAN_INVALID where there is nothing to split.
 WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const CheckpointConfig &config, at::ScalarType dtype,
                                  WanQuantization quantization, const std::vector<at::Device> &devices);
 
@@ -73,6 +81,8 @@ std::optional<at::ScalarType> encoder_dtype(const CheckpointConfig &config);
 
 /// As the element's property spells it.
 std::string memory_mode_name(WanMemoryMode mode);
+/// The way back. Throws wan::Error (WAN_INVALID).
+WanMemoryMode parse_memory_mode(const std::string &name);
 
 /// The modes that take less of the GPU, to begin an advice with: "memory=stream, ", or nothing.
 std::string smaller_memory_modes(WanMemoryMode mode, bool two_experts = true);

@@ -27,7 +27,7 @@ bool is_guided(const WanGenerateOptions &options) {
 at::Tensor PromptEncoder::encode(const std::string &prompt, const RunContext &context) {
   const CheckpointConfig &config = components_.config();
   const Tokenizer &tokenizer = components_.tokenizer();
-  const at::Device device = components_.device();
+  const at::Device device = components_.vae_device();
   const std::vector<int32_t> tokens = tokenizer(prompt_clean(prompt, context), kTextTokens, context);
   // On CUDA an index beyond the embedding would take the whole context down.
   if (std::max(tokenizer.pad_id(), *std::max_element(tokens.begin(), tokens.end())) >=
@@ -71,9 +71,12 @@ at::Tensor PromptEncoder::operator()(const std::string &prompt, bool keeps_encod
   return values;
 }
 
-PromptEmbeddings PromptEncoder::operator()(const WanGenerateOptions &options, const RunContext &context) {
+PromptEmbeddings PromptEncoder::operator()(const WanGenerateOptions &options, bool keeps_encoder,
+                                           const RunContext &context) {
   // However this ends: the text encoder would take the denoiser's memory.
-  const auto release = c10::make_scope_exit([this] { components_.release_encoders(); });
+  const auto release = c10::make_scope_exit([&] {
+    if (!keeps_encoder) components_.release_encoders();
+  });
   const StageProgress progress(context, WAN_STAGE_TEXT, is_guided(options) ? 2 : 1);
   PromptEmbeddings embeddings = {embed(options.prompt, context), {}};
   progress.report(1);

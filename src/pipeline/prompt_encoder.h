@@ -15,7 +15,7 @@
 
 namespace wan {
 
-/// [1, 512, d_model] each, zero beyond the prompt.
+/// [1, 512, d_model] each, zero beyond the prompt, on the encoders' device.
 struct PromptEmbeddings {
   at::Tensor prompt;
   at::Tensor negative;  // undefined where there is no guidance
@@ -28,9 +28,10 @@ class PromptEncoder {
  public:
   explicit PromptEncoder(Components &components) : components_(components) {}
 
-  /// Throws wan::Error.
-  PromptEmbeddings operator()(const WanGenerateOptions &options, const RunContext &context);
-  /// One prompt alone. keeps_encoder: the text encoder stays where it is, for the next one.
+  /// keeps_encoder: the text encoder stays where it is, for the next prompt. Throws wan::Error.
+  PromptEmbeddings operator()(const WanGenerateOptions &options, bool keeps_encoder,
+                              const RunContext &context);
+  /// One prompt alone.
   at::Tensor operator()(const std::string &prompt, bool keeps_encoder, const RunContext &context);
 
  private:

@@ -27,6 +27,7 @@ typedef enum WanStatus {
   WAN_INVALID,       /* a file, tensor, size or value is wrong */
   WAN_OUT_OF_MEMORY, /* the device or the host has too little memory for what was asked */
   WAN_DEVICE,        /* the device is absent or failed */
+  WAN_LOST,          /* a worker is not there or was lost: it may come back */
   WAN_CANCELLED,     /* WanCallbacks.cancelled or .frames asked to stop */
   WAN_INTERNAL       /* a bug or an unforeseen failure of a library */
 } WanStatus;
@@ -46,12 +47,14 @@ typedef enum WanQuantization {
   WAN_QUANTIZATION_STORED /* as a GGUF file has them; each is expanded when it is computed with */
 } WanQuantization;
 
-/** Where the experts' weights are while a clip is made. On the CPU all stand for RESIDENT. */
+/** Where the experts' weights are while a clip is made. On the CPU all but SPLIT stand for RESIDENT. */
 typedef enum WanMemoryMode {
-  WAN_MEMORY_AUTO,       /* the first of the others that fits the free memory of the GPU */
+  WAN_MEMORY_AUTO,       /* the first of the others that fits the free memory of the GPU and of the host */
   WAN_MEMORY_RESIDENT,   /* both experts on the GPU */
   WAN_MEMORY_ONE_EXPERT, /* one on the GPU, the other in page-locked host memory until its steps come */
-  WAN_MEMORY_STREAM /* in page-locked host memory; blocks come to the GPU while the one before computes */
+  WAN_MEMORY_STREAM, /* in page-locked host memory; blocks come to the GPU while the one before computes */
+  WAN_MEMORY_SPLIT   /* the one on the first half of the devices, the other on the second half, which have
+                        their steps by turns: needs an even number of devices, and no host memory */
 } WanMemoryMode;
 
 /** What an expert's forward may take over from one before, an approximation. */
@@ -225,9 +228,13 @@ typedef struct WanLoadOptions {
   const char *model_dir; /* Diffusers', of the original release, or of single files (docs/checkpoints.md) */
   const char *device;    /* "auto", "cpu", "cuda" or "cuda:N", or several that make a video together:
                             "cuda:0,1", "cpu,cpu" */
-  const char *decoder_device; /* where frames are decoded: one device of the same kind, while the others
-                                 denoise; NULL: the first of `device`, by turns with denoising */
-  WanDtype dtype;             /* AUTO: bfloat16 on CUDA, float32 on the CPU */
+  const char *decoder_device; /* where prompts and pictures are encoded and frames are decoded: one device of
+                                 the same kind, while the others denoise; NULL: the first of `device`, by
+                                 turns with denoising */
+  const char *worker; /* HOST or HOST:PORT of a gst-wan-worker with the same checkpoint, which computes the
+                         predictions of negative prompts; NULL: none. The environment variable GST_WAN_SECRET
+                         is that of both. */
+  WanDtype dtype;     /* AUTO: bfloat16 on CUDA, float32 on the CPU */
   WanQuantization quantization;
   WanMemoryMode memory;
   const WanLora *loras;
@@ -269,11 +276,12 @@ typedef struct WanMemory {
   uint64_t pinned_bytes;              /* page-locked host memory */
   uint64_t pool_bytes; /* for decoded frames, in use or not: page-locked host memory where there is a GPU, or
                           memory of the GPU (WanGenerateOptions.on_device) */
-  WanMemoryMode mode;  /* RESIDENT, ONE_EXPERT or STREAM */
+  WanMemoryMode mode;  /* RESIDENT, ONE_EXPERT, STREAM or SPLIT */
   int32_t guidance_devices, sequence_devices; /* of the newest clip: 2 where prompt and negative prompt were
                                                  computed on devices of their own, and how many computed each
                                                  of the two together; 1 and 1 on one device */
-  char device[128]; /* "cpu", or as "cuda:0 (NVIDIA H100 80GB HBM3)" or "cuda:0,1 (NVIDIA H200)" */
+  char device[256]; /* "cpu", or as "cuda:0 (NVIDIA H100 80GB HBM3)" or "cuda:0,1 (NVIDIA H200)"; with a
+                       worker as "cpu; worker 10.0.0.2:5890: cpu" */
 } WanMemory;
 
 typedef struct WanModel WanModel;

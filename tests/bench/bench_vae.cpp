@@ -18,7 +18,7 @@ VaeConfig VaeChoice::config() const {
 std::unique_ptr<const AutoencoderKLWan> VaeChoice::load(at::Device device, at::ScalarType dtype,
                                                         std::optional<at::ScalarType> encoder_dtype) const {
   if (!directory) {
-    const auto weights = random_components(device)->open("vae");
+    const auto weights = random_components()->open("vae", device);
     return std::make_unique<AutoencoderKLWan>(config(), Weights(*weights, dtype), encoder_dtype);
   }
   CheckpointWeights weights({directory, "diffusion_pytorch_model"}, device, [](uint64_t) {});

@@ -124,7 +124,7 @@ struct Bench {
     return std::vector<Replicas>(causal.boundary_ratio ? 2 : 1, model);
   }
   Replicas load_network() {
-    const auto weights = random_components(device)->open("transformer");
+    const auto weights = random_components()->open("transformer", device);
     return load_replicas(threads, *weights, [this](WeightSource &source, int64_t) {
       return std::make_shared<const WanTransformer3DModel>(
           config, Weights(source, dtype, WanTransformer3DModel::kKeepInFp32),
@@ -173,7 +173,7 @@ struct Decoders {
     vae = bench.vae.load(bench.decoder_device, dtype);
     if (!bench.options.tiny_decoder) return;
     const VaeConfig config = bench.vae.config();
-    const auto weights = random_components(bench.decoder_device)->open("tiny_decoder");
+    const auto weights = random_components()->open("tiny_decoder", bench.decoder_device);
     tiny.emplace(TinyDecoderConfig{config.z_dim, {256, 128, 64, 64}, config.patch_size},
                  Weights(*weights, dtype));
   }

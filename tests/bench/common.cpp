@@ -39,17 +39,6 @@ at::ScalarType parse_dtype(const std::string &name) {
   throw invalid("--dtype must be bf16 or fp32");
 }
 
-WanMemoryMode parse_memory_mode(const std::string &name) {
-  for (const WanMemoryMode mode :
-       {WAN_MEMORY_AUTO, WAN_MEMORY_RESIDENT, WAN_MEMORY_ONE_EXPERT, WAN_MEMORY_STREAM})
-    if (name == memory_mode_name(mode)) return mode;
-  throw invalid("--memory must be auto, resident, one-expert or stream");
-}
-
-std::string memory_mode_name(WanMemoryMode mode) {
-  return std::array{"auto", "resident", "one-expert", "stream"}[mode];
-}
-
 WanPixelLayout pixel_layout(WanPixelFormat format, Size size) {
   WanPixelLayout layout{};
   layout.format = format;

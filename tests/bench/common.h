@@ -29,9 +29,6 @@ struct Size {
 Size parse_size(const char *text);
 /// bf16, bfloat16, fp32 or float32. Throws wan::Error (WAN_INVALID).
 at::ScalarType parse_dtype(const std::string &name);
-/// auto, resident, one-expert or stream. Throws wan::Error (WAN_INVALID).
-WanMemoryMode parse_memory_mode(const std::string &name);
-std::string memory_mode_name(WanMemoryMode mode);
 
 /// Frames without padding. format: NV12 or RGB.
 WanPixelLayout pixel_layout(WanPixelFormat format, Size size);

@@ -249,8 +249,8 @@ Report run(const Options &options) {
   const CheckpointConfig config =
       options.model ? CheckpointConfig::read(options.model)
                     : released_config(options.random ? options.random : "T2V-A14B", options.layers);
-  auto source = options.model ? open_checkpoint(config, {}, device, RunContext({}), [](uint64_t, uint64_t) {})
-                              : random_components(device);
+  auto source = options.model ? open_checkpoint(config, {}, RunContext({}), [](uint64_t, uint64_t) {})
+                              : random_components();
   const std::filesystem::path tokenizer = options.tokenizer ? options.tokenizer : config.tokenizer;
   ClipPipeline pipeline(config, std::move(source), Tokenizer(tokenizer),
                         {devices, dtype,
@@ -300,7 +300,7 @@ Report run(const Options &options) {
   Report report = {{"what", "generate"},
                    {"model", options.model ? options.model : config.defaults.variant},
                    {"device", describe_devices(devices)},
-                   {"memory", memory_mode_name(pipeline.components().memory_mode())},
+                   {"memory", memory_mode_name(pipeline.components().experts().memory_mode())},
                    {"quantization", options.quantization ? options.quantization : "none"},
                    {"size", std::to_string(clip.layout.width) + "x" + std::to_string(clip.layout.height)},
                    {"frames", watch.frames},

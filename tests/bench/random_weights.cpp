@@ -35,14 +35,10 @@ class RandomWeights : public WeightSource {
 
 class RandomComponents : public ComponentSource {
  public:
-  explicit RandomComponents(at::Device device) : device_(device) {}
-  std::unique_ptr<WeightSource> open(const std::string &) override {
-    return std::make_unique<RandomWeights>(device_);
+  std::unique_ptr<WeightSource> open(const std::string &, at::Device device) override {
+    return std::make_unique<RandomWeights>(device);
   }
   void close(const std::string &, const WeightSource &) override {}
-
- private:
-  const at::Device device_;
 };
 
 /// In what the released models differ; all else of a transformer is as the class's defaults have it.
@@ -141,8 +137,8 @@ CheckpointConfig released_config(const std::string &model, int64_t layers) {
   return config;
 }
 
-std::unique_ptr<ComponentSource> random_components(at::Device device) {
-  return std::make_unique<RandomComponents>(device);
+std::unique_ptr<ComponentSource> random_components() {
+  return std::make_unique<RandomComponents>();
 }
 
 }  // namespace wan::bench

@@ -18,6 +18,6 @@ std::string released_models();
 /// wan::Error (WAN_INVALID) for a name that is not among released_models().
 CheckpointConfig released_config(const std::string &model, int64_t layers = 0);
 
-std::unique_ptr<ComponentSource> random_components(at::Device device);
+std::unique_ptr<ComponentSource> random_components();
 
 }  // namespace wan::bench

@@ -39,7 +39,7 @@ Report run(const Options &options) {
   const at::Device device = parse_device(options.device ? options.device : "auto");
   TextEncoderConfig config = released_config("T2V-A14B").text_encoder;
   config.num_layers = options.layers;
-  const auto weights = random_components(device)->open("text_encoder");
+  const auto weights = random_components()->open("text_encoder", device);
   const UMT5EncoderModel encoder(config,
                                  Weights(*weights, parse_dtype(options.dtype ? options.dtype : "bf16")));
   const at::Tensor ids = at::randint(config.vocab_size, {1, 512}, at::kLong).to(device);

@@ -96,9 +96,9 @@ Precision parse_precision(const std::string &name) {
 }
 
 /// Its generators start anew: the same numbers come to every denoiser, rounded to its dtype.
-std::unique_ptr<ComponentSource> same_components(at::Device device) {
+std::unique_ptr<ComponentSource> same_components() {
   at::manual_seed(0);
-  return random_components(device);
+  return random_components();
 }
 
 /// A forward's input, made once.
@@ -109,7 +109,7 @@ struct Denoiser {
         frames(options.frames ? options.frames : model.defaults.num_frames),
         config(model.transformer),
         precision(parse_precision(dtype)),
-        weights(same_components(device)->open("transformer")),
+        weights(same_components()->open("transformer", device)),
         transformer(config, Weights(*weights, precision.dtype, WanTransformer3DModel::kKeepInFp32),
                     precision.quantization),
         latents(at::randn({1, config.in_channels, (frames - 1) / model.vae.temporal_scale() + 1,

@@ -981,6 +981,7 @@ TEST(Uri, SetsPromptAndProperties) {
 
 TEST(Uri, RefusesWhatItMustNotSet) {
   for (const auto &[uri, reason] : {std::pair{"wan://a?engine=/tmp/evil.so", "engine"},
+                                    {"wan://a?worker=evil.example", "worker"},
                                     {"wan://a?name=x", "name"},
                                     {"wan://a?steps=many", "is not a valid value for steps."},
                                     {"wan://a?steps=-4", "is not a valid value for steps."},

@@ -88,6 +88,14 @@ TEST(Models, OnSeveralDevicesSayHowTheseShareAClip) {
   EXPECT_STREQ(gst_structure_get_string(stats.get(), "device"), "cpu,cpu");
 }
 
+TEST(Models, WithAWorkerThatIsNotThereSayWhereItWasSought) {
+  Pipeline pipeline("wansrc device=cpu worker=127.0.0.1:1 num-frames=5" + kSmallCaps + kSink);
+  pipeline.run();
+  const std::optional<Error> error = first_error(pipeline);
+  ASSERT_TRUE(error);
+  EXPECT_THAT(error->message, testing::HasSubstr("No worker answers at 127.0.0.1:1"));
+}
+
 TEST(Models, OfAWorkerThatIsSlowToStopIsWaitedFor) {
   expect_none();
   Pipeline pipeline(stub_source("stubborn") + "num-frames=5 ! fakesink");

@@ -153,6 +153,9 @@ class Wheel(Temporary):
                 found = self.check(self.venv / "bin/python", "-c", code)
                 self.assertEqual(found.strip(), str(self.site / "gst_wan/lib/gstreamer-1.0/libgstwan.so"))
 
+    def test_the_worker_says_how_it_is_used(self):
+        self.assertIn("--listen", self.check(*self.command("worker", "--help")))
+
     def test_the_doctor_is_content(self):
         done = self.doctor()
         self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)

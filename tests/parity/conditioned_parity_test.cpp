@@ -56,7 +56,7 @@ class Conditioned : public testing::TestWithParam<Run>, protected LargestError {
     return options;
   }
   std::unique_ptr<ComponentSource> source() const {
-    return open_checkpoint(config_, {}, test_device(), quiet(), [](uint64_t, uint64_t) {});
+    return open_checkpoint(config_, {}, quiet(), [](uint64_t, uint64_t) {});
   }
   Placement placement() const { return {{test_device()}, at::kFloat}; }
 
@@ -71,7 +71,7 @@ TEST_P(Conditioned, WhatTheDenoiserIsGivenAndOneCall) {
   Components components(config_, source(), Tokenizer(config_.tokenizer), placement(), WAN_MEMORY_AUTO);
   const WanGenerateOptions options = this->options();
   const ClipPlan plan = plan_clip(components, options);
-  ModelInputs inputs = {PromptEncoder(components)(options, quiet()), {}, {}, {}};
+  ModelInputs inputs = {PromptEncoder(components)(options, /*keeps_encoder=*/false, quiet()), {}, {}, {}};
   const ClipEnds ends = {
       {picture(WAN_PICTURE_FIRST).value_or(at::Tensor()), picture(WAN_PICTURE_LAST).value_or(at::Tensor())},
       {}};
@@ -86,12 +86,14 @@ TEST_P(Conditioned, WhatTheDenoiserIsGivenAndOneCall) {
   const at::Tensor noise = expected_input.narrow(1, 0, config_.vae.z_dim);
   expect_parity(inputs.of(noise), expected_input, "input", kCallTolerance);
   const double timestep = reference("step.0.timestep").max().item<double>();
-  const RotaryEmbedding rotary = components.transformer().rotary(plan.frames, plan.height, plan.width);
+  const RotaryEmbedding rotary =
+      components.experts().transformer().rotary(plan.frames, plan.height, plan.width);
   for (const auto &[text, branch] :
        {std::pair{inputs.text.prompt, "cond"}, {inputs.text.negative, "uncond"}}) {
-    ExpertSession session(components.transformer(), text, inputs.image, options);
+    ExpertSession session(components.experts().transformer(), text, inputs.image, options);
     const auto times = inputs.times(timestep, rotary.cos.size(0), plan.frames);
-    const at::Tensor out = session(expected_input, times, rotary, components.transformer(), quiet());
+    const at::Tensor out =
+        session(expected_input, times, rotary, components.experts().transformer(), quiet());
     expect_parity(out, reference("step.0." + std::string(branch)), branch, kCallTolerance);
   }
 }
@@ -134,8 +136,8 @@ TEST(KeysOfPictures, OfOnePromptServeTheOther) {
   const TemporaryDirectory directory;
   const CheckpointConfig config =
       CheckpointConfig::read(ConditionedModel("i2v-21", directory.path() / "model").directory());
-  const auto source = open_checkpoint(config, {}, test_device(), quiet(), [](uint64_t, uint64_t) {});
-  const auto weights = source->open("transformer");
+  const auto source = open_checkpoint(config, {}, quiet(), [](uint64_t, uint64_t) {});
+  const auto weights = source->open("transformer", test_device());
   const WanTransformer3DModel transformer(config.transformer, Weights(*weights, at::kFloat));
   const at::Tensor text = at::randn({2, 512, config.transformer.text_dim}).to(test_device()),
                    image = at::randn({1, 5, *config.transformer.image_dim}).to(test_device()),

@@ -1,7 +1,7 @@
 // The engine's own threads under ThreadSanitizer, on the CPU: those that convert and hand over frames, those
-// that read ahead, and ranks that compute a sequence together. Their sources are instrumented and nothing is
-// suppressed; LibTorch is not instrumented, so that its tensors are only handed from thread to thread here,
-// as the engine does.
+// that read ahead, ranks that compute a sequence together, and those that talk to an element. Their sources
+// are instrumented and nothing is suppressed; LibTorch is not instrumented, so that its tensors are only
+// handed from thread to thread here, as the engine does.
 //
 //     engine_test ROUNDS [SEED]
 //
@@ -9,6 +9,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
+#include <sys/socket.h>
 
 #include <atomic>
 #include <cstdio>
@@ -23,6 +24,7 @@
 #include "common/reference.h"
 #include "output/frame_ring.h"
 #include "parallel/rank_threads.h"
+#include "remote/channel.h"
 #include "tsan/support.h"
 
 using namespace wan;
@@ -136,6 +138,27 @@ int share(Dice &dice) {
   return static_cast<int>(ranks);
 }
 
+/// A busy worker, which sends signs of life beside its answers.
+int converse(Dice &dice) {
+  int ends[2];
+  CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+  Channel element(SocketPointer(g_socket_new_from_fd(ends[0], nullptr)), "The worker");
+  Channel worker(SocketPointer(g_socket_new_from_fd(ends[1], nullptr)), "The element");
+  const int answers = 1 + dice.roll(20);
+  const std::jthread lives([&] {
+    for (int i = 0; i < 50; ++i) worker.send({kAlive});
+  });
+  const std::jthread speaks([&] {
+    for (int i = 0; i < answers; ++i) worker.send({"answer", {{"n", i}}, {at::full({1000}, i, at::kFloat)}});
+  });
+  for (int i = 0; i < answers; ++i) {
+    const Message answer = element.expect("answer");
+    CHECK(answer.values.at("n") == i);
+    CHECK(answer.tensors.front().eq(i).all().item<bool>());
+  }
+  return answers;
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -145,11 +168,13 @@ int main(int argc, char **argv) {
   Dice dice(seed);
   const auto pool = std::make_shared<FramePool>(at::kCPU);
   const TensorFile file(test::tiny_model() + "/transformer/diffusion_pytorch_model.safetensors");
-  int chunks = 0, tensors = 0, ranks = 0;
+  int chunks = 0, tensors = 0, ranks = 0, answers = 0;
   for (int round = 0; round < rounds; ++round) {
     chunks += decode(dice, pool);
     tensors += read(dice, file);
     ranks += share(dice);
+    answers += converse(dice);
   }
-  std::printf("%d rounds, %d chunks, %d tensors, %d ranks\n", rounds, chunks, tensors, ranks);
+  std::printf("%d rounds, %d chunks, %d tensors, %d ranks, %d answers\n", rounds, chunks, tensors, ranks,
+              answers);
 }

@@ -223,6 +223,14 @@ TEST(MemoryModes, TheFirstThatFitsIsChosen) {
   EXPECT_EQ(choice(80, 32), WAN_MEMORY_RESIDENT) << "there is no host memory for another";
   EXPECT_EQ(choice(12, 128, WAN_MEMORY_RESIDENT), WAN_MEMORY_RESIDENT);
   EXPECT_EQ(choice(84, 128, WAN_MEMORY_STREAM), WAN_MEMORY_STREAM);
+  WeightBytes on_two = a14b;
+  on_two.splits = true;
+  const auto choice_of_two = [&](uint64_t gpu, uint64_t host) {
+    return choose_memory_mode(WAN_MEMORY_AUTO, on_two, 24 * kGb, gpu * kGb, host * kGb);
+  };
+  EXPECT_EQ(choice_of_two(80, 32), WAN_MEMORY_SPLIT);
+  EXPECT_EQ(choice_of_two(80, 128), WAN_MEMORY_ONE_EXPERT) << "in which both devices always compute";
+  EXPECT_EQ(choice_of_two(50, 32), WAN_MEMORY_RESIDENT) << "one expert leaves no room for a video";
   const WeightBytes one = {28 * kGb, 28 * kGb, kGb, kGb, 11 * kGb, false};
   EXPECT_EQ(choose_memory_mode(WAN_MEMORY_ONE_EXPERT, one, 24 * kGb, 84 * kGb, 128 * kGb),
             WAN_MEMORY_RESIDENT);
@@ -373,6 +381,9 @@ TEST(MemoryModes, WeightsThatDoNotFitAreRefusedWithFiguresAndAdvice) {
   EXPECT_THAT(refusal(WAN_MEMORY_RESIDENT, at::kCUDA, 400, 1000), Not(HasSubstr("memory=")));
   EXPECT_THAT(refusal(WAN_MEMORY_STREAM, at::kCUDA, 400, 1000), Not(HasSubstr("memory=")));
   EXPECT_THAT(refusal(WAN_MEMORY_STREAM, at::kCUDA, 600, 1000), HasSubstr("memory=resident"));
+  EXPECT_EQ(refusal(WAN_MEMORY_SPLIT, at::kCUDA, 350, 0), "");
+  EXPECT_THAT(refusal(WAN_MEMORY_SPLIT, at::kCUDA, 349, 0),
+              AllOf(HasSubstr("350 MiB"), Not(HasSubstr("memory="))));
 }
 
 TEST(MemoryModes, AModelBeyondTheHostsMemoryIsRefusedBeforeItIsRead) {
@@ -523,7 +534,7 @@ TEST(MeasuredPeak, OfDenoisingIsWhatWasForeseen) {
   const c10::InferenceMode inference;
   for (const char *name : {"T2V-A14B", "TI2V-5B"}) {
     const TransformerConfig config = bench::released_config(name, /*layers=*/2).transformer;
-    const auto source = bench::random_components(test_device())->open("transformer");
+    const auto source = bench::random_components()->open("transformer", test_device());
     const WanTransformer3DModel model(config,
                                       Weights(*source, at::kBFloat16, WanTransformer3DModel::kKeepInFp32));
     const at::Tensor latents = at::randn({1, config.in_channels, 9, 60, 104}, test_device());
@@ -544,7 +555,7 @@ TEST(MeasuredPeak, OfDecodingIsWhatWasForeseen) {
   const c10::InferenceMode inference;
   for (const char *name : {"T2V-A14B", "TI2V-5B"}) {
     const VaeConfig config = bench::released_config(name).vae;
-    const auto source = bench::random_components(test_device())->open("vae");
+    const auto source = bench::random_components()->open("vae", test_device());
     const AutoencoderKLWan vae(config, Weights(*source, at::kBFloat16));
     const at::Tensor latents = at::randn({1, config.z_dim, 4, 60, 104}, test_device());
     const auto decode = [&] {

@@ -312,10 +312,10 @@ TEST_F(Network, ACausalVideoIsTheSameOnSeveralRanks) {
 /// The latents after each step of a clip.
 std::vector<at::Tensor> latents_of(const CheckpointConfig &config, int64_t ranks,
                                    const WanGenerateOptions &options, const Listener &listener,
-                                   WanQuantization quantization = WAN_QUANTIZATION_NONE) {
-  ClipPipeline pipeline(config, open_checkpoint(config, {}, device_of(0), quiet(), [](uint64_t, uint64_t) {}),
-                        Tokenizer(config.tokenizer), {devices(ranks), at::kFloat, quantization},
-                        WAN_MEMORY_AUTO);
+                                   WanQuantization quantization = WAN_QUANTIZATION_NONE,
+                                   WanMemoryMode memory = WAN_MEMORY_AUTO) {
+  ClipPipeline pipeline(config, open_checkpoint(config, {}, quiet(), [](uint64_t, uint64_t) {}),
+                        Tokenizer(config.tokenizer), {devices(ranks), at::kFloat, quantization}, memory);
   std::vector<at::Tensor> steps;
   pipeline.generate(options, RunContext(callbacks_of(listener)),
                     [&](const at::Tensor &latents) { steps.push_back(latents.cpu().clone()); });
@@ -407,6 +407,28 @@ TEST_F(EmbeddedModel, RanksRoundKeysToFp8FromOneCenter) {
   EXPECT_LE(relative_error(latents(2, WAN_QUANTIZATION_FP8).back(), expected.back()), 1.1 * error);
 }
 
+TEST_F(EmbeddedModel, ExpertsOnDevicesOfTheirOwnMakeTheClipThatOneMakes) {
+  options_.steps = 4;  // two for each expert
+  const auto expected = latents(1);
+  for (int64_t ranks = 2; ranks <= most_ranks(); ranks += 2)
+    expect_near(latents_of(tiny_config(), ranks, options_, {}, WAN_QUANTIZATION_NONE, WAN_MEMORY_SPLIT),
+                expected, ranks <= 4 ? 0 : 10 * tolerance(), std::to_string(ranks));
+}
+
+TEST_F(EmbeddedModel, ExpertsAreOnlySplitWhereEachGetsAsManyDevices) {
+  const auto refusal =
+      testing::ThrowsMessage<Error>(HasSubstr("memory=split is for models with two experts"));
+  const auto load = [](const CheckpointConfig &config, int64_t ranks) {
+    choose_memory_mode(WAN_MEMORY_SPLIT, config, at::kFloat, WAN_QUANTIZATION_NONE, devices(ranks));
+  };
+  EXPECT_THAT([&] { load(tiny_config(), 1); }, refusal);
+  if (most_ranks() < 2) GTEST_SKIP() << "needs two devices";
+  load(tiny_config(), 2);
+  CheckpointConfig one_expert = tiny_config();
+  one_expert.transformer_2.reset();
+  EXPECT_THAT([&] { load(one_expert, 2); }, refusal);
+}
+
 /// Through the C interface.
 class Devices : public testing::Test {
  protected:
@@ -463,10 +485,10 @@ TEST_F(Devices, TellHowTheyShareAClip) {
 
 TEST_F(Devices, ADecoderOnADeviceOfItsOwnMakesTheSameFrames) {
   const auto frames = [](std::optional<at::Device> vae_device) {
-    ClipPipeline pipeline(
-        tiny_config(), open_checkpoint(tiny_config(), {}, device_of(0), quiet(), [](uint64_t, uint64_t) {}),
-        Tokenizer(tiny_config().tokenizer), {devices(1), at::kFloat, WAN_QUANTIZATION_NONE, vae_device},
-        WAN_MEMORY_AUTO);
+    ClipPipeline pipeline(tiny_config(),
+                          open_checkpoint(tiny_config(), {}, quiet(), [](uint64_t, uint64_t) {}),
+                          Tokenizer(tiny_config().tokenizer),
+                          {devices(1), at::kFloat, WAN_QUANTIZATION_NONE, vae_device}, WAN_MEMORY_AUTO);
     std::vector<at::Tensor> frames;
     Listener listener;
     listener.frames = [&](const WanFrames &chunk) {

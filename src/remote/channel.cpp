@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "remote/channel.h"
+
+#include <ATen/ATen.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <bit>
+#include <map>
+#include <string_view>
+#include <utility>
+
+namespace wan {
+
+static_assert(std::endian::native == std::endian::little, "tensors are sent as they lie in memory");
+
+namespace {
+
+constexpr gint64 kPollMicroseconds = 20'000;
+constexpr size_t kMaxDimensions = 6;
+
+const std::map<at::ScalarType, std::string> kDtypes = {{at::kFloat, "F32"}, {at::kBFloat16, "BF16"}};
+
+Json describe(const at::Tensor &tensor) {
+  if (!tensor.defined()) return nullptr;
+  return {{"dtype", kDtypes.at(tensor.scalar_type())}, {"shape", tensor.sizes().vec()}};
+}
+
+at::ScalarType dtype_named(const JsonFile &file) {
+  for (const auto &[dtype, name] : kDtypes)
+    if (file.get<std::string>("dtype", "") == name) return dtype;
+  throw file.error("dtype", "must be F32 or BF16");
+}
+
+/// Takes the tensor's bytes from what is left of the limit.
+at::Tensor empty_as_described(const Json &description, uint64_t &left, const std::string &source) {
+  if (description.is_null()) return {};
+  const JsonFile file(std::string_view(description.dump()), source);
+  const auto dtype = dtype_named(file);
+  const auto shape = file.get<std::vector<int64_t>>("shape", {});
+  uint64_t bytes = c10::elementSize(dtype);
+  bool fits = shape.size() <= kMaxDimensions && bytes <= left;
+  for (const int64_t size : shape) {
+    fits = fits && size > 0 && static_cast<uint64_t>(size) <= left / bytes;
+    if (!fits) break;
+    bytes *= static_cast<uint64_t>(size);
+  }
+  if (!fits) throw file.error("shape", "is not that of a tensor that may be sent");
+  left -= bytes;
+  return at::empty(shape, dtype);
+}
+
+}  // namespace
+
+JsonFile values_of(const Message &message, const std::string &peer) {
+  return {std::string_view(message.values.dump()), peer};
+}
+
+Channel::Channel(SocketPointer socket, std::string peer, std::chrono::milliseconds patience)
+    : socket_(std::move(socket)), peer_(std::move(peer)), patience_(patience) {
+  g_socket_set_blocking(socket_.get(), FALSE);
+}
+
+Error Channel::lost(const std::string &why) const {
+  return {WAN_LOST, peer_ + " was lost: " + why};
+}
+
+void Channel::transfer(size_t bytes, GIOCondition condition, const Check &check,
+                       const std::function<gssize(size_t, size_t, GError **)> &move) const {
+  auto heard = Clock::now();
+  for (size_t done = 0; done < bytes;) {
+    GError *error = nullptr;
+    const gssize moved = move(done, bytes - done, &error);
+    if (moved > 0) {
+      done += static_cast<size_t>(moved);
+      heard = Clock::now();
+      continue;
+    }
+    const std::unique_ptr<GError, void (*)(GError *)> failure(error, g_error_free);
+    if (!failure) throw lost("it closed the connection");
+    if (!g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK)) throw lost(error->message);
+    check();
+    if (Clock::now() - heard > patience_)
+      throw lost("nothing was heard of it for " +
+                 number_text(std::chrono::duration<double>(patience_).count()) + " seconds");
+    g_socket_condition_timed_wait(socket_.get(), condition, kPollMicroseconds, nullptr, nullptr);
+  }
+}
+
+void Channel::write(const void *data, size_t bytes, const Check &check) const {
+  transfer(bytes, G_IO_OUT, check, [&](size_t done, size_t left, GError **error) {
+    return g_socket_send(socket_.get(), static_cast<const gchar *>(data) + done, left, nullptr, error);
+  });
+}
+
+void Channel::read(void *data, size_t bytes, const Check &check) const {
+  transfer(bytes, G_IO_IN, check, [&](size_t done, size_t left, GError **error) {
+    return g_socket_receive(socket_.get(), static_cast<gchar *>(data) + done, left, nullptr, error);
+  });
+}
+
+void Channel::send(const Message &message, const Check &check) {
+  Json header = {{"type", message.type}, {"values", message.values}, {"tensors", Json::array()}};
+  std::vector<at::Tensor> tensors;
+  for (const at::Tensor &tensor : message.tensors) {
+    tensors.push_back(tensor.defined() ? tensor.cpu().contiguous() : tensor);
+    header["tensors"].push_back(describe(tensor));
+  }
+  const std::string text = header.dump();
+  const auto length = static_cast<uint32_t>(text.size());
+  const std::lock_guard lock(sending_);
+  write(&length, sizeof(length), check);
+  write(text.data(), text.size(), check);
+  for (const at::Tensor &tensor : tensors)
+    if (tensor.defined()) write(tensor.const_data_ptr(), tensor.nbytes(), check);
+}
+
+Message Channel::receive_one(const MessageLimits &limits, const Check &check) const {
+  uint32_t length = 0;
+  read(&length, sizeof(length), check);
+  if (length > limits.header_bytes)
+    throw invalid(peer_ + " does not speak as gst-wan does: its message would have " +
+                  std::to_string(length) + " bytes");
+  std::string text(length, '\0');
+  read(text.data(), text.size(), check);
+  const JsonFile header(std::string_view(text), peer_);
+  const auto descriptions = header.get<Json>("tensors", Json::array());
+  if (!descriptions.is_array() || descriptions.size() > kMaxTensors)
+    throw header.error("tensors", "must be an array of at most " + std::to_string(kMaxTensors));
+  Message message = {header.get<std::string>("type", ""), header.get<Json>("values", Json::object())};
+  if (!message.values.is_object()) throw header.error("values", "must be an object");
+  uint64_t left = limits.tensor_bytes;
+  for (const Json &description : descriptions)
+    message.tensors.push_back(empty_as_described(description, left, peer_));
+  for (const at::Tensor &tensor : message.tensors)
+    if (tensor.defined()) read(tensor.mutable_data_ptr(), tensor.nbytes(), check);
+  return message;
+}
+
+/// What the peer's devices are and what it was told are not ours.
+Error Channel::error_of(const Message &message) const {
+  const JsonFile values = values_of(message, peer_);
+  auto status = static_cast<WanStatus>(values.integer("status", WAN_INTERNAL, WAN_NOT_FOUND, WAN_INTERNAL));
+  if (status == WAN_DEVICE || status == WAN_CANCELLED) status = WAN_LOST;
+  return {status, peer_ + " says: " + printable(values.get<std::string>("message", ""), 512)};
+}
+
+Message Channel::receive(const MessageLimits &limits, const Check &check) {
+  Message message = receive_one(limits, check);
+  while (message.type == kAlive) {
+    check();
+    message = receive_one(limits, check);
+  }
+  if (message.type != kError) return message;
+  throw error_of(message);
+}
+
+Message Channel::expect(const std::string &type, const MessageLimits &limits, const Check &check) {
+  Message message = receive(limits, check);
+  if (message.type != type)
+    throw invalid(peer_ + " sent the message '" + printable(message.type) + "' where '" + type + "' is due");
+  return message;
+}
+
+bool Channel::wait() const {
+  g_socket_condition_wait(socket_.get(), G_IO_IN, nullptr, nullptr);
+  char next;
+  return recv(g_socket_get_fd(socket_.get()), &next, 1, MSG_PEEK | MSG_DONTWAIT) != 0;
+}
+
+bool Channel::is_readable() const {
+  return g_socket_condition_check(socket_.get(), static_cast<GIOCondition>(G_IO_IN | G_IO_HUP | G_IO_ERR)) !=
+         0;
+}
+
+Message error_message(const Error &error) {
+  return {kError, {{"status", static_cast<int64_t>(error.kind())}, {"message", error.what()}}};
+}
+
+}  // namespace wan
