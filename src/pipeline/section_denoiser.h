@@ -39,8 +39,8 @@ class SectionDenoiser {
   /// The prompt from the next section on, and how that follows: RECACHE, CROSS or CUT.
   virtual void set_text(const at::Tensor &text, WanPromptSwitch how) = 0;
   /// The next section begins a scene, from a picture's latent, [1, C, 1, H, W], if that is defined. Where the
-  /// family forgets all before a scene (CausalConfig::forgets_scenes()), it is what it were in a video of its
-  /// own.
+  /// family forgets all before a scene (CausalConfig::forgets_scenes()), it is what it would be in a video of
+  /// its own.
   virtual void begin_scene(const at::Tensor &image) = 0;
   virtual void set_noise(SectionNoise noise) = 0;
   /// Where all is computed anew from the last latents: what stands for the scene's first one, [1, C, 1, H,
