@@ -11,8 +11,8 @@ namespace wan {
 namespace {
 
 // How much longer than the last section the next one may take before a live source has no frames left: a part
-// of that time, and not less than a new prompt needs (text, and what the model remembers under it).
-constexpr double kSlack = 0.5, kLeastSlack = 0.2;
+// of that time, and some seconds at least.
+constexpr double kSlack = 0.5, kLeastSlack = 0.1;
 // Others who want the model have it after so long.
 constexpr int kTurnSeconds = 5;
 
@@ -39,8 +39,10 @@ std::shared_ptr<const Clip> FramePump::end_video(const std::shared_ptr<const Cli
 // A section's frames come one chunk after the other, while the first ones are shown.
 void FramePump::measure_lead(const WanFrames &frames) {
   std::deque<EndlessVideo::Asked> &asked = video_.asked;
-  for (; asked.size() > 1 && asked[1].section <= frames.section; asked.pop_front())
+  for (; asked.size() > 1 && asked[1].section <= frames.section; asked.pop_front()) {
     video_.last_lead = std::exchange(video_.lead, 0);
+    if (asked.front().begins_clip) video_.clip_lead = video_.last_lead;
+  }
   const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - asked.front().time;
   const FrameClock &clock = format_.clock;
   const double shown_before = double(frames.first_frame - asked.front().frame) * clock.fps_d / clock.fps_n;
@@ -53,7 +55,7 @@ uint64_t FramePump::wanted_frames() const {
   const auto section = static_cast<uint64_t>(run_.defaults.section_frames);
   const FrameClock &clock = format_.clock;
   const double lead = std::max(video_.lead, video_.last_lead);
-  const double seconds = lead + std::max(kSlack * lead, kLeastSlack);
+  const double seconds = std::max(lead, video_.clip_lead) + std::max(kSlack * lead, kLeastSlack);
   const auto known = static_cast<uint64_t>(std::ceil(seconds * clock.fps_n / clock.fps_d));
   return std::max(lead > 0 ? std::min(known, 2 * section) : section, held_frames_);
 }
@@ -132,6 +134,7 @@ bool FramePump::begin_clip(const std::shared_ptr<Clip> &clip, WanSection *sectio
   section->seed = clip->seed;
   video_.starts.back().is_skipped = std::exchange(video_.clip_is_over, false);
   video_.starts.push_back({section->index, section->first_frame, clip});
+  video_.asked.back().begins_clip = true;
   stats_.newest = clip_ = clip;
   return true;
 }
