@@ -407,6 +407,14 @@ TEST_F(EmbeddedModel, RanksRoundKeysToFp8FromOneCenter) {
   EXPECT_LE(relative_error(latents(2, WAN_QUANTIZATION_FP8).back(), expected.back()), 1.1 * error);
 }
 
+TEST_F(EmbeddedModel, RanksThatCopyFromTheSameHostMemoryMakeTheClipThatOneMakes) {
+  if (most_ranks() < 2) GTEST_SKIP() << "needs two devices";
+  const auto expected = latents(1);
+  for (const WanMemoryMode mode : {WAN_MEMORY_ONE_EXPERT, WAN_MEMORY_STREAM})
+    expect_near(latents_of(tiny_config(), 2, options_, {}, WAN_QUANTIZATION_NONE, mode), expected, 0,
+                memory_mode_name(mode));
+}
+
 TEST_F(EmbeddedModel, ExpertsOnDevicesOfTheirOwnMakeTheClipThatOneMakes) {
   options_.steps = 4;  // two for each expert
   const auto expected = latents(1);
