@@ -299,11 +299,7 @@ Model load_in_mode(WanMemoryMode mode, const WanCallbacks &callbacks = {}) {
   options.model_dir = directory.c_str();
   options.device = device.c_str();
   options.memory = mode;
-  WanModel *model = nullptr;
-  WanError error;
-  const WanStatus status = api().load(&options, &callbacks, &model, &error);
-  if (status != WAN_OK) throw Failure{status, error.message};
-  return {model, api().model_free};
+  return load_model(options, callbacks);
 }
 
 WanGenerateOptions small_clip() {

@@ -463,16 +463,7 @@ TEST_F(Devices, ACancelAtAnyMomentLeavesThemUsable) {
   const Model model = load(most_ranks());
   const at::Tensor expected = generate_clip(model, clip());
   Dice dice(3);
-  for (int round = 0; round < 20; ++round) {
-    std::atomic<int> left = dice.roll(100);
-    Listener listener;
-    listener.cancelled = [&left] { return --left < 0; };
-    try {
-      generate(model, clip(), listener);
-    } catch (const Failure &failure) {
-      EXPECT_EQ(failure.status, WAN_CANCELLED) << failure.message;
-    }
-  }
+  cancel_clips(model, clip(), dice, 20, 100);
   EXPECT_TRUE(at::equal(generate_clip(model, clip()), expected));
 }
 
