@@ -45,6 +45,8 @@ Experts::Experts(const CheckpointConfig &config, ComponentSource &source, const 
   experts_.push_back(load("transformer", config.transformer, source, ranks_.front(), slots));
   if (config.transformer_2)
     experts_.push_back(load("transformer_2", *config.transformer_2, source, ranks_.back(), slots));
+  for (const auto &of_rank : slots)
+    if (of_rank) of_rank->wait();
 }
 
 void Experts::start_ranks() {
@@ -64,8 +66,9 @@ Experts::Slots Experts::make_block_slots() const {
   const int64_t blocks =
       config_.transformer_2 ? std::max(config_.transformer.num_layers, config_.transformer_2->num_layers) : 0;
   const size_t count = memory_mode_ == WAN_MEMORY_STREAM ? kStreamSlots : static_cast<size_t>(blocks);
+  const auto arenas = std::make_shared<HostArenas>();
   for (size_t rank = 0; rank < slots.size(); ++rank)
-    slots[rank] = std::make_shared<BlockSlots>(placement_.devices[rank], count);
+    slots[rank] = std::make_shared<BlockSlots>(placement_.devices[rank], count, arenas);
   return slots;
 }
 
@@ -91,7 +94,7 @@ std::string Experts::smaller_memory_modes() const {
   uint64_t blocks = 0;
   for (const Replicas &expert : experts_) blocks += expert.front().block_bytes();
   // In the other modes they are there already.
-  const uint64_t on_host = blocks * placement_.devices.size() + kHostReserve;
+  const uint64_t on_host = blocks + kHostReserve;
   if (!keeps_on_host(memory_mode_) && on_host > free_memory(at::kCPU)) return "";
   return wan::smaller_memory_modes(memory_mode_, experts_.size() > 1);
 }

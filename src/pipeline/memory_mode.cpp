@@ -159,8 +159,7 @@ WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const CheckpointConfig &c
     throw invalid(
         "memory=split is for models with two experts that make clips, on an even number of devices: choose "
         "another mode, or devices as device=cuda:0,1");
-  // Of the host, each GPU's part.
-  const uint64_t device_free = least_free_memory(devices), host_free = free_memory(at::kCPU) / devices.size();
+  const uint64_t device_free = least_free_memory(devices), host_free = free_memory(at::kCPU);
   const VaeConfig &vae = config.vae;
   const uint64_t room =
       denoise_bytes(config.transformer, dtype, (81 - 1) / vae.temporal_scale() + 1, 720 / vae.spatial_scale(),

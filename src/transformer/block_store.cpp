@@ -65,11 +65,22 @@ void run_side_by_side(std::vector<std::packaged_task<void()>> &tasks) {
 
 }  // namespace
 
-BlockSlots::BlockSlots(at::Device device, size_t count) : device_(device), copy_stream_(copy_stream(device)) {
+HostArenas::Arena HostArenas::get(size_t index, const std::function<std::vector<at::Tensor>()> &make) {
+  const std::lock_guard lock(mutex_);
+  const bool is_new = index == arenas_.size();
+  if (is_new) arenas_.push_back(make());
+  return {arenas_[index], is_new};
+}
+
+BlockSlots::BlockSlots(at::Device device, size_t count, std::shared_ptr<HostArenas> arenas)
+    : device_(device),
+      copy_stream_(copy_stream(device)),
+      arenas_(arenas ? std::move(arenas) : std::make_shared<HostArenas>()) {
   for (size_t i = 0; i < count; ++i) slots_.emplace_back(device);
 }
 
 BlockSlots::~BlockSlots() {
+  arenas_.reset();
   if (device_.is_cpu()) return;
   try {
     // Else LibTorch would keep the blocks' host memory for its next allocation.
@@ -163,7 +174,8 @@ void BlockSlots::copy(Slot &slot, const PackedBlock &block, Copy copy) {
 
 void BlockSlots::pack(PackedBlock &block) {
   plan(block);
-  block.host = host_arena(block.bytes);
+  const HostArenas::Arena arena = arenas_->get(packed_++, [&] { return host_arena(block.bytes); });
+  block.host = arena.pieces;
   // The slot gathers the tensors, so that the host gets the arena in large pieces.
   Slot &slot = oldest();
   vacate(slot, block.bytes);
@@ -173,6 +185,7 @@ void BlockSlots::pack(PackedBlock &block) {
   });
   settle(slot, block);
   record(slot.used, compute_stream());
+  if (!arena.is_new) return;
   copy(slot, block,
        [](const at::Tensor &host, const at::Tensor &device) { host.copy_(device, /*non_blocking=*/true); });
 }
@@ -199,6 +212,10 @@ void BlockSlots::release(PackedBlock &block, PackedBlock *next) {
 
 void BlockSlots::forget(const PackedBlock &block) {
   if (Slot *slot = find(block)) slot->block = nullptr;
+  wait();
+}
+
+void BlockSlots::wait() const {
   if (device_.is_cpu()) return;
   try {
     c10::impl::VirtualGuardImpl(device_.type()).synchronizeStream(copy_stream_);

@@ -11,7 +11,9 @@
 #include <any>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -44,12 +46,30 @@ struct PackedBlock {
   std::vector<at::Tensor> host;  // the arena, in pieces
 };
 
+/// Host memory of packed blocks, which ranks of the same model have in common: all pack the same blocks in
+/// the same order.
+class HostArenas {
+ public:
+  struct Arena {
+    std::vector<at::Tensor> pieces;
+    bool is_new;  // to be filled by whom it is given to; others may read it when all is packed
+  };
+  /// Of the index-th block; made where nobody has asked for it yet.
+  Arena get(size_t index, const std::function<std::vector<at::Tensor>()> &make);
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::vector<at::Tensor>> arenas_;  // guarded by it
+};
+
 /// Memory on the GPU for a few blocks at a time, which both experts share. Blocks come on a copy stream,
 /// beside the computation; events see to it that a slot is computed with only when its block has come, and
 /// filled again only when that was computed. The host waits for none of them.
 class BlockSlots {
  public:
-  BlockSlots(at::Device device, size_t count);
+  /// arenas: of all ranks, which use no block before all have packed theirs and wait() has returned on each;
+  /// null: its own.
+  BlockSlots(at::Device device, size_t count, std::shared_ptr<HostArenas> arenas = nullptr);
   ~BlockSlots();
   BlockSlots(const BlockSlots &) = delete;
   BlockSlots &operator=(const BlockSlots &) = delete;
@@ -63,7 +83,9 @@ class BlockSlots {
   /// What is queued by now was the last to use the block for a while: `next` takes its place, unless that is
   /// on the GPU already, or null.
   void release(PackedBlock &block, PackedBlock *next);
-  /// Waits for the copies under way, and lets go of the block, which is about to go away.
+  /// Waits for the copies under way.
+  void wait() const;
+  /// The same, and lets go of the block, which is about to go away.
   void forget(const PackedBlock &block);
 
  private:
@@ -91,7 +113,9 @@ class BlockSlots {
 
   const at::Device device_;
   const c10::Stream copy_stream_;
+  std::shared_ptr<HostArenas> arenas_;
   std::vector<Slot> slots_;
+  size_t packed_ = 0;  // blocks
   uint64_t uses_ = 0;
 };
 

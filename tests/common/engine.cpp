@@ -2,6 +2,9 @@
 #include "common/engine.h"
 
 #include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
 
 #include "common/reference.h"
 
@@ -70,6 +73,13 @@ WanPixelLayout packed_layout(WanPixelFormat format, int32_t width, int32_t heigh
   return layout;
 }
 
+Model load_model(const WanLoadOptions &options, const WanCallbacks &callbacks) {
+  WanModel *model = nullptr;
+  WanError error;
+  check(api().load(&options, &callbacks, &model, &error), error);
+  return {model, api().model_free};
+}
+
 Model load_model(const std::string &directory, const std::string &device, WanDtype dtype,
                  const std::vector<WanLora> &loras, WanQuantization quantization) {
   WanLoadOptions options{};
@@ -80,11 +90,7 @@ Model load_model(const std::string &directory, const std::string &device, WanDty
   options.loras = loras.data();
   options.num_loras = loras.size();
   const Listener quiet;
-  const WanCallbacks callbacks = callbacks_of(quiet);
-  WanModel *model = nullptr;
-  WanError error;
-  check(api().load(&options, &callbacks, &model, &error), error);
-  return {model, api().model_free};
+  return load_model(options);
 }
 
 WanGenerateOptions tiny_options(WanPixelFormat format) {
@@ -108,6 +114,19 @@ void generate(const Model &model, const WanGenerateOptions &options, const Liste
   const WanCallbacks callbacks = callbacks_of(listener);
   WanError error;
   check(api().generate(model.get(), &options, &callbacks, &error), error);
+}
+
+void cancel_clips(const Model &model, const WanGenerateOptions &options, Dice &dice, int clips, int checks) {
+  for (int i = 0; i < clips; ++i) {
+    std::atomic<int> left = dice.roll(checks);
+    Listener listener;
+    listener.cancelled = [&left] { return --left < 0; };
+    try {
+      generate(model, options, listener);
+    } catch (const Failure &failure) {
+      EXPECT_EQ(failure.status, WAN_CANCELLED) << failure.message;
+    }
+  }
 }
 
 at::Tensor pixels_of(const WanFrames &frames, const WanGenerateOptions &options) {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "common/dice.h"
 #include "wan/engine.h"
 
 namespace wan::test {
@@ -30,6 +31,8 @@ WanPicture picture_of(const at::Tensor &picture);
 using Model = std::unique_ptr<WanModel, void (*)(WanModel *)>;
 
 /// Throws Failure.
+Model load_model(const WanLoadOptions &options, const WanCallbacks &callbacks = {});
+/// The same.
 Model load_model(const std::string &directory, const std::string &device, WanDtype dtype = WAN_DTYPE_AUTO,
                  const std::vector<WanLora> &loras = {},
                  WanQuantization quantization = WAN_QUANTIZATION_NONE);
@@ -55,6 +58,9 @@ WanCallbacks callbacks_of(const Listener &listener);
 
 /// Throws Failure.
 void generate(const Model &model, const WanGenerateOptions &options, const Listener &listener);
+
+/// Cancels clips at moments that the dice choose, among the first `checks` at which that is asked.
+void cancel_clips(const Model &model, const WanGenerateOptions &options, Dice &dice, int clips, int checks);
 
 /// A copy of a chunk in host memory, uint8 [num_frames, layout.size].
 at::Tensor pixels_of(const WanFrames &frames, const WanGenerateOptions &options);

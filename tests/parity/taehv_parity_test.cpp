@@ -41,9 +41,8 @@ class TaehvParity : public testing::TestWithParam<Published> {
   std::filesystem::path path() const { return directory_.path() / (GetParam().stem + ".safetensors"); }
   TinyDecoder load() const {
     CheckpointWeights weights({directory_.path(), GetParam().stem}, test_device(), [](uint64_t) {});
-    TinyDecoder decoder(
-        TinyDecoderConfig::of(TensorFile(path()), GetParam().z_dim, GetParam().patch_size),
-        Weights(weights, at::kFloat));
+    TinyDecoder decoder(TinyDecoderConfig::of(TensorFile(path()), GetParam().z_dim, GetParam().patch_size),
+                        Weights(weights, at::kFloat));
     weights.check_all_loaded({"encoder."});
     return decoder;
   }
@@ -122,12 +121,7 @@ Model load_with_decoder(const std::string &decoder) {
   options.device = device.c_str();
   options.dtype = WAN_DTYPE_FLOAT32;
   options.decoder = decoder.c_str();
-  const WanCallbacks callbacks{};
-  WanModel *model = nullptr;
-  WanError error;
-  const WanStatus status = api().load(&options, &callbacks, &model, &error);
-  if (status != WAN_OK) throw Failure{status, error.message};
-  return {model, api().model_free};
+  return load_model(options);
 }
 
 TEST(TinyDecoderChoice, MakesTheFramesOfAClip) {

@@ -13,6 +13,7 @@
 #include <set>
 
 #include "bench/random_weights.h"
+#include "common/allocated_bytes.h"
 #include "common/engine.h"
 #include "common/temporary_directory.h"
 #include "common/tiny_model.h"
@@ -114,6 +115,31 @@ TEST_F(Blocks, ArePackedWhateverTheyHold) {
     }
     store.done(i, store);
   }
+}
+
+TEST_F(Blocks, RanksCopyFromTheSameHostMemory) {
+  const auto arenas = std::make_shared<HostArenas>();
+  const auto of_rank = [&] { return std::make_shared<BlockSlots>(test_device(), 2, arenas); };
+  const std::shared_ptr<BlockSlots> slots[] = {of_rank(), of_rank()};
+  BlockStore resident(nullptr), first(slots[0]), second(slots[1]);
+  const auto held = [] {
+    return test_device().is_cpu() ? allocated_bytes() : memory_in_use(test_device()).pinned_bytes;
+  };
+  const auto growth = [&](BlockStore &store) {
+    const uint64_t before = held();
+    for (int64_t i = 0; i < count_; ++i) store.add(block(i));
+    return held() - before;
+  };
+  for (int64_t i = 0; i < count_; ++i) resident.add(block(i));
+  const uint64_t of_first = growth(first), of_second = growth(second);
+  EXPECT_LT(of_second + resident.bytes() / 2, of_first);
+  for (const auto &of_one : slots) of_one->wait();
+  for (int round = 0; round < 2; ++round)
+    for (BlockStore *const store : {&first, &second})
+      for (size_t i = 0; i < store->size(); ++i) {
+        expect_equal(use(*store, i), use(resident, i));
+        store->done(i, *store);
+      }
 }
 
 TEST_F(Blocks, OnlyAsManyAreOnTheDeviceAsThereAreSlots) {
@@ -282,11 +308,7 @@ Model load_in_mode(WanMemoryMode mode, const WanCallbacks &callbacks = {}) {
   options.model_dir = directory.c_str();
   options.device = device.c_str();
   options.memory = mode;
-  WanModel *model = nullptr;
-  WanError error;
-  const WanStatus status = api().load(&options, &callbacks, &model, &error);
-  if (status != WAN_OK) throw Failure{status, error.message};
-  return {model, api().model_free};
+  return load_model(options, callbacks);
 }
 
 WanGenerateOptions small_clip() {

@@ -407,6 +407,14 @@ TEST_F(EmbeddedModel, RanksRoundKeysToFp8FromOneCenter) {
   EXPECT_LE(relative_error(latents(2, WAN_QUANTIZATION_FP8).back(), expected.back()), 1.1 * error);
 }
 
+TEST_F(EmbeddedModel, RanksThatCopyFromTheSameHostMemoryMakeTheClipThatOneMakes) {
+  if (most_ranks() < 2) GTEST_SKIP() << "needs two devices";
+  const auto expected = latents(1);
+  for (const WanMemoryMode mode : {WAN_MEMORY_ONE_EXPERT, WAN_MEMORY_STREAM})
+    expect_near(latents_of(tiny_config(), 2, options_, {}, WAN_QUANTIZATION_NONE, mode), expected, 0,
+                memory_mode_name(mode));
+}
+
 TEST_F(EmbeddedModel, ExpertsOnDevicesOfTheirOwnMakeTheClipThatOneMakes) {
   options_.steps = 4;  // two for each expert
   const auto expected = latents(1);
@@ -455,16 +463,7 @@ TEST_F(Devices, ACancelAtAnyMomentLeavesThemUsable) {
   const Model model = load(most_ranks());
   const at::Tensor expected = generate_clip(model, clip());
   Dice dice(3);
-  for (int round = 0; round < 20; ++round) {
-    std::atomic<int> left = dice.roll(100);
-    Listener listener;
-    listener.cancelled = [&left] { return --left < 0; };
-    try {
-      generate(model, clip(), listener);
-    } catch (const Failure &failure) {
-      EXPECT_EQ(failure.status, WAN_CANCELLED) << failure.message;
-    }
-  }
+  cancel_clips(model, clip(), dice, 20, 100);
   EXPECT_TRUE(at::equal(generate_clip(model, clip()), expected));
 }
 

@@ -81,12 +81,7 @@ Model load(const std::string &worker, const std::string &directory = tiny_model(
   options.worker = worker.empty() ? nullptr : worker.c_str();
   options.loras = loras.data();
   options.num_loras = loras.size();
-  const WanCallbacks callbacks{};
-  WanModel *model = nullptr;
-  WanError error;
-  const WanStatus status = api().load(&options, &callbacks, &model, &error);
-  if (status != WAN_OK) throw Failure{status, error.message};
-  return {model, api().model_free};
+  return load_model(options);
 }
 
 template <typename Function>
@@ -211,16 +206,7 @@ TEST(Worker, ACancelAtAnyMomentLeavesBothUsable) {
   const Model model = load(worker.address());
   const at::Tensor expected = generate_clip(model, clip());
   Dice dice(5);
-  for (int round = 0; round < 10; ++round) {
-    std::atomic<int> left = dice.roll(60);
-    Listener listener;
-    listener.cancelled = [&left] { return --left < 0; };
-    try {
-      generate(model, clip(), listener);
-    } catch (const Failure &failure) {
-      EXPECT_EQ(failure.status, WAN_CANCELLED) << failure.message;
-    }
-  }
+  cancel_clips(model, clip(), dice, 10, 60);
   EXPECT_TRUE(at::equal(generate_clip(model, clip()), expected));
 }
 
