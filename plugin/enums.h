@@ -31,7 +31,7 @@ GType prompt_switch_type();
 const char *scheduler_nick(WanScheduler scheduler);
 /** "auto", "float32" or "bfloat16". */
 const char *dtype_nick(WanDtype dtype);
-/** "none" or "fp8". */
+/** "none", "fp8" or "stored". */
 const char *quantization_nick(WanQuantization quantization);
 /** "auto", "resident", "one-expert", "stream" or "split". */
 const char *memory_mode_nick(WanMemoryMode mode);

@@ -112,8 +112,7 @@ std::vector<Row> make_table() {
           &Settings::quantization),
       row(g_param_spec_enum(
               "memory", "Memory",
-              "Where the experts' weights are while a clip is made; on the CPU always resident, or "
-              "split",
+              "Where the experts' weights are while a clip is made (on the CPU: resident or split)",
               memory_mode_type(), defaults.memory, kReady),
           &Settings::memory),
       row(g_param_spec_string("decoder", "Decoder",

@@ -13,6 +13,7 @@
 #include "common.h"
 #include "device.h"
 #include "output/section_output.h"
+#include "pipeline/memory_mode.h"
 #include "pipeline/section_denoiser.h"
 #include "random_weights.h"
 #include "trace.h"
@@ -169,7 +170,7 @@ struct Bench {
 /// The VAE, and what decodes.
 struct Decoders {
   explicit Decoders(const Bench &bench) {
-    const at::ScalarType dtype = bench.device.is_cpu() ? at::kFloat : bench.dtype;
+    const at::ScalarType dtype = vae_dtype(bench.dtype, bench.decoder_device);
     vae = bench.vae.load(bench.decoder_device, dtype);
     if (!bench.options.tiny_decoder) return;
     const VaeConfig config = bench.vae.config();
