@@ -12,9 +12,10 @@ Phases:
           stage 1 (--teach-seconds): teacher forcing. Every chunk is denoised after clean chunks, of which the cache would
               keep the same: one pass over clean and noisy chunks does all of them                        work/teacher
           stage 2 and 3 (--distill-seconds): the four steps of the sampler learn what many steps of stage 1's network
-              give, first after clean chunks, then more and more after chunks of the student's own, with their errors
-                                                                                                           work/causal
+              give, first after clean chunks, then more and more after chunks of the student's own, which were sampled
+              after chunks of its own, and so on: with the errors of a long stream                          work/causal
           With 0 seconds a stage is left out, and its result is read from --work.
+  decoder the VAE's decoder of the base model, in place, on clips of any length (--vae-seconds)
   judge   rollouts of --chunks chunks from work/NAME (--net), with and without changes of the prompt, scored by what can be
           measured in the pictures; contact sheets in --samples
   export  the Diffusers directory (bfloat16), and with --original the same weights as a torch file with the names of
@@ -33,6 +34,7 @@ KEEP = WINDOW // CHUNK  # chunks in the cache, the one in work included
 CHUNKS = 7  # of a training sample
 LATENTS, FRAMES = 25, 97  # of a rendered clip
 SINK_FRAMES = 9
+LONG = 177  # frames that train the decoder: more than it looks back
 SIZE = (160, 96)
 SHIFT = 5.0
 LEVELS = (1., .9375, 5 / 6, .625)  # the noise levels of the sampler's steps: t / 1000
@@ -47,11 +49,11 @@ STILL = ("float", "spin", "pulse")
 
 
 def endless(start, far, shown=0):
-    """train_tiny_wan.path for motions that go on for ever, from frame start of the motion: FRAMES frames, and after them
-    SINK_FRAMES that are far frames off. What grows or shrinks begins to in the frame in which it is first shown."""
+    """train_tiny_wan.path for motions that go on for ever, from frame start of the motion: the scene's frames, and after
+    them SINK_FRAMES that are far frames off. What grows or shrinks begins to in the frame in which it is first shown."""
     def path(motion, n, slot, ax, ay, r, rng, frames):
         grows = motion in ("grow", "shrink")  # these end, and hold
-        f = np.concatenate([np.arange(FRAMES), np.arange(SINK_FRAMES) + (0 if grows else far)])
+        f = np.concatenate([np.arange(frames), np.arange(SINK_FRAMES) + (0 if grows else far)])
         u = (f + (start / 8 - shown if grows else start)) / PERIOD
         wide = motion in WIDE
         lane = (slot - .5) * (ay if wide else 1.1 * ax) if n == 2 else rng.uniform(-.3, .3) * (ay if wide else ax)
@@ -104,7 +106,7 @@ def change(a, border, path, rng):
         axes, f = [v / min(SIZE) for v in SIZE], 4 * border - 3
         for slot, o in enumerate(b["objs"]):
             x, y, r, _ = (float(v) for v in o["path"][:, f])
-            p = o["path"] = path(new, b["n"], slot, *axes, r, rng, None)
+            p = o["path"] = path(new, b["n"], slot, *axes, r, rng, FRAMES)
             x, y = ((v + h) % (2 * h) - h for v, h in zip((x, y), axes))
             inside = [float(np.clip(v, min(0, r - h), max(0, h - r))) for v, h in zip((x, y), axes)]
             p[0] += (x if new in WIDE else inside[0]) - p[0, f]
@@ -228,55 +230,101 @@ class Batch:
         dev = a.device
         self.clips, self.size, self.a = clips, size, a
         self.x = torch.zeros(size, CHUNKS, TOKENS, 64, device=dev)
+        self.seen = torch.zeros_like(self.x)  # the context: the same clip, clean or as the student made it
         self.weight = torch.zeros(size, CHUNKS, TOKENS, device=dev)
         self.text = torch.zeros(size, 2, T.TEXT_LEN, T.UMT5["d_model"], device=dev)
         self.bias = torch.zeros(size, 2, T.TEXT_LEN, device=dev)
         self.told, self.tells = (torch.zeros(size, CHUNKS, dtype=torch.bool, device=dev) for _ in range(2))
-        self.own = torch.zeros(size, dtype=torch.long, device=dev)
         self.sigma = torch.zeros(size, CHUNKS, a.copies, device=dev)
-        self.degraded = 0.  # share of the samples whose context is the student's own
+        self.renewed = 1.  # share of the samples that a step replaces; the others keep their context
 
     def fill(self, at=None):
         """Random clips, or these from their start."""
         import torch
         c, B, dev = self.clips, self.size, self.x.device
+        kept = torch.rand(B, device=dev) >= (self.renewed if at is None else 1.)
+        put = lambda to, new: to.copy_(torch.where(kept.view(B, *(1,) * (to.dim() - 1)), to, new))
         i = torch.randint(len(c.z) - self.a.held, (B,), device=dev) if at is None else at
         rand = lambda: torch.rand(B, device=dev)
         border, changes = c.border[i], c.border[i] < NEVER
         # Where the window behind the sink begins: at once, or later, at a chunk's border if the prompt will change.
         later = torch.where(changes, CHUNK * (1 + (rand() * 2).long()), CHUNK + (rand() * 5).long())
         begin = torch.where((rand() < .5) & (at is None), later, CHUNK)
-        twin = (rand() < .35) & (at is None)
+        twin = (rand() < .5) & (at is None)
         far = twin | (begin > CHUNK)
         f = torch.arange(CHUNKS * CHUNK, device=dev)
         f = torch.where(f < CHUNK, f, f - CHUNK + begin[:, None])
         x, m = c.z[i[:, None], f].float(), c.mask[i[:, None], f].float()
         x[:, :CHUNK] = torch.where(twin.view(-1, 1, 1, 1), c.sink[i].float(), x[:, :CHUNK])
         m[:, :CHUNK] *= ~twin.view(-1, 1, 1)  # where its objects are is not known
-        self.x.copy_(x.flatten(1, 2).view_as(self.x))
+        x = x.flatten(1, 2).view_as(self.x)
+        put(self.x, x); put(self.seen, x)
         # Chunks from `new` on are of the second scene. Half of the time what came before was computed anew for its prompt,
         # but for the sink of a full window.
         chunk = torch.arange(CHUNKS, device=dev)
         new = torch.where(changes, (border - begin).div(CHUNK, rounding_mode="floor").clamp(min=0) + 1, CHUNKS)
         recached = changes & (rand() < .5) & (at is None)
         old = chunk < new[:, None]
-        self.tells.copy_(~old)
-        kept = (chunk == 0) & (far | (new > KEEP))[:, None]
-        self.told.copy_(~old | (recached[:, None] & ~kept))
+        put(self.tells, ~old)
+        sink = (chunk == 0) & (far | (new > KEEP))[:, None]
+        put(self.told, ~old | (recached[:, None] & ~sink))
         # Not trained on: a full window's sink with fewer frames behind it, and old chunks under the new prompt.
         skip = (chunk > 0) & ((far[:, None] & (chunk < KEEP - 1)) | (recached[:, None] & old))
         w = 1 + self.a.object_weight * m.flatten(1, 2).view_as(self.weight)
         w[:, 0, :TOKENS // CHUNK] += self.a.first_weight
-        self.weight.copy_(w * ~skip[..., None])
+        w[:, 0] *= self.a.first_chunk_weight
+        put(self.weight, w * ~skip[..., None])
         j = torch.randint(4, (B, 2), device=dev)
         row = c.rows[i[:, None], torch.arange(2, device=dev), j]
         row = row.masked_fill(((rand() < .1) & ~changes & (at is None))[:, None], 0)
-        self.text.copy_(c.text[row]); self.bias.copy_(c.bias[row])
+        put(self.text, c.text[row]); put(self.bias, c.bias[row])
         n = self.sigma.numel()
         u = (torch.randperm(n, device=dev) + torch.rand(n, device=dev)) / n
         u = torch.where(torch.rand(n, device=dev) < .1, 1., u)  # the sampler begins with nothing but noise
         self.sigma.copy_(shifted(u).view_as(self.sigma))
-        self.own.copy_((rand() < self.degraded) * (1 + (rand() < .5).long()))
+
+
+# ---------------------------------------------------------------------------------------------------------- decoder
+
+def make_long_clip(seed):
+    return around(T.make_scene((seed, *SIZE, LONG), endless(random.Random(seed).uniform(0, 64), 0)))
+
+
+def phase_decoder(a, notes):
+    """Trains the decoder of the base model's VAE, in place, on clips that are longer than it looks back; the encoder, and with
+    it all latents, stay. A decoder that has only seen the beginnings of clips paints clouds behind what follows."""
+    import multiprocessing as mp
+    seed = (T.SEED + 31 * a.seed) * 1000003
+    with mp.get_context("fork").Pool(min(14, os.cpu_count())) as pool:  # before CUDA is touched
+        scenes = pool.map(make_long_clip, range(seed, seed + a.clips), chunksize=8)
+    import torch
+    dev = a.device
+    torch.manual_seed(T.SEED + a.seed)
+    T.unpack(argparse.Namespace(work=a.work, out=a.base))
+    show = lambda i, n: (T.render(cut(scenes[i:i + n], slice(LONG)), *SIZE, dev, i) * 255).round().byte()
+    clips = torch.cat([show(i, 8) for i in range(0, len(scenes), 8)])
+    val, clips = clips[:a.held].float() / 127.5 - 1, clips[a.held:]
+    vae = T.load_vae(a)
+    before = decoder_psnr(a, vae, val)
+    for part in (vae.encoder, vae.quant_conv): part.requires_grad_(False)
+    def fill(v, shape): v.copy_(clips[torch.randint(len(clips), (shape[0],), device=dev)]).div_(127.5).sub_(1)
+    T.patch_vae(a.vae_fast if dev == "cuda" else "", dev == "cuda" and not a.no_compile)
+    T.train_vae(argparse.Namespace(**vars(a), kl=0., vae_stages=f"1,{a.decoder_batch},{LONG},{SIZE[1]},{SIZE[0]}"), notes, vae, fill, val[:2])
+    after = decoder_psnr(a, vae, val, f"{a.samples}/decoder.png")
+    notes.add(decoder_psnr=dict(before=before, after=after))
+    T.save_weights(vae.state_dict(), torch.float32, f"{a.base}/vae/diffusion_pytorch_model.safetensors")
+
+
+def decoder_psnr(a, vae, val, picture=None):
+    """PSNR of clips [B, 3, LONG, H, W] by the streaming decoder: of the first 33 frames, and of those from 113 on."""
+    import torch
+    T.patch_vae("")
+    with torch.no_grad(): out = [vae.decode(vae.encode(v).latent_dist.mode()).sample.clamp(-1, 1) for v in val.split(4)]
+    out = torch.cat(out)
+    if picture:
+        rows = [T.to_u8(x / 2 + .5) for pair in zip(val, out) for x in pair]
+        T.sheet(rows, ["original", "decoded"] * len(val), picture, range(0, LONG, 16))
+    return [T.psnr(out[:, :, part], val[:, :, part]) for part in (slice(33), slice(113, None))]
 
 
 # ---------------------------------------------------------------------------------------------------------- network
@@ -520,11 +568,12 @@ def check(a):
 # --------------------------------------------------------------------------------------------------------- training
 
 def load_dit(a, name):
-    """work/NAME.pt, or work/NAME.safetensors with what its rounding lost."""
+    """work/NAME.pt, or work/NAME.safetensors with what its rounding lost; "exported" is what --out holds."""
     import torch
     from safetensors.torch import load_file
     p, dit = f"{a.work}/{name}", T.new_dit().to(a.device)
-    if os.path.exists(p + ".safetensors"):
+    if name == "exported": sd = load_file(f"{a.out}/transformer/diffusion_pytorch_model.safetensors")
+    elif os.path.exists(p + ".safetensors"):
         hi, rest = load_file(p + ".safetensors"), load_file(p + "_rest.safetensors")
         sd = {k: v.float() + rest[k].float() for k, v in hi.items()}
     else: sd = torch.load(p + ".pt", map_location="cpu")
@@ -610,7 +659,8 @@ def descend(velocity, x, sigma, to, steps):
 def distill_step(a, net, teacher, slow, batch, own, empty):
     """Stages 2 and 3. A chunk at one of the sampler's levels goes down to the next one as the teacher says, guided if it is
     the first; from there the student's running average, slow, says where it ends. The student shall say so at once. With own,
-    its context is its own guess of the clip, or its guess after that guess (batch.own), with the same targets."""
+    all chunks are then sampled after their context, and are the context of the samples that the next step keeps: the targets
+    stay those of the clip."""
     import torch
     B, dev, x, R = batch.size, a.device, batch.x, a.copies
     levels = torch.tensor([*LEVELS, 0.], device=dev)
@@ -622,13 +672,15 @@ def distill_step(a, net, teacher, slow, batch, own, empty):
             free = teacher.velocity(y[:, :1], s[:, :1], *first, None, None, teacher.plain)
             return torch.cat([free + a.guidance * (v[:, :1] - free), v[:, 1:]], 1)
         return velocity
-    def guess(past):
-        """The student's clip after a past, from one of the levels a chunk; from pure noise only where there is a past."""
-        k = (torch.rand(B, CHUNKS, 1, device=dev) * 4).long()
-        k[:, 0] = k[:, 0].clamp(min=1)
-        s = levels[k]
-        y = noised(x.unsqueeze(2), s, torch.randn(B, CHUNKS, 1, TOKENS, 64, device=dev))
-        return (y - s[..., None, None] * net.velocity(y, s, *said, tells, past))[:, :, 0]
+    def sampled(past):
+        """The student's chunks after a past. The first, which has none, begins from what is left of its own under noise."""
+        past = [tuple(z.detach() for z in p) for p in past]
+        y = torch.randn(B, CHUNKS, 1, TOKENS, 64, device=dev)
+        for i in range(4):
+            x0 = y - levels[i] * net.velocity(y, levels[i].expand(B, CHUNKS, 1), *said, tells, past)
+            if i < 2: x0[:, :1] = x[:, :1].unsqueeze(2)
+            y = (1 - levels[i + 1]) * x0 + levels[i + 1] * torch.randn_like(x0)
+        return y[:, :, 0]
     def step():
         xr = x.unsqueeze(2)
         with torch.no_grad():
@@ -638,15 +690,11 @@ def distill_step(a, net, teacher, slow, batch, own, empty):
             z = descend(guided(teacher.context(x, *said, batch.told)), y, s, e, a.teacher_steps)
             past = slow.context(x, *said, batch.told)
             z = z - e[..., None, None] * slow.velocity(z, e, *said, tells, past)
-            seen = x
-            if own:
-                once = guess(net.context(x, *said, batch.told))
-                twice = guess(net.context(once, *said, batch.told))
-                which = batch.own.view(-1, 1, 1, 1)
-                seen = torch.where(which == 2, twice, torch.where(which == 1, once, x))
             target = (y - z) / s[..., None, None]
-        v = net.velocity(y, s, *said, tells, net.context(seen, *said, batch.told))
-        net.backward(v, target, batch.weight)
+        past = net.context(batch.seen, *said, batch.told)
+        net.backward(net.velocity(y, s, *said, tells, past), target, batch.weight)
+        if own:
+            with torch.no_grad(): batch.seen.copy_(sampled(past))
     return step
 
 
@@ -764,8 +812,8 @@ def distill(a, batch, clips, notes):
         torch._foreach_lerp_(slow_params, [q.detach() for q in net.params], .02)
     up = T.captured(a, "distill update", update)
     begin, full = a.own_begin, a.own_full
-    def ramp(p): batch.degraded = .8 * min(1., max(0., (p - begin) / max(1e-6, full - begin)))
-    facts = optimize(a, "distill", net, batch, lambda: steps[batch.degraded > 0](), up, a.distill_seconds,
+    def ramp(p): batch.renewed = 1 - .7 * min(1., max(0., (p - begin) / max(1e-6, full - begin)))
+    facts = optimize(a, "distill", net, batch, lambda: steps[batch.renewed < 1](), up, a.distill_seconds,
                      a.muon_lr * a.distill_rate, a.lr * a.distill_rate, ramp)
     finish(a, "causal", net, clips, notes, facts)
 
@@ -847,6 +895,16 @@ def shape_of(part, known):
     return min(error, key=error.get)
 
 
+def joined(parts, shape):
+    """Regions, where those on opposite edges that face each other are one: an object that comes back on the other side."""
+    out = []
+    for c in parts:
+        faces = lambda d, k: c[:, k].max() == shape[k] - 1 and d[:, k].min() == 0 or c[:, k].min() == 0 and d[:, k].max() == shape[k] - 1
+        meets = lambda d, k: c[:, k].min() <= d[:, k].max() and d[:, k].min() <= c[:, k].max()
+        if not any(faces(d, k) and meets(d, 1 - k) for d in out for k in (0, 1)): out.append(c)
+    return out
+
+
 def look(args):
     """What a frame [H, W, 3] uint8 shows: the background's colour, the number of objects, and of the largest its colour,
     centre, whether it touches the edge, and its shape if not."""
@@ -856,7 +914,7 @@ def look(args):
     shadow = (f < bg + .02).all(-1) & (np.std(f / np.maximum(bg, .05), -1) < .06) & (f.mean(-1) > .55 * bg.mean())
     H, W = shadow.shape
     parts = [c for c in regions((np.abs(f - bg).max(-1) > .13) & ~shadow) if len(c) > .008 * H * W]
-    o = dict(bg=nearest(bg, T.BACK), n=len(parts))
+    o = dict(bg=nearest(bg, T.BACK), n=len(joined(parts, shadow.shape)))
     if parts:
         c = parts[0]
         px = f[c[:, 0], c[:, 1]]
@@ -1078,7 +1136,7 @@ def phase_check(a, notes):
     notes.add(check=check(a))
 
 
-PHASES = dict(train=phase_train, judge=phase_judge, export=phase_export, check=phase_check, preview=phase_preview, warm=phase_warm)
+PHASES = dict(train=phase_train, decoder=phase_decoder, judge=phase_judge, export=phase_export, check=phase_check, preview=phase_preview, warm=phase_warm)
 
 
 def main():
@@ -1091,8 +1149,8 @@ def main():
     ap.add_argument("--clips", type=int, default=7000); ap.add_argument("--cache-seconds", type=float, default=60)
     ap.add_argument("--cache-batch", type=int, default=16); ap.add_argument("--held", type=int, default=96, help="clips kept to evaluate")
     ap.add_argument("--changes", type=float, default=.35, help="share of the clips whose scene changes")
-    ap.add_argument("--start", default="low", help="weights in --work from which stage 1 starts")
-    ap.add_argument("--distill-from", default="teacher", help="weights in --work from which stages 2 and 3 start")
+    ap.add_argument("--start", default="low", help="weights in --work, or exported, from which stage 1 starts")
+    ap.add_argument("--distill-from", default="teacher", help="likewise for stages 2 and 3")
     ap.add_argument("--teach-seconds", type=float, default=165); ap.add_argument("--distill-seconds", type=float, default=140)
     ap.add_argument("--own-begin", type=float, default=.25, help="share of the second stage's time at which the third begins")
     ap.add_argument("--own-full", type=float, default=.5); ap.add_argument("--teacher-steps", type=int, default=4)
@@ -1102,7 +1160,8 @@ def main():
     ap.add_argument("--distill-rate", type=float, default=.3, help="share of the learning rates in stages 2 and 3")
     ap.add_argument("--hold", type=float, default=.3, help="share of the time before the learning rates begin to fall")
     ap.add_argument("--object-weight", type=float, default=4.); ap.add_argument("--first-weight", type=float, default=.5)
-    ap.add_argument("--net", default="causal", help="judge, export: weights in --work")
+    ap.add_argument("--first-chunk-weight", type=float, default=2.)
+    ap.add_argument("--net", default="causal", help="judge, export: likewise")
     ap.add_argument("--videos", type=int, default=16); ap.add_argument("--chunks", type=int, default=167); ap.add_argument("--every", type=int, default=4)
     ap.add_argument("--switches", default="recache,cross", help="ways to change the prompt: recache, cross, cut")
     ap.add_argument("--window", type=int, default=WINDOW, help="judge: another is a control, 21 at most, and scores lower")
@@ -1110,6 +1169,8 @@ def main():
     ap.add_argument("--original", default="")
     ap.add_argument("--no-graph", action="store_true"); ap.add_argument("--no-compile", action="store_true")
     ap.add_argument("--vae-fast", default="conv2d", choices=["", "conv3d", "conv2d"]); ap.add_argument("--vae-over", default="{}")
+    ap.add_argument("--vae-seconds", type=float, default=120); ap.add_argument("--vae-lr", type=float, default=5e-4)
+    ap.add_argument("--decoder-batch", type=int, default=8)
     ap.add_argument("--log-every", type=int, default=200)
     a = ap.parse_args()
     for d in (a.work, a.samples): os.makedirs(d, exist_ok=True)

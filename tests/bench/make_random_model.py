@@ -3,7 +3,8 @@
 """Writes a checkpoint of a released model's size with random weights, for figures that need files:
 
   python3 tests/bench/make_random_model.py DIRECTORY T2V-A14B   DIRECTORY/Q4_K: two experts as .gguf, 8 GB each
-  python3 tests/bench/make_random_model.py DIRECTORY longlive2  DIRECTORY: a causal model, bfloat16, 10 GB
+  python3 tests/bench/make_random_model.py DIRECTORY longlive   DIRECTORY: a causal model of 1.3B, bfloat16, 3 GB
+  python3 tests/bench/make_random_model.py DIRECTORY longlive2  DIRECTORY: one of 5B, 10 GB
 
 Its videos are noise. The text encoder has the released width and two layers. Needs torch, diffusers 0.40.0 and
 transformers; T2V-A14B needs gguf, numpy and twice a file's size of memory.
@@ -19,6 +20,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 TINY = pathlib.Path(__file__).resolve().parents[2] / "models/wan-tiny"
 # In what they differ from the classes' defaults.
+T2V_1_3B_TRANSFORMER = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
 TI2V_TRANSFORMER = {"in_channels": 48, "out_channels": 48, "num_attention_heads": 24, "ffn_dim": 14336,
                     "num_layers": 30}
 TI2V_VAE = {"base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "is_residual": True, "patch_size": 2,
@@ -67,10 +69,10 @@ def write_components(directory, transformer, vae):
             WanTransformer3DModel(**transformer).save_config(directory / expert)
 
 
-def leave_one_expert(directory):
+def leave_one_expert(directory, expand_timesteps):
     shutil.rmtree(directory / "transformer_2")
     index = json.loads((directory / "model_index.json").read_text())
-    index |= {"transformer_2": [None, None], "boundary_ratio": None, "expand_timesteps": True}
+    index |= {"transformer_2": [None, None], "boundary_ratio": None, "expand_timesteps": expand_timesteps}
     (directory / "model_index.json").write_text(json.dumps(index))
 
 
@@ -84,22 +86,24 @@ def write_a14b(directory, type_name):
     shutil.copyfile(model / "high_noise.gguf", model / "low_noise.gguf")
 
 
-def write_longlive2(directory):
-    write_components(directory, TI2V_TRANSFORMER, TI2V_VAE)
-    leave_one_expert(directory)
-    (directory / "gst-wan.json").write_text(json.dumps({"causal": "longlive2"}))
+def write_causal(directory, family, transformer, vae):
+    write_components(directory, transformer, vae)
+    leave_one_expert(directory, expand_timesteps=transformer is TI2V_TRANSFORMER)
+    (directory / "gst-wan.json").write_text(json.dumps({"causal": family}))
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        WanTransformer3DModel(**TI2V_TRANSFORMER).to(torch.bfloat16).save_pretrained(directory / "transformer")
+        WanTransformer3DModel(**transformer).to(torch.bfloat16).save_pretrained(directory / "transformer")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=pathlib.Path)
-    parser.add_argument("model", choices=["T2V-A14B", "longlive2"])
+    parser.add_argument("model", choices=["T2V-A14B", "longlive", "longlive2"])
     parser.add_argument("--type", default="Q4_K", help="GGUF's, of T2V-A14B (Q4_K)")
     options = parser.parse_args()
-    if options.model == "longlive2":
-        write_longlive2(options.directory)
+    if options.model == "longlive":
+        write_causal(options.directory, "longlive", T2V_1_3B_TRANSFORMER, {})
+    elif options.model == "longlive2":
+        write_causal(options.directory, "longlive2", TI2V_TRANSFORMER, TI2V_VAE)
     else:
         write_a14b(options.directory, options.type)
 

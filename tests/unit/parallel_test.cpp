@@ -310,12 +310,14 @@ TEST_F(Network, ACausalVideoIsTheSameOnSeveralRanks) {
 }
 
 /// The latents after each step of a clip.
+/// In float32, or in bfloat16 where FP8 asks for it.
 std::vector<at::Tensor> latents_of(const CheckpointConfig &config, int64_t ranks,
                                    const WanGenerateOptions &options, const Listener &listener,
                                    WanQuantization quantization = WAN_QUANTIZATION_NONE,
                                    WanMemoryMode memory = WAN_MEMORY_AUTO) {
+  const at::ScalarType dtype = quantization == WAN_QUANTIZATION_FP8 ? at::kBFloat16 : at::kFloat;
   ClipPipeline pipeline(config, open_checkpoint(config, {}, quiet(), [](uint64_t, uint64_t) {}),
-                        Tokenizer(config.tokenizer), {devices(ranks), at::kFloat, quantization}, memory);
+                        Tokenizer(config.tokenizer), {devices(ranks), dtype, quantization}, memory);
   std::vector<at::Tensor> steps;
   pipeline.generate(options, RunContext(callbacks_of(listener)),
                     [&](const at::Tensor &latents) { steps.push_back(latents.cpu().clone()); });
