@@ -12,8 +12,8 @@ Phases:
           stage 1 (--teach-seconds): teacher forcing. Every chunk is denoised after clean chunks, of which the cache would
               keep the same: one pass over clean and noisy chunks does all of them                        work/teacher
           stage 2 and 3 (--distill-seconds): the four steps of the sampler learn what many steps of stage 1's network
-              give, first after clean chunks, then more and more after chunks of the student's own, which were sampled
-              after chunks of its own, and so on: with the errors of a long stream                          work/causal
+              give, first after clean chunks, then more and more after chunks of the student's own, with their errors
+                                                                                                           work/causal
           With 0 seconds a stage is left out, and its result is read from --work.
   decoder the VAE's decoder of the base model, in place, on clips of any length (--vae-seconds)
   judge   rollouts of --chunks chunks from work/NAME (--net), with and without changes of the prompt, scored by what can be
@@ -230,58 +230,55 @@ class Batch:
         dev = a.device
         self.clips, self.size, self.a = clips, size, a
         self.x = torch.zeros(size, CHUNKS, TOKENS, 64, device=dev)
-        self.seen = torch.zeros_like(self.x)  # the context: the same clip, clean or as the student made it
         self.weight = torch.zeros(size, CHUNKS, TOKENS, device=dev)
         self.text = torch.zeros(size, 2, T.TEXT_LEN, T.UMT5["d_model"], device=dev)
         self.bias = torch.zeros(size, 2, T.TEXT_LEN, device=dev)
         self.told, self.tells = (torch.zeros(size, CHUNKS, dtype=torch.bool, device=dev) for _ in range(2))
+        self.own = torch.zeros(size, dtype=torch.long, device=dev)
         self.sigma = torch.zeros(size, CHUNKS, a.copies, device=dev)
-        self.renewed = 1.  # share of the samples that a step replaces; the others keep their context
+        self.degraded = 0.  # share of the samples whose context is the student's own
 
     def fill(self, at=None):
         """Random clips, or these from their start."""
         import torch
         c, B, dev = self.clips, self.size, self.x.device
-        kept = torch.rand(B, device=dev) >= (self.renewed if at is None else 1.)
-        put = lambda to, new: to.copy_(torch.where(kept.view(B, *(1,) * (to.dim() - 1)), to, new))
         i = torch.randint(len(c.z) - self.a.held, (B,), device=dev) if at is None else at
         rand = lambda: torch.rand(B, device=dev)
         border, changes = c.border[i], c.border[i] < NEVER
         # Where the window behind the sink begins: at once, or later, at a chunk's border if the prompt will change.
         later = torch.where(changes, CHUNK * (1 + (rand() * 2).long()), CHUNK + (rand() * 5).long())
         begin = torch.where((rand() < .5) & (at is None), later, CHUNK)
-        twin = (rand() < .5) & (at is None)
+        twin = (rand() < .35) & (at is None)
         far = twin | (begin > CHUNK)
         f = torch.arange(CHUNKS * CHUNK, device=dev)
         f = torch.where(f < CHUNK, f, f - CHUNK + begin[:, None])
         x, m = c.z[i[:, None], f].float(), c.mask[i[:, None], f].float()
         x[:, :CHUNK] = torch.where(twin.view(-1, 1, 1, 1), c.sink[i].float(), x[:, :CHUNK])
         m[:, :CHUNK] *= ~twin.view(-1, 1, 1)  # where its objects are is not known
-        x = x.flatten(1, 2).view_as(self.x)
-        put(self.x, x); put(self.seen, x)
+        self.x.copy_(x.flatten(1, 2).view_as(self.x))
         # Chunks from `new` on are of the second scene. Half of the time what came before was computed anew for its prompt,
         # but for the sink of a full window.
         chunk = torch.arange(CHUNKS, device=dev)
         new = torch.where(changes, (border - begin).div(CHUNK, rounding_mode="floor").clamp(min=0) + 1, CHUNKS)
         recached = changes & (rand() < .5) & (at is None)
         old = chunk < new[:, None]
-        put(self.tells, ~old)
-        sink = (chunk == 0) & (far | (new > KEEP))[:, None]
-        put(self.told, ~old | (recached[:, None] & ~sink))
+        self.tells.copy_(~old)
+        kept = (chunk == 0) & (far | (new > KEEP))[:, None]
+        self.told.copy_(~old | (recached[:, None] & ~kept))
         # Not trained on: a full window's sink with fewer frames behind it, and old chunks under the new prompt.
         skip = (chunk > 0) & ((far[:, None] & (chunk < KEEP - 1)) | (recached[:, None] & old))
         w = 1 + self.a.object_weight * m.flatten(1, 2).view_as(self.weight)
         w[:, 0, :TOKENS // CHUNK] += self.a.first_weight
-        w[:, 0] *= self.a.first_chunk_weight
-        put(self.weight, w * ~skip[..., None])
+        self.weight.copy_(w * ~skip[..., None])
         j = torch.randint(4, (B, 2), device=dev)
         row = c.rows[i[:, None], torch.arange(2, device=dev), j]
         row = row.masked_fill(((rand() < .1) & ~changes & (at is None))[:, None], 0)
-        put(self.text, c.text[row]); put(self.bias, c.bias[row])
+        self.text.copy_(c.text[row]); self.bias.copy_(c.bias[row])
         n = self.sigma.numel()
         u = (torch.randperm(n, device=dev) + torch.rand(n, device=dev)) / n
         u = torch.where(torch.rand(n, device=dev) < .1, 1., u)  # the sampler begins with nothing but noise
         self.sigma.copy_(shifted(u).view_as(self.sigma))
+        self.own.copy_((rand() < self.degraded) * (1 + (rand() < .5).long()))
 
 
 # ---------------------------------------------------------------------------------------------------------- decoder
@@ -659,8 +656,7 @@ def descend(velocity, x, sigma, to, steps):
 def distill_step(a, net, teacher, slow, batch, own, empty):
     """Stages 2 and 3. A chunk at one of the sampler's levels goes down to the next one as the teacher says, guided if it is
     the first; from there the student's running average, slow, says where it ends. The student shall say so at once. With own,
-    all chunks are then sampled after their context, and are the context of the samples that the next step keeps: the targets
-    stay those of the clip."""
+    its context is its own guess of the clip, or its guess after that guess (batch.own), with the same targets."""
     import torch
     B, dev, x, R = batch.size, a.device, batch.x, a.copies
     levels = torch.tensor([*LEVELS, 0.], device=dev)
@@ -672,15 +668,13 @@ def distill_step(a, net, teacher, slow, batch, own, empty):
             free = teacher.velocity(y[:, :1], s[:, :1], *first, None, None, teacher.plain)
             return torch.cat([free + a.guidance * (v[:, :1] - free), v[:, 1:]], 1)
         return velocity
-    def sampled(past):
-        """The student's chunks after a past. The first, which has none, begins from what is left of its own under noise."""
-        past = [tuple(z.detach() for z in p) for p in past]
-        y = torch.randn(B, CHUNKS, 1, TOKENS, 64, device=dev)
-        for i in range(4):
-            x0 = y - levels[i] * net.velocity(y, levels[i].expand(B, CHUNKS, 1), *said, tells, past)
-            if i < 2: x0[:, :1] = x[:, :1].unsqueeze(2)
-            y = (1 - levels[i + 1]) * x0 + levels[i + 1] * torch.randn_like(x0)
-        return y[:, :, 0]
+    def guess(past):
+        """The student's clip after a past, from one of the levels a chunk; from pure noise only where there is a past."""
+        k = (torch.rand(B, CHUNKS, 1, device=dev) * 4).long()
+        k[:, 0] = k[:, 0].clamp(min=1)
+        s = levels[k]
+        y = noised(x.unsqueeze(2), s, torch.randn(B, CHUNKS, 1, TOKENS, 64, device=dev))
+        return (y - s[..., None, None] * net.velocity(y, s, *said, tells, past))[:, :, 0]
     def step():
         xr = x.unsqueeze(2)
         with torch.no_grad():
@@ -690,11 +684,15 @@ def distill_step(a, net, teacher, slow, batch, own, empty):
             z = descend(guided(teacher.context(x, *said, batch.told)), y, s, e, a.teacher_steps)
             past = slow.context(x, *said, batch.told)
             z = z - e[..., None, None] * slow.velocity(z, e, *said, tells, past)
+            seen = x
+            if own:
+                once = guess(net.context(x, *said, batch.told))
+                twice = guess(net.context(once, *said, batch.told))
+                which = batch.own.view(-1, 1, 1, 1)
+                seen = torch.where(which == 2, twice, torch.where(which == 1, once, x))
             target = (y - z) / s[..., None, None]
-        past = net.context(batch.seen, *said, batch.told)
-        net.backward(net.velocity(y, s, *said, tells, past), target, batch.weight)
-        if own:
-            with torch.no_grad(): batch.seen.copy_(sampled(past))
+        v = net.velocity(y, s, *said, tells, net.context(seen, *said, batch.told))
+        net.backward(v, target, batch.weight)
     return step
 
 
@@ -812,8 +810,8 @@ def distill(a, batch, clips, notes):
         torch._foreach_lerp_(slow_params, [q.detach() for q in net.params], .02)
     up = T.captured(a, "distill update", update)
     begin, full = a.own_begin, a.own_full
-    def ramp(p): batch.renewed = 1 - .7 * min(1., max(0., (p - begin) / max(1e-6, full - begin)))
-    facts = optimize(a, "distill", net, batch, lambda: steps[batch.renewed < 1](), up, a.distill_seconds,
+    def ramp(p): batch.degraded = .8 * min(1., max(0., (p - begin) / max(1e-6, full - begin)))
+    facts = optimize(a, "distill", net, batch, lambda: steps[batch.degraded > 0](), up, a.distill_seconds,
                      a.muon_lr * a.distill_rate, a.lr * a.distill_rate, ramp)
     finish(a, "causal", net, clips, notes, facts)
 
@@ -1160,7 +1158,6 @@ def main():
     ap.add_argument("--distill-rate", type=float, default=.3, help="share of the learning rates in stages 2 and 3")
     ap.add_argument("--hold", type=float, default=.3, help="share of the time before the learning rates begin to fall")
     ap.add_argument("--object-weight", type=float, default=4.); ap.add_argument("--first-weight", type=float, default=.5)
-    ap.add_argument("--first-chunk-weight", type=float, default=2.)
     ap.add_argument("--net", default="causal", help="judge, export: likewise")
     ap.add_argument("--videos", type=int, default=16); ap.add_argument("--chunks", type=int, default=167); ap.add_argument("--every", type=int, default=4)
     ap.add_argument("--switches", default="recache,cross", help="ways to change the prompt: recache, cross, cut")
