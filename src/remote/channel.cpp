@@ -4,7 +4,6 @@
 #include <ATen/ATen.h>
 #include <sys/socket.h>
 
-#include <array>
 #include <bit>
 #include <map>
 #include <string_view>
@@ -17,7 +16,6 @@ static_assert(std::endian::native == std::endian::little, "tensors are sent as t
 namespace {
 
 constexpr gint64 kPollMicroseconds = 20'000;
-constexpr size_t kMaxDimensions = 6;
 
 const std::map<at::ScalarType, std::string> kDtypes = {{at::kFloat, "F32"}, {at::kBFloat16, "BF16"}};
 
@@ -26,28 +24,9 @@ Json describe(const at::Tensor &tensor) {
   return {{"dtype", kDtypes.at(tensor.scalar_type())}, {"shape", tensor.sizes().vec()}};
 }
 
-at::ScalarType dtype_named(const JsonFile &file) {
-  for (const auto &[dtype, name] : kDtypes)
-    if (file.get<std::string>("dtype", "") == name) return dtype;
-  throw file.error("dtype", "must be F32 or BF16");
-}
-
-/// Takes the tensor's bytes from what is left of the limit.
-at::Tensor empty_as_described(const Json &description, uint64_t &left, const std::string &source) {
-  if (description.is_null()) return {};
-  const JsonFile file(std::string_view(description.dump()), source);
-  const auto dtype = dtype_named(file);
-  const auto shape = file.get<std::vector<int64_t>>("shape", {});
-  uint64_t bytes = c10::elementSize(dtype);
-  bool fits = shape.size() <= kMaxDimensions && bytes <= left;
-  for (const int64_t size : shape) {
-    fits = fits && size > 0 && static_cast<uint64_t>(size) <= left / bytes;
-    if (!fits) break;
-    bytes *= static_cast<uint64_t>(size);
-  }
-  if (!fits) throw file.error("shape", "is not that of a tensor that may be sent");
-  left -= bytes;
-  return at::empty(shape, dtype);
+at::Tensor empty_as_described(const std::optional<TensorDescription> &description) {
+  if (!description) return {};
+  return at::empty(description->shape, description->dtype == "F32" ? at::kFloat : at::kBFloat16);
 }
 
 }  // namespace
@@ -123,15 +102,9 @@ Message Channel::receive_one(const MessageLimits &limits, const Check &check) co
                   std::to_string(length) + " bytes");
   std::string text(length, '\0');
   read(text.data(), text.size(), check);
-  const JsonFile header(std::string_view(text), peer_);
-  const auto descriptions = header.get<Json>("tensors", Json::array());
-  if (!descriptions.is_array() || descriptions.size() > kMaxTensors)
-    throw header.error("tensors", "must be an array of at most " + std::to_string(kMaxTensors));
-  Message message = {header.get<std::string>("type", ""), header.get<Json>("values", Json::object())};
-  if (!message.values.is_object()) throw header.error("values", "must be an object");
-  uint64_t left = limits.tensor_bytes;
-  for (const Json &description : descriptions)
-    message.tensors.push_back(empty_as_described(description, left, peer_));
+  MessageHeader header = parse_message_header(text, limits.tensor_bytes, peer_);
+  Message message = {std::move(header.type), std::move(header.values)};
+  for (const auto &description : header.tensors) message.tensors.push_back(empty_as_described(description));
   for (const at::Tensor &tensor : message.tensors)
     if (tensor.defined()) read(tensor.mutable_data_ptr(), tensor.nbytes(), check);
   return message;

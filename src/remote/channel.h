@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/json_file.h"
+#include "remote/message_header.h"
 
 namespace wan {
 
@@ -41,7 +41,6 @@ struct MessageLimits {
 /// Until the other end has proved that it knows the secret.
 constexpr MessageLimits kStrangersLimits = {4 << 10, 0};
 constexpr MessageLimits kLimits = {256 << 10, uint64_t{2} << 30};
-constexpr size_t kMaxTensors = 8;
 
 /// One end of a connection. A message is the length of its header (4 bytes, little endian), the header, a
 /// JSON object, and the tensors' bytes.
