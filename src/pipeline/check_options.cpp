@@ -125,7 +125,8 @@ void check_picture(const WanDefaults &defaults, WanPictureKind kind, const WanGe
   const std::string model = std::string(defaults.variant) + (defaults.endless ? ", causal" : "");
   const bool continues = kind == WAN_PICTURE_FIRST && options.continuity != WAN_CONTINUITY_NONE;
   if (defaults.pictures[kind] == WAN_PICTURE_REFUSED) {
-    require(!options.pictures[kind], "The model is " + model + ", which takes no " + name_of(kind));
+    require(!options.pictures[kind], "The model is " + model + ", which takes no " + name_of(kind) +
+                                         ": leave it out, or choose a model that makes videos from pictures");
     require(!continues,
             "The model is " + model +
                 ", which takes no image, so its clips cannot begin with the last frame of the one before");

@@ -24,7 +24,8 @@ wan::WorkerOptions parse(int argc, char **argv) {
       {"listen", 0, 0, G_OPTION_ARG_STRING, &listen, "IP address and port (127.0.0.1:5890)", "ADDRESS"},
       {}};
   const std::unique_ptr<GOptionContext, void (*)(GOptionContext *)> context(
-      g_option_context_new("- gives the devices of this host to a wansrc on another one"),
+      g_option_context_new(
+          "- gives the devices of this host to a wansrc on another one that has the same GST_WAN_SECRET"),
       g_option_context_free);
   g_option_context_add_main_entries(context.get(), entries, nullptr);
   GError *error = nullptr;

@@ -93,7 +93,7 @@ void greet_element(Channel &channel, const std::string &secret) {
     require_version(hello, channel.peer());
     const std::string nonces = own + text_of(hello, "nonce");
     if (!are_equal(text_of(hello, "proof"), proof(secret, "element", nonces)))
-      throw invalid("The secret is another: set GST_WAN_SECRET to the same for both");
+      throw invalid("The secrets differ: give the worker and the element the same GST_WAN_SECRET");
     channel.send({"welcome", {{"proof", proof(secret, "worker", nonces)}}}, check);
   } catch (const Error &error) {
     channel.send(error_message(error), check);
