@@ -107,6 +107,11 @@ bool FramePump::next_section(WanSection *section) {
     const std::shared_ptr<Clip> next = choose_clip(first_frame);
     if (!next) return false;
     if (begin_clip(next, section)) return true;
+    if (next->id != 0) continue;
+    // What the properties say would fail again at once: the clip before goes on.
+    const std::lock_guard lock(mutex_);
+    video_.clip_is_over = false;
+    break;
   }
   return !is_stopped();
 }

@@ -565,13 +565,13 @@ bool FramePump::push(WanFrames *frames) {
   if (is_stopped()) return false;
   overfull_ |= !has_room();
   const std::shared_ptr<const Clip> clip = take_frames(frames);
+  changed_.notify_all();  // also where no frames are left: who waits for demand counts what was handed over
   if (frames->num_frames == 0) return true;
   stats_.chunk = frames->chunk;
   queued_frames_ += frames->num_frames;
   passed_frames_ += frames->num_frames;
   clip_frames_ += frames->num_frames;
   chunks_.push_back({clip, std::move(owned)});
-  changed_.notify_all();
   return true;
 }
 

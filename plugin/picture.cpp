@@ -57,6 +57,13 @@ std::string uri_of(const std::string &location) {
   return uri ? uri.get() : "";
 }
 
+// A FIFO or a device may never end, and opening it may block for ever. What is not there says so itself.
+bool is_special_file(const std::string &uri) {
+  const Owned<gchar> path(g_filename_from_uri(uri.c_str(), nullptr, nullptr));
+  return path && g_file_test(path.get(), G_FILE_TEST_EXISTS) &&
+         !g_file_test(path.get(), GFileTest(G_FILE_TEST_IS_REGULAR | G_FILE_TEST_IS_DIR));
+}
+
 std::string error_text(GstMessage *message, WanStatus *status) {
   GError *error = nullptr;
   gst_message_parse_error(message, &error, nullptr);
@@ -137,7 +144,10 @@ std::shared_ptr<const Picture> preroll(GstElement *pipeline, const std::string &
                                        const std::function<bool()> &cancelled, WanStatus *status,
                                        std::string *reason) {
   const Owned<GstBus> bus(gst_element_get_bus(pipeline));
-  gst_element_set_state(pipeline, GST_STATE_PAUSED);
+  if (gst_element_set_state(pipeline, GST_STATE_PAUSED) == GST_STATE_CHANGE_NO_PREROLL) {
+    *reason = no_picture(location, "it is a live source: link it to image_sink or last_image_sink.");
+    return nullptr;
+  }
   const auto wanted = GstMessageType(GST_MESSAGE_ASYNC_DONE | GST_MESSAGE_ERROR | GST_MESSAGE_EOS);
   Owned<GstMessage> message;
   while (!message) {
@@ -165,6 +175,10 @@ std::shared_ptr<const Picture> read_picture(const std::string &location,
   *status = WAN_INVALID;
   if (gst_uri_has_protocol(uri.c_str(), "wan")) {
     *reason = no_picture(location, "it cannot be another wansrc's.");
+    return nullptr;
+  }
+  if (is_special_file(uri)) {
+    *reason = no_picture(location, "it is not a regular file.");
     return nullptr;
   }
   GError *error = nullptr;

@@ -13,11 +13,20 @@ namespace wan {
 
 RankThreads::RankThreads(std::vector<at::Device> devices)
     : devices_(std::move(devices)), failure_(std::make_shared<RankFailure>()) {
-  for (int64_t rank = 1; rank < count(); ++rank)
-    threads_.push_back(start_thread([this, rank](const std::stop_token &) { work(rank); }));
+  try {
+    for (int64_t rank = 1; rank < count(); ++rank)
+      threads_.push_back(start_thread([this, rank](const std::stop_token &) { work(rank); }));
+  } catch (...) {
+    end();  // those that have started wait for work
+    throw;
+  }
 }
 
 RankThreads::~RankThreads() {
+  end();
+}
+
+void RankThreads::end() {
   const std::lock_guard lock(mutex_);
   ends_ = true;
   changed_.notify_all();

@@ -40,6 +40,7 @@ class RankThreads {
   std::vector<SequenceGroup> group(int64_t first, int64_t ranks) const;
 
  private:
+  void end();
   void work(int64_t rank);
   void call(const std::function<void(int64_t rank)> &function, int64_t rank);
   void fail(std::exception_ptr error);

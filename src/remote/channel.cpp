@@ -6,6 +6,7 @@
 
 #include <bit>
 #include <map>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -44,7 +45,7 @@ Error Channel::lost(const std::string &why) const {
   return {WAN_LOST, peer_ + " was lost: " + why};
 }
 
-void Channel::transfer(size_t bytes, GIOCondition condition, const Check &check,
+void Channel::transfer(size_t bytes, GIOCondition condition, const Transfer &how,
                        const std::function<gssize(size_t, size_t, GError **)> &move) const {
   auto heard = Clock::now();
   for (size_t done = 0; done < bytes;) {
@@ -58,27 +59,35 @@ void Channel::transfer(size_t bytes, GIOCondition condition, const Check &check,
     const std::unique_ptr<GError, void (*)(GError *)> failure(error, g_error_free);
     if (!failure) throw lost("it closed the connection");
     if (!g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK)) throw lost(error->message);
-    check();
-    if (Clock::now() - heard > patience_)
+    how.check();
+    if (how.patience && Clock::now() - heard > *how.patience)
       throw lost("nothing was heard of it for " +
-                 number_text(std::chrono::duration<double>(patience_).count()) + " seconds");
+                 number_text(std::chrono::duration<double>(*how.patience).count()) + " seconds");
     g_socket_condition_timed_wait(socket_.get(), condition, kPollMicroseconds, nullptr, nullptr);
   }
 }
 
-void Channel::write(const void *data, size_t bytes, const Check &check) const {
-  transfer(bytes, G_IO_OUT, check, [&](size_t done, size_t left, GError **error) {
+void Channel::write(const void *data, size_t bytes, const Transfer &how) const {
+  transfer(bytes, G_IO_OUT, how, [&](size_t done, size_t left, GError **error) {
     return g_socket_send(socket_.get(), static_cast<const gchar *>(data) + done, left, nullptr, error);
   });
 }
 
 void Channel::read(void *data, size_t bytes, const Check &check) const {
-  transfer(bytes, G_IO_IN, check, [&](size_t done, size_t left, GError **error) {
+  transfer(bytes, G_IO_IN, {check, patience_}, [&](size_t done, size_t left, GError **error) {
     return g_socket_receive(socket_.get(), static_cast<gchar *>(data) + done, left, nullptr, error);
   });
 }
 
 void Channel::send(const Message &message, const Check &check) {
+  send(message, Transfer{check, patience_});
+}
+
+void Channel::send_answer(const Message &message) {
+  send(message, Transfer{[] {}, std::nullopt});
+}
+
+void Channel::send(const Message &message, const Transfer &how) {
   Json header = {{"type", message.type}, {"values", message.values}, {"tensors", Json::array()}};
   std::vector<at::Tensor> tensors;
   for (const at::Tensor &tensor : message.tensors) {
@@ -88,10 +97,10 @@ void Channel::send(const Message &message, const Check &check) {
   const std::string text = header.dump();
   const auto length = static_cast<uint32_t>(text.size());
   const std::lock_guard lock(sending_);
-  write(&length, sizeof(length), check);
-  write(text.data(), text.size(), check);
+  write(&length, sizeof(length), how);
+  write(text.data(), text.size(), how);
   for (const at::Tensor &tensor : tensors)
-    if (tensor.defined()) write(tensor.const_data_ptr(), tensor.nbytes(), check);
+    if (tensor.defined()) write(tensor.const_data_ptr(), tensor.nbytes(), how);
 }
 
 Message Channel::receive_one(const MessageLimits &limits, const Check &check) const {

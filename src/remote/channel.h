@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,8 @@ class Channel {
   /// From any thread. Throws wan::Error (WAN_LOST) where the peer is lost.
   void send(
       const Message &message, const Check &check = [] {});
+  /// The same to a peer that may be busy, and then reads nothing for as long as that takes.
+  void send_answer(const Message &message);
   /// The next message but kAlive. Throws likewise; WAN_INVALID where it is none or beyond the limits; and
   /// what an error message of the peer says.
   Message receive(
@@ -72,12 +75,18 @@ class Channel {
 
  private:
   using Clock = std::chrono::steady_clock;
+  /// Bytes that are moved; without patience one waits for as long as the connection stands.
+  struct Transfer {
+    const Check &check;
+    std::optional<std::chrono::milliseconds> patience;
+  };
 
   Error lost(const std::string &why) const;
   /// Moves all bytes by move(done, left), which moves some of them as g_socket_send() does.
-  void transfer(size_t bytes, GIOCondition condition, const Check &check,
+  void transfer(size_t bytes, GIOCondition condition, const Transfer &how,
                 const std::function<gssize(size_t done, size_t left, GError **error)> &move) const;
-  void write(const void *data, size_t bytes, const Check &check) const;
+  void send(const Message &message, const Transfer &how);
+  void write(const void *data, size_t bytes, const Transfer &how) const;
   void read(void *data, size_t bytes, const Check &check) const;
   Error error_of(const Message &message) const;
   Message receive_one(const MessageLimits &limits, const Check &check) const;

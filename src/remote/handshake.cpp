@@ -81,7 +81,8 @@ void greet_worker(Channel &channel, const std::string &secret, const Channel::Ch
       check);
   const Message welcome = channel.expect("welcome", kStrangersLimits, check);
   if (!are_equal(text_of(welcome, "proof"), proof(secret, "worker", nonces)))
-    throw invalid(channel.peer() + " does not know the secret: set GST_WAN_SECRET to the same for both");
+    throw invalid(channel.peer() +
+                  " does not know the secret: give the worker and the element the same GST_WAN_SECRET");
 }
 
 void greet_element(Channel &channel, const std::string &secret) {

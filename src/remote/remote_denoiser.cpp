@@ -85,6 +85,8 @@ void RemoteDenoiser::wait_until_loaded(const RunContext &context) {
 void RemoteDenoiser::begin_clip(const WanGenerateOptions &options, const ModelInputs &inputs,
                                 const std::vector<double> &timesteps, const RunContext &context) {
   cached_ = 0;
+  // Nothing is due, so a worker that says something has gone, and another may be in its place.
+  if (channel_ && channel_->is_readable()) channel_.reset();
   if (!channel_) {
     connect(context);
     wait_until_loaded(context);

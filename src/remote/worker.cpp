@@ -75,7 +75,7 @@ class Worker {
     greet_element(channel, secret);
     while (channel.wait()) {
       const Message message = channel.receive();
-      channel.send(answer(message, channel));
+      channel.send_answer(answer(message, channel));
       require_devices();
     }
   }

@@ -247,6 +247,28 @@ TEST(Endless, GoesOnWhereAPictureCannotBeRead) {
   EXPECT_FALSE(first_error(pipeline));
 }
 
+TEST(Endless, GoesOnWhereThePropertysPictureCannotBeRead) {
+  Pipeline pipeline(stub_source("own") +
+                    "model=endless-takes-pictures num-clips=-1 queue-size=1 ! fakesink sync=true");
+  pipeline.set_state(GST_STATE_PLAYING);
+  await_clip(pipeline, "own");
+  const Ptr<GstElement> source = pipeline.find("src");
+  g_object_set(source.get(), "image", "/nowhere/cat.png", nullptr);
+  wait_for(pipeline, "wan-clip-failed", "id");
+  const guint64 pushed = stat(pipeline, "frames-pushed");
+  g_signal_emit_by_name(source.get(), "skip");
+  while (stat(pipeline, "frames-pushed") < pushed + 30 && !first_error(pipeline))
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  guint failures = 0;
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_ELEMENT))
+    failures += gst_message_has_name(const_cast<GstMessage *>(message), "wan-clip-failed");
+  EXPECT_GE(failures, 1u);
+  EXPECT_LE(failures, 4u);
+  g_object_set(source.get(), "image", "", "prompt", "second", nullptr);
+  await_clip(pipeline, "second");
+  EXPECT_FALSE(first_error(pipeline));
+}
+
 // A picture whose values of red are 200.
 std::string write_picture() {
   const std::string file = testing::TempDir() + "wan-endless-red.png";
@@ -305,6 +327,13 @@ TEST(Endless, OfALiveSourceIsMadeNoEarlierThanNeeded) {
   EXPECT_TRUE(gst_structure_get_double(pipeline.stats().get(), "queue-seconds", &waiting));
   EXPECT_LE(waiting, 25 * 0.04) << "no more than two sections";
   EXPECT_EQ(stat(pipeline, "underruns"), 0u);
+}
+
+// The last section is cut off, and nothing is left of its last chunks.
+TEST(Endless, PrebufferLongerThanTheVideoDoesNotHoldItBack) {
+  for (const char *prebuffer : {"520000000", "560000000", "640000000", "800000000"})
+    Pipeline(kEndless + "is-live=true num-frames=13 num-clips=1 prebuffer=" + prebuffer + " ! fakesink")
+        .run();
 }
 
 TEST(Endless, GivesTheModelToOthersInTurn) {

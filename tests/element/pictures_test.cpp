@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gst/app/gstappsink.h>
 #include <gst/app/gstappsrc.h>
+#include <sys/stat.h>
 
 #include <fstream>
 
@@ -106,6 +107,11 @@ TEST_F(Image, ThatCannotBeReadIsAnErrorThatNamesIt) {
   std::ofstream(text) << "no picture";
   EXPECT_THAT(error_of(kTakes + "image=" + text + " ! fakesink").message, HasSubstr(text));
   EXPECT_THAT(error_of(kTakes + "image=wan://a ! fakesink").message, HasSubstr("another wansrc"));
+  EXPECT_THAT(error_of(kTakes + "image=udp://127.0.0.1:5004 ! fakesink").message, HasSubstr("live source"));
+  const std::string fifo = testing::TempDir() + "wan-picture-fifo";
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  EXPECT_THAT(error_of(kTakes + "image=" + fifo + " ! fakesink").message, HasSubstr("not a regular file"));
+  std::remove(fifo.c_str());
 }
 
 TEST_F(Image, IsRefusedOrMissedBeforeTheModelIsLoaded) {

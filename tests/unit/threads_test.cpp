@@ -16,6 +16,7 @@
 #include "common/engine.h"
 #include "common/tiny_model.h"
 #include "output/frame_ring.h"
+#include "parallel/rank_threads.h"
 #include "threads.h"
 #include "transformer/wan_transformer_3d.h"
 
@@ -81,6 +82,11 @@ TEST_F(Threads, AReaderWithAPartOfItsThreadsEndsThem) {
   StagedReader reader(test_device(), ranges);
   for (const StagedReader::Range &range : ranges)
     EXPECT_EQ(reader.read().numel(), static_cast<int64_t>(range.entry->end - range.entry->begin));
+}
+
+TEST_F(Threads, RanksWithAPartOfTheirThreadsEndThem) {
+  for (const int allowed : {0, 1, 2})
+    expect_refusal(allowed, [] { RankThreads(std::vector<at::Device>(4, at::Device(at::kCPU))); });
 }
 
 TEST_F(Threads, BlocksThatCannotBePackedSayWhy) {

@@ -192,6 +192,16 @@ TEST(Worker, ThatIsKilledIsAnErrorThatNamesItAndAnotherTakesItsPlace) {
   EXPECT_TRUE(at::equal(generate_clip(model, clip()), expected));
 }
 
+TEST(Worker, ThatWasReplacedWhileNothingWasAskedIsNoError) {
+  auto worker = std::make_unique<WorkerProcess>();
+  const std::string address = worker->address();
+  const Model model = load(address);
+  const at::Tensor expected = generate_clip(model, clip());
+  worker.reset();
+  const WorkerProcess another(tiny_model(), address);
+  EXPECT_TRUE(at::equal(generate_clip(model, clip()), expected));
+}
+
 TEST(Worker, ThatStallsIsAnErrorThatNamesIt) {
   const WorkerProcess worker;
   const Model model = load(worker.address());
@@ -245,7 +255,7 @@ TEST(Worker, OfAnotherSecretIsRefusedAndGoesOn) {
     const Secret secret(value);
     const Failure failure = failure_of([&] { load(worker->address()); });
     EXPECT_EQ(failure.status, WAN_INVALID);
-    EXPECT_THAT(failure.message, HasSubstr("set GST_WAN_SECRET to the same for both"));
+    EXPECT_THAT(failure.message, HasSubstr("the same GST_WAN_SECRET"));
   }
   const Secret secret("theirs");
   load(worker->address());
@@ -379,6 +389,17 @@ TEST_F(Channels, SilenceAndAnEndAreErrors) {
   raw_.reset();
   EXPECT_THAT([&] { channel_->receive(); },
               testing::ThrowsMessage<Error>(HasSubstr("closed the connection")));
+}
+
+TEST_F(Channels, AnAnswerWaitsForAPeerThatIsBusy) {
+  const Message large = {"large", Json::object(), {at::zeros({4 << 20})}};
+  Channel other(std::move(raw_), "The other", std::chrono::milliseconds(50));
+  std::jthread sender([&] { other.send_answer(large); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  EXPECT_EQ(channel_->expect("large").tensors.front().numel(), 4 << 20);
+  sender.join();
+  EXPECT_THAT([&] { other.send(large); },
+              testing::ThrowsMessage<Error>(HasSubstr("nothing was heard of it for 0.05 seconds")));
 }
 
 TEST_F(Channels, AnErrorOfThePeerIsThrown) {
