@@ -329,13 +329,6 @@ TEST(Endless, OfALiveSourceIsMadeNoEarlierThanNeeded) {
   EXPECT_EQ(stat(pipeline, "underruns"), 0u);
 }
 
-// The last section is cut off, and nothing is left of its last chunks.
-TEST(Endless, PrebufferLongerThanTheVideoDoesNotHoldItBack) {
-  for (const char *prebuffer : {"520000000", "560000000", "640000000", "800000000"})
-    Pipeline(kEndless + "is-live=true num-frames=13 num-clips=1 prebuffer=" + prebuffer + " ! fakesink")
-        .run();
-}
-
 TEST(Endless, GivesTheModelToOthersInTurn) {
   Pipeline pipeline(kEndless +
                     "! fakesink sync=true wansrc prompt=other model=endless num-frames=25 engine=" +

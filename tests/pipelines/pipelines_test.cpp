@@ -159,6 +159,18 @@ TEST_F(Launch, PluginLinksNoEngine) {
   EXPECT_EQ(output.out.find("torch"), std::string::npos) << output.out;
 }
 
+// The engine decodes a section while it asks for the next one, and nothing is left of the last one's last
+// chunks.
+TEST(EndlessVideo, EndsWhereThePrebufferIsLonger) {
+  const std::string model = fs::path(g_getenv("GST_WAN_MODEL")).parent_path() / "wan-tiny-causal";
+  for (const char *prebuffer : {"1687500000", "1812500000"}) {
+    const Output output = run_command("timeout 60 gst-launch-1.0 wansrc device=cpu model=" + model +
+                                      " is-live=true num-frames=25 num-clips=1 prebuffer=" + prebuffer +
+                                      " ! video/x-raw,width=64,height=64 ! fakesink");
+    EXPECT_EQ(output.status, 0) << prebuffer << output.out << output.err;
+  }
+}
+
 TEST(Appsink, TakesFramesAsTheyCome) {
   Pipeline pipeline(kSmallSource + "num-clips=2" + kSmallCaps + ",format=RGB" + kSink);
   pipeline.run();
