@@ -13,31 +13,15 @@ namespace wan {
 
 RankThreads::RankThreads(std::vector<at::Device> devices)
     : devices_(std::move(devices)), failure_(std::make_shared<RankFailure>()) {
-  try {
-    for (int64_t rank = 1; rank < count(); ++rank)
-      threads_.push_back(start_thread([this, rank](const std::stop_token &) { work(rank); }));
-  } catch (...) {
-    end();  // those that have started wait for work
-    throw;
-  }
+  for (int64_t rank = 1; rank < count(); ++rank)
+    threads_.push_back(start_thread([this, rank](const std::stop_token &stop) { work(rank, stop); }));
 }
 
-RankThreads::~RankThreads() {
-  end();
-}
-
-void RankThreads::end() {
-  const std::lock_guard lock(mutex_);
-  ends_ = true;
-  changed_.notify_all();
-}
-
-void RankThreads::work(int64_t rank) {
+void RankThreads::work(int64_t rank, const std::stop_token &stop) {
   const c10::InferenceMode inference;
   std::unique_lock lock(mutex_);
   for (uint64_t done = 0;; ++done) {
-    changed_.wait(lock, [&] { return ends_ || runs_ != done; });
-    if (ends_) return;
+    if (!changed_.wait(lock, stop, [&] { return runs_ != done; })) return;
     const auto &function = *function_;
     lock.unlock();
     call(function, rank);

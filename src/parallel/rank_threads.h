@@ -25,7 +25,6 @@ class RankThreads {
  public:
   /// devices: all of one type. Throws wan::Error (WAN_OUT_OF_MEMORY) where the system starts no more threads.
   explicit RankThreads(std::vector<at::Device> devices);
-  ~RankThreads();
   RankThreads(const RankThreads &) = delete;
   RankThreads &operator=(const RankThreads &) = delete;
 
@@ -40,21 +39,19 @@ class RankThreads {
   std::vector<SequenceGroup> group(int64_t first, int64_t ranks) const;
 
  private:
-  void end();
-  void work(int64_t rank);
+  void work(int64_t rank, const std::stop_token &stop);
   void call(const std::function<void(int64_t rank)> &function, int64_t rank);
   void fail(std::exception_ptr error);
 
   const std::vector<at::Device> devices_;
   const std::shared_ptr<RankFailure> failure_;
   std::mutex mutex_;  // guards all that follows
-  std::condition_variable changed_;
+  std::condition_variable_any changed_;
   const std::function<void(int64_t rank)> *function_ = nullptr;
   uint64_t runs_ = 0;
   int64_t working_ = 0;  // threads
-  bool ends_ = false;
   std::exception_ptr error_;
-  std::vector<std::jthread> threads_;  // last: they use all of the above
+  std::vector<std::jthread> threads_;  // last: they use all of the above, and are stopped first
 };
 
 }  // namespace wan

@@ -18,14 +18,9 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
+from peer_diffusers import TI2V_VAE, TRANSFORMERS
+
 TINY = pathlib.Path(__file__).resolve().parents[2] / "models/wan-tiny"
-# In what they differ from the classes' defaults.
-T2V_1_3B_TRANSFORMER = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
-TI2V_TRANSFORMER = {"in_channels": 48, "out_channels": 48, "num_attention_heads": 24, "ffn_dim": 14336,
-                    "num_layers": 30}
-TI2V_VAE = {"base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "is_residual": True, "patch_size": 2,
-            "in_channels": 12, "out_channels": 12, "scale_factor_spatial": 16, "latents_mean": [0.0] * 48,
-            "latents_std": [1.0] * 48}
 # No byte of a block is greater, so that the scales in it, whatever their place, are small numbers.
 LARGEST_BYTE = 31
 
@@ -88,7 +83,7 @@ def write_a14b(directory, type_name):
 
 def write_causal(directory, family, transformer, vae):
     write_components(directory, transformer, vae)
-    leave_one_expert(directory, expand_timesteps=transformer is TI2V_TRANSFORMER)
+    leave_one_expert(directory, expand_timesteps=vae is TI2V_VAE)
     (directory / "gst-wan.json").write_text(json.dumps({"causal": family}))
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         WanTransformer3DModel(**transformer).to(torch.bfloat16).save_pretrained(directory / "transformer")
@@ -101,9 +96,9 @@ def main():
     parser.add_argument("--type", default="Q4_K", help="GGUF's, of T2V-A14B (Q4_K)")
     options = parser.parse_args()
     if options.model == "longlive":
-        write_causal(options.directory, "longlive", T2V_1_3B_TRANSFORMER, {})
+        write_causal(options.directory, "longlive", TRANSFORMERS["Wan2.1-T2V-1.3B"], {})
     elif options.model == "longlive2":
-        write_causal(options.directory, "longlive2", TI2V_TRANSFORMER, TI2V_VAE)
+        write_causal(options.directory, "longlive2", TRANSFORMERS["TI2V-5B"], TI2V_VAE)
     else:
         write_a14b(options.directory, options.type)
 

@@ -6,6 +6,7 @@
   tiny         the embedded model, 160x96, 33 frames, 16 steps, float32 on the CPU
   decode       the z16 decoder chunk by chunk to a file, random weights: on CUDA (bfloat16) sequential and asynchronous,
                on the CPU (float32) sequential
+  decode48     TI2V-5B's decoder, all latent frames in one call of vae.decode(), random weights (bfloat16)
   quality      how far bfloat16 decodes, Diffusers' and ours, are from Diffusers' float32, random and embedded weights
 
 `peer_diffusers.py PART --help` lists the options. Needs torch 2.11.0 and diffusers 0.40.0 (tiny also transformers
@@ -49,7 +50,10 @@ def timed(what, function, repeats):
     return out
 
 
-# What is not the class's default, of wan-bench's --random.
+# What is not the class's default, of wan-bench's --random and of the VAE of TI2V-5B.
+TI2V_VAE = {"base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "is_residual": True, "patch_size": 2,
+            "in_channels": 12, "out_channels": 12, "scale_factor_spatial": 16, "latents_mean": [0.0] * 48,
+            "latents_std": [1.0] * 48}
 TRANSFORMERS = {
     "T2V-A14B": {},
     "I2V-A14B": {"in_channels": 36},
@@ -297,6 +301,19 @@ def quality(options):
     compare("embedded", os.path.join(EMBEDDED_MODEL, "vae"), latents, options)
 
 
+def decode48(options):
+    from diffusers import AutoencoderKLWan
+    width, height = map(int, options.size.split("x"))
+    torch.manual_seed(0)
+    with torch.device(options.device):
+        vae = AutoencoderKLWan(**TI2V_VAE).to(torch.bfloat16).eval()
+        vae.encoder = None  # its memory is not the decoder's
+        latents = torch.randn(1, 48, options.latent_frames, height // 16, width // 16, dtype=torch.bfloat16)
+    timed("Diffusers decode48", lambda: vae.decode(latents), 1 + options.repeat)
+    if options.device == "cuda":
+        report(peak_allocated_gb=torch.cuda.max_memory_allocated() / 1e9)
+
+
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(required=True, metavar="PART")
@@ -309,6 +326,12 @@ def parse():
     part.add_argument("--frames", type=int, default=81)
     part.add_argument("--layers", type=int, help="instead of the model's")
     part.add_argument("--repeat", type=int, default=3, help="measured forwards, after one to warm up")
+    part = parts.add_parser("decode48", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    part.set_defaults(run=decode48)
+    part.add_argument("--size", default="1280x704")
+    part.add_argument("--latent-frames", type=int, default=11)
+    part.add_argument("--device", default="cuda", help="cuda or cpu")
+    part.add_argument("--repeat", type=int, default=2, help="measured videos, after one to warm up")
     for name, function, latent_frames in (("decode", decode, 41), ("quality", quality, 5)):
         part = parts.add_parser(name, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         part.set_defaults(run=function)
