@@ -31,8 +31,9 @@ void Meeting::make_links() {
     for (const Place &from : places_) {
       to.links.emplace_back();
       if (&from != &to)
-        to.links.back().emplace(
-            Link{guard.getStreamFromGlobalPool(from.device), c10::Event(from.device.type())});
+        to.links.back().emplace(Link{guard.getStreamFromGlobalPool(from.device),
+                                     guard.getStreamFromGlobalPool(to.device), c10::Event(to.device.type()),
+                                     c10::Event(to.device.type())});
     }
   }
 }
@@ -57,30 +58,44 @@ void Meeting::arrive() {
   throw PeerFailed();
 }
 
-void Meeting::take_from(int64_t peer, Place &own, const Take &take) {
-  const Place &from = place(peer);
-  if (own.links.empty()) return take(peer, from.tensors);
+/// A copy between GPUs runs on the sender's current stream, between what the receiver's current stream has
+/// queued before and after it.
+void Meeting::copy(int64_t peer, Place &own, const std::vector<TensorCopy> &copies) {
+  if (own.links.empty()) {
+    for (const auto &[from, to] : copies) to.copy_(from);
+    return;
+  }
   Link &link = *own.links[static_cast<size_t>(peer)];
-  const c10::StreamGuard guard(link.stream);
-  from.shown.block(link.stream);
-  take(peer, from.tensors);
-  link.copied.record(link.stream);
+  link.ready.record(compute_stream(own.device));
+  link.ready.block(link.to);
+  place(peer).shown.block(link.to);
+  const c10::StreamGuard sender(link.from), receiver(link.to);
+  for (const auto &[from, to] : copies) to.copy_(from);
+  link.copied.record(link.to);
 }
 
-void Meeting::exchange(int64_t rank, Tensors own_tensors, const Take &take) {
+Meeting::Tensors Meeting::exchange(int64_t rank, Tensors own_tensors, const Take &take) {
   Place &own = place(rank);
   own.tensors = std::move(own_tensors);
-  const bool queues = !own.links.empty();
-  if (queues) own.shown.record(compute_stream(own.device));
+  if (!own.links.empty()) own.shown.record(compute_stream(own.device));
   arrive();
   for (int64_t peer = 0; peer < ranks(); ++peer)
-    if (peer != rank) take_from(peer, own, take);
+    if (peer != rank) copy(peer, own, take(peer, place(peer).tensors));
   arrive();
-  if (queues)
-    for (int64_t peer = 0; peer < ranks(); ++peer)
-      if (peer != rank)
-        place(peer).links[static_cast<size_t>(rank)]->copied.block(compute_stream(own.device));
-  own.tensors.clear();
+  return std::exchange(own.tensors, {});
+}
+
+void Meeting::wait_for_taken(int64_t rank) {
+  for (const std::optional<Link> &link : place(rank).links)
+    if (link) link->copied.block(compute_stream(device(rank)));
+}
+
+void Meeting::wait(int64_t rank) {
+  wait_for_taken(rank);
+  if (place(rank).links.empty()) return;
+  for (int64_t peer = 0; peer < ranks(); ++peer)
+    if (peer != rank)
+      place(peer).links[static_cast<size_t>(rank)]->copied.block(compute_stream(device(rank)));
 }
 
 }  // namespace wan

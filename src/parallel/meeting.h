@@ -24,9 +24,13 @@ struct RankFailure {
   bool raised = false;  // guarded by mutex
 };
 
-/// Of one group. On GPUs the host waits only for the other threads, never for a GPU: copies are queued on a
-/// stream of the sending GPU for each pair of ranks, and events see to it that they come after what made the
-/// tensor, and before its memory is used again.
+struct TensorCopy {
+  at::Tensor from, to;
+};
+
+/// Of one group. On GPUs the host waits only for the other threads, never for a GPU: copies are queued on
+/// streams of their own for each pair of ranks, beside what the GPUs compute, and events see to it that they
+/// come after what made the tensor, and before its memory is used again.
 class Meeting {
  public:
   /// devices: of its ranks, all of one type.
@@ -39,15 +43,21 @@ class Meeting {
   void check() const;
 
   using Tensors = std::vector<at::Tensor>;
-  using Take = std::function<void(int64_t peer, const Tensors &shown)>;
-  /// See SequenceGroup::exchange(). Throws PeerFailed.
-  void exchange(int64_t rank, Tensors own, const Take &take);
+  using Take = std::function<std::vector<TensorCopy>(int64_t peer, const Tensors &shown)>;
+  /// Shows `own` to the other ranks, and takes from each of them what take() says; `to` is new memory of this
+  /// rank's device. Copies are under way when it returns: until wait(), `to` is not to be read, and what is
+  /// returned, which is `own`, is to be kept and not to change. Throws PeerFailed.
+  Tensors exchange(int64_t rank, Tensors own, const Take &take);
+  /// The rank's computing from here on comes after all copies from it and to it. Not after a failure.
+  void wait(int64_t rank);
+  /// As wait(), for the copies to it alone; also after a failure.
+  void wait_for_taken(int64_t rank);
 
  private:
   /// From another rank to the one whose Place it is in; none on the CPU.
   struct Link {
-    c10::Stream stream;  // of the sender's device
-    c10::Event copied;
+    c10::Stream from, to;  // of the two devices
+    c10::Event ready, copied;
   };
   struct Place {
     explicit Place(at::Device device) : device(device), shown(device.type()) {}
@@ -63,7 +73,7 @@ class Meeting {
   void make_links();
   /// Returns when all ranks have come.
   void arrive();
-  void take_from(int64_t peer, Place &own, const Take &take);
+  void copy(int64_t peer, Place &own, const std::vector<TensorCopy> &copies);
 
   const std::shared_ptr<RankFailure> failure_;
   std::vector<Place> places_;

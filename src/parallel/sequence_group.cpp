@@ -12,6 +12,9 @@ namespace wan {
 
 namespace {
 
+using Tensors = std::vector<at::Tensor>;
+using Copies = std::vector<TensorCopy>;
+
 at::Tensor part(const at::Tensor &x, int64_t dim, const Share &share) {
   return x.narrow(dim, share.first, share.count);
 }
@@ -34,75 +37,100 @@ Share SequenceGroup::share(int64_t count, int64_t rank) const {
   return {rank * least + std::min(rank, more), least + (rank < more ? 1 : 0)};
 }
 
-void SequenceGroup::exchange(Tensors own,
-                             const std::function<void(int64_t peer, const Tensors &shown)> &take) const {
-  meeting_->exchange(rank_, std::move(own), take);
-}
-
-/// What goes to another rank is made contiguous, so that it is one copy from GPU to GPU.
-std::vector<at::Tensor> SequenceGroup::to_heads(std::vector<at::Tensor> each, int64_t tokens) const {
-  if (ranks_ == 1) return each;
-  Tensors shown, all;
-  for (const at::Tensor &x : each) {
-    const int64_t heads = x.size(2);
-    for (int64_t peer = 0; peer < ranks_; ++peer)
-      shown.push_back(peer == rank_ ? at::Tensor() : part(x, 2, share(heads, peer)).contiguous());
-    all.push_back(at::empty({x.size(0), tokens, own_share(heads).count, x.size(3)}, x.options()));
-    part(all.back(), 1, own_share(tokens)).copy_(part(x, 2, own_share(heads)));
-  }
-  exchange(std::move(shown), [&](int64_t peer, const Tensors &pieces) {
-    for (size_t i = 0; i < all.size(); ++i)
-      part(all[i], 1, share(tokens, peer)).copy_(pieces[i * size_t(ranks_) + size_t(rank_)]);
-  });
-  return all;
-}
-
 at::Tensor SequenceGroup::to_tokens(const at::Tensor &x, int64_t heads) const {
   if (ranks_ == 1) return x;
+  Handover handover(*this);
   const int64_t tokens = x.size(1);
   Tensors shown;
   for (int64_t peer = 0; peer < ranks_; ++peer)
     shown.push_back(peer == rank_ ? at::Tensor() : part(x, 1, share(tokens, peer)).contiguous());
   at::Tensor all = at::empty({x.size(0), own_share(tokens).count, heads, x.size(3)}, x.options());
   part(all, 2, own_share(heads)).copy_(part(x, 1, own_share(tokens)));
-  exchange(std::move(shown), [&](int64_t peer, const Tensors &pieces) {
-    part(all, 2, share(heads, peer)).copy_(pieces[static_cast<size_t>(rank_)]);
+  handover.exchange(std::move(shown), [&](int64_t peer, const Tensors &pieces) -> Copies {
+    return {{pieces[static_cast<size_t>(rank_)], part(all, 2, share(heads, peer))}};
   });
+  handover.wait();
   return all;
 }
 
 at::Tensor SequenceGroup::gather(const at::Tensor &x, int64_t tokens) const {
   if (ranks_ == 1) return x;
+  Handover handover(*this);
   at::Tensor all;
   if (rank_ == 0) {
     all = at::empty({x.size(0), tokens, x.size(2)}, x.options());
     part(all, 1, own_share(tokens)).copy_(x);
   }
-  exchange({x}, [&](int64_t peer, const Tensors &pieces) {
-    if (rank_ == 0) part(all, 1, share(tokens, peer)).copy_(pieces[0]);
+  handover.exchange({x}, [&](int64_t peer, const Tensors &pieces) -> Copies {
+    if (rank_ != 0) return {};
+    return {{pieces[0], part(all, 1, share(tokens, peer))}};
   });
+  handover.wait();
   return all;
 }
 
 at::Tensor SequenceGroup::mean(const at::Tensor &x) const {
   if (ranks_ == 1) return x;
+  Handover handover(*this);
   Tensors all(static_cast<size_t>(ranks_));
   all[static_cast<size_t>(rank_)] = x;
-  exchange({x}, [&](int64_t peer, const Tensors &shown) {
-    all[static_cast<size_t>(peer)] = at::empty_like(x).copy_(shown[0]);
+  handover.exchange({x}, [&](int64_t peer, const Tensors &shown) -> Copies {
+    at::Tensor &copy = all[static_cast<size_t>(peer)] = at::empty_like(x);
+    return {{shown[0], copy}};
   });
+  handover.wait();
   return at::stack(all).mean(0);
 }
 
 std::vector<at::Tensor> SequenceGroup::broadcast(const std::vector<at::Tensor> &first_ranks) const {
   if (ranks_ == 1) return first_ranks;
+  Handover handover(*this);
   Tensors copies;
-  exchange(rank_ == 0 ? first_ranks : Tensors(), [&](int64_t peer, const Tensors &shown) {
-    if (peer != 0) return;
+  handover.exchange(rank_ == 0 ? first_ranks : Tensors(), [&](int64_t peer, const Tensors &shown) {
+    Copies all;
+    if (peer != 0) return all;
     for (const at::Tensor &tensor : shown)
-      copies.push_back(at::empty_like(tensor, tensor.options().device(device())).copy_(tensor));
+      all.push_back({tensor, copies.emplace_back(at::empty_like(tensor, tensor.options().device(device())))});
+    return all;
   });
+  handover.wait();
   return rank_ == 0 ? first_ranks : copies;
+}
+
+Handover::~Handover() {
+  if (!under_way_) return;
+  try {
+    group_.meeting_->wait_for_taken(group_.rank_);
+  } catch (const c10::Error &) {
+    // The GPU has failed; what it is asked for next says so.
+  }
+}
+
+void Handover::exchange(Tensors own, const std::function<Copies(int64_t peer, const Tensors &shown)> &take) {
+  under_way_ = true;
+  shown_.push_back(group_.meeting_->exchange(group_.rank_, std::move(own), take));
+}
+
+void Handover::wait() {
+  if (!under_way_) return;
+  group_.meeting_->wait(group_.rank_);
+  under_way_ = false;
+  shown_.clear();
+}
+
+/// What goes to another rank is made contiguous, so that it is one copy from GPU to GPU.
+at::Tensor Handover::to_heads(const at::Tensor &x, int64_t tokens) {
+  const int64_t ranks = group_.ranks(), rank = group_.rank(), heads = x.size(2);
+  if (ranks == 1) return x;
+  Tensors shown;
+  for (int64_t peer = 0; peer < ranks; ++peer)
+    shown.push_back(peer == rank ? at::Tensor() : part(x, 2, group_.share(heads, peer)).contiguous());
+  at::Tensor all = at::empty({x.size(0), tokens, group_.own_share(heads).count, x.size(3)}, x.options());
+  part(all, 1, group_.own_share(tokens)).copy_(part(x, 2, group_.own_share(heads)));
+  exchange(std::move(shown), [&](int64_t peer, const Tensors &pieces) -> Copies {
+    return {{pieces[static_cast<size_t>(rank)], part(all, 1, group_.share(tokens, peer))}};
+  });
+  return all;
 }
 
 }  // namespace wan

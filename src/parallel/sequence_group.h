@@ -15,6 +15,7 @@
 namespace wan {
 
 class Meeting;
+struct TensorCopy;
 
 /// Of tokens or heads that are divided among ranks.
 struct Share {
@@ -40,9 +41,8 @@ class SequenceGroup {
 
   /// Throws PeerFailed where a rank has failed, also one outside of the group that runs at the same time.
   void check() const;
-  /// each: [B, own tokens, heads, head_dim]. Returns of each [B, tokens, own heads, head_dim].
-  std::vector<at::Tensor> to_heads(std::vector<at::Tensor> each, int64_t tokens) const;
-  /// The way back. x: [B, tokens, own heads, head_dim]. Returns [B, own tokens, heads, head_dim].
+  /// The way back from Handover::to_heads(). x: [B, tokens, own heads, head_dim]. Returns [B, own tokens,
+  /// heads, head_dim].
   at::Tensor to_tokens(const at::Tensor &x, int64_t heads) const;
   /// x: [B, own tokens, C]. Returns [B, tokens, C] on the first rank, and an undefined tensor on the others.
   at::Tensor gather(const at::Tensor &x, int64_t tokens) const;
@@ -52,15 +52,40 @@ class SequenceGroup {
   std::vector<at::Tensor> broadcast(const std::vector<at::Tensor> &first_ranks) const;
 
  private:
-  using Tensors = std::vector<at::Tensor>;
+  friend class Handover;
 
-  /// Shows `own` to the other ranks, and calls take(peer, what it shows) for each of them. What is shown must
-  /// not change; take() copies from it to this rank's device.
-  void exchange(Tensors own, const std::function<void(int64_t peer, const Tensors &shown)> &take) const;
   const at::Device &device() const;
 
   std::shared_ptr<Meeting> meeting_;
   int64_t ranks_ = 1, rank_ = 0;
+};
+
+/// Tensors that are handed from rank to rank while the calling one computes what is handed over next.
+class Handover {
+ public:
+  explicit Handover(const SequenceGroup &group) : group_(group) {}
+  Handover(const Handover &) = delete;
+  Handover &operator=(const Handover &) = delete;
+  /// Waits for what is on its way into tensors of this rank, where an error has come before wait().
+  ~Handover();
+
+  /// x: [B, own tokens, heads, head_dim], which must not change. Returns [B, tokens, own heads, head_dim],
+  /// which is not to be read before wait().
+  at::Tensor to_heads(const at::Tensor &x, int64_t tokens);
+  /// What is computed from here on comes after all that was handed over.
+  void wait();
+
+ private:
+  friend class SequenceGroup;
+  using Tensors = std::vector<at::Tensor>;
+
+  /// Shows `own` to the other ranks, and copies from each of them what take(peer, what it shows) says.
+  void exchange(Tensors own,
+                const std::function<std::vector<TensorCopy>(int64_t peer, const Tensors &shown)> &take);
+
+  const SequenceGroup &group_;
+  bool under_way_ = false;
+  std::vector<Tensors> shown_;  // while it is under way
 };
 
 }  // namespace wan

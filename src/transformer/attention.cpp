@@ -36,26 +36,39 @@ bool WanAttention::attends_in_fp8(const Activations &x, const Surroundings &othe
   return quantized() && has_fp8_attention(x.values.device(), others.tokens, x.values.size(2) / num_heads_);
 }
 
-/// In FP8 all keys of a softmax have one center, whichever rank they come from.
 WanAttention::Projected WanAttention::project_and_rotate(const Activations &x, const RotaryEmbedding &rotary,
                                                          const Surroundings &others) const {
+  if (attends_in_fp8(x, others)) return project_and_rotate_in_fp8(x, rotary, others);
   const at::Tensor &cos = rotary.cos, &sin = rotary.sin;
-  if (!attends_in_fp8(x, others))
-    return {rotary_rms_norm(to_q_.product(x), norm_q_, cos, sin, eps_),
-            rotary_rms_norm(to_k_.product(x), norm_k_, cos, sin, eps_),
-            heads(to_v_.product(x).sum()),
-            {}};
-  const Product key = to_k_.product(x), value = to_v_.product(x);
-  const at::Tensor center = others.group.mean(rotary_norm_center(key, norm_k_, cos, sin, eps_));
-  return {fp8_rotary_rms_norm(to_q_.product(x), norm_q_, cos, sin, eps_),
-          fp8_rotary_rms_norm(key, norm_k_, cos, sin, eps_, center), heads(value.values), value.bias};
+  Handover handover(others.group);
+  Projected all;
+  all.value = handover.to_heads(heads(to_v_.product(x).sum()), others.tokens);
+  all.key = handover.to_heads(rotary_rms_norm(to_k_.product(x), norm_k_, cos, sin, eps_), others.tokens);
+  all.query = handover.to_heads(rotary_rms_norm(to_q_.product(x), norm_q_, cos, sin, eps_), others.tokens);
+  handover.wait();
+  return all;
 }
 
-WanAttention::Projected WanAttention::to_heads(const Projected &own, const Surroundings &others) const {
-  const auto all = others.group.to_heads({own.query, own.key, own.value}, others.tokens);
-  if (!own.value_bias.defined()) return {all[0], all[1], all[2], {}};
-  const Share share = others.group.own_share(num_heads_);
-  return {all[0], all[1], all[2], heads(own.value_bias).narrow(0, share.first, share.count).flatten()};
+/// All keys of a softmax have one center, whichever rank they come from.
+WanAttention::Projected WanAttention::project_and_rotate_in_fp8(const Activations &x,
+                                                                const RotaryEmbedding &rotary,
+                                                                const Surroundings &others) const {
+  const at::Tensor &cos = rotary.cos, &sin = rotary.sin;
+  const Product key = to_k_.product(x);
+  const at::Tensor center = others.group.mean(rotary_norm_center(key, norm_k_, cos, sin, eps_));
+  Handover handover(others.group);
+  const auto hand_over = [&](const at::Tensor &own) { return handover.to_heads(own, others.tokens); };
+  Projected all;
+  all.key = hand_over(fp8_rotary_rms_norm(key, norm_k_, cos, sin, eps_, center));
+  const Product value = to_v_.product(x);
+  all.value = hand_over(heads(value.values));
+  all.query = hand_over(fp8_rotary_rms_norm(to_q_.product(x), norm_q_, cos, sin, eps_));
+  if (value.bias.defined()) {
+    const Share share = others.group.own_share(num_heads_);
+    all.value_bias = heads(value.bias).narrow(0, share.first, share.count).flatten();
+  }
+  handover.wait();
+  return all;
 }
 
 at::Tensor WanAttention::attend(const Projected &own) const {
@@ -81,26 +94,29 @@ KeyValue extend(const KeyValue &own, const Surroundings &others) {
 
 void WanAttention::remember(const Activations &x, const RotaryEmbedding &rotary,
                             const Surroundings &others) const {
-  const KeyValue own = key_value_for_cache(x, rotary, *others.cache);
-  const auto all = others.group.to_heads({own.key, own.value}, others.tokens);
-  extend({all[0], all[1]}, others);
+  Handover handover(others.group);
+  const KeyValue all = key_value_for_cache(x, rotary, others, handover);
+  handover.wait();
+  extend(all, others);
 }
 
 at::Tensor WanAttention::attend_through_cache(const Activations &x, const RotaryEmbedding &rotary,
                                               const Surroundings &others) const {
-  const at::Tensor query = rotary_rms_norm(to_q_.product(x), norm_q_, rotary.cos, rotary.sin, eps_);
-  const KeyValue own = key_value_for_cache(x, rotary, *others.cache);
-  const auto all = others.group.to_heads({query, own.key, own.value}, others.tokens);
-  const KeyValue seen = extend({all[1], all[2]}, others);
-  return attention(all[0], seen.key, seen.value);
+  Handover handover(others.group);
+  const KeyValue all = key_value_for_cache(x, rotary, others, handover);
+  const at::Tensor query = handover.to_heads(
+      rotary_rms_norm(to_q_.product(x), norm_q_, rotary.cos, rotary.sin, eps_), others.tokens);
+  handover.wait();
+  const KeyValue seen = extend(all, others);
+  return attention(query, seen.key, seen.value);
 }
 
 /// Between the stages is the place of what makes other tokens of one's own: an exchange with other GPUs, and
 /// a cache of earlier keys and values.
 Product WanAttention::self_attention(const Activations &x, const RotaryEmbedding &rotary,
                                      const Surroundings &others) const {
-  const at::Tensor attended = others.cache ? attend_through_cache(x, rotary, others)
-                                           : attend(to_heads(project_and_rotate(x, rotary, others), others));
+  const at::Tensor attended =
+      others.cache ? attend_through_cache(x, rotary, others) : attend(project_and_rotate(x, rotary, others));
   return project(others.group.to_tokens(attended, num_heads_));
 }
 
@@ -110,10 +126,15 @@ KeyValue WanAttention::key_value(const Activations &x, const Linear &to_k, const
 }
 
 KeyValue WanAttention::key_value_for_cache(const Activations &x, const RotaryEmbedding &rotary,
-                                           const KeyValueCache &cache) const {
-  if (cache.keeps_unrotated()) return key_value(x, to_k_, to_v_, norm_k_);
-  return {rotary_rms_norm(to_k_.product(x), norm_k_, rotary.cos, rotary.sin, eps_),
-          heads(to_v_.product(x).sum())};
+                                           const Surroundings &others, Handover &handover) const {
+  KeyValue all;
+  all.value = handover.to_heads(heads(to_v_.product(x).sum()), others.tokens);
+  const Product key = to_k_.product(x);
+  all.key = handover.to_heads(others.cache->keeps_unrotated()
+                                  ? heads(heads_rms_norm(key, norm_k_, eps_))
+                                  : rotary_rms_norm(key, norm_k_, rotary.cos, rotary.sin, eps_),
+                              others.tokens);
+  return all;
 }
 
 CrossContext WanAttention::cross_context(const at::Tensor &text, const at::Tensor &image) const {

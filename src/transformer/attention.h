@@ -66,24 +66,26 @@ class WanAttention {
     at::Tensor norm_k;
   };
   /// [B, L, heads, head_dim]. Query and key are normed and rotated, in e4m3 where attention is computed in
-  /// it.
+  /// it. Each is on its way to the other ranks while the next is made.
   struct Projected {
     at::Tensor query, key, value;
     at::Tensor value_bias;  // [heads * head_dim], still to be added; undefined: there is none
   };
 
   bool attends_in_fp8(const Activations &x, const Surroundings &others) const;
+  /// x: the rank's own tokens. Returns that of all tokens and the rank's own heads, as the other ranks do.
   Projected project_and_rotate(const Activations &x, const RotaryEmbedding &rotary,
                                const Surroundings &others) const;
-  /// Of the rank's own tokens and all heads, that of all tokens and the rank's own heads.
-  Projected to_heads(const Projected &own, const Surroundings &others) const;
+  Projected project_and_rotate_in_fp8(const Activations &x, const RotaryEmbedding &rotary,
+                                      const Surroundings &others) const;
   at::Tensor attend(const Projected &own) const;
   at::Tensor attend_through_cache(const Activations &x, const RotaryEmbedding &rotary,
                                   const Surroundings &others) const;
-  /// What goes into a cache of x: keys are rotated unless the cache does that.
+  /// What goes into a cache, as project_and_rotate(): keys are rotated unless the cache does that. Not to be
+  /// read before handover.wait().
   KeyValue key_value_for_cache(const Activations &x, const RotaryEmbedding &rotary,
-                               const KeyValueCache &cache) const;
-  /// The same with normed keys.
+                               const Surroundings &others, Handover &handover) const;
+  /// With normed keys.
   KeyValue key_value(const Activations &x, const Linear &to_k, const Linear &to_v,
                      const at::Tensor &norm_k) const;
   /// attended: [B, L, heads, head_dim].

@@ -127,7 +127,10 @@ int share(Dice &dice) {
       for (int i = 0; i < 5; ++i) {
         if (rank == failing && i == when) throw invalid("storm");
         group.check();
-        x = group.mean(group.to_tokens(group.to_heads({x}, tokens).front(), heads).mean()).expand_as(x);
+        Handover handover(group);
+        const at::Tensor one = handover.to_heads(x, tokens), two = handover.to_heads(x + 1, tokens);
+        handover.wait();
+        x = group.mean(group.to_tokens(two - one, heads).mean()).expand_as(x);
       }
       const at::Tensor all = group.gather(x.flatten(2), tokens);
       CHECK(all.defined() == (rank == 0));

@@ -5,12 +5,15 @@
 #include <ATen/ATen.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/core/StreamGuard.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <numeric>
+#include <optional>
 
 #include "common/causal_model.h"
 #include "common/conditioned_models.h"
@@ -89,16 +92,55 @@ TEST(SequenceGroup, HandsTokensOverForHeadsAndBack) {
         const SequenceGroup &group = members[static_cast<size_t>(rank)];
         const Share own = group.own_share(tokens);
         const auto own_part = [&](const at::Tensor &x) { return part(x, 1, own).to(device_of(rank)); };
-        const auto all = group.to_heads({own_part(query), own_part(value)}, tokens);
-        EXPECT_TRUE(at::equal(all[0].cpu(), part(query, 2, group.own_share(heads))));
-        EXPECT_TRUE(at::equal(all[1].cpu(), part(value, 2, group.own_share(heads))));
-        EXPECT_TRUE(at::equal(group.to_tokens(all[1], heads).cpu(), part(value, 1, own)));
+        Handover handover(group);
+        const at::Tensor values = handover.to_heads(own_part(value), tokens);
+        const at::Tensor queries = handover.to_heads(own_part(query), tokens);
+        handover.wait();
+        EXPECT_TRUE(at::equal(queries.cpu(), part(query, 2, group.own_share(heads))));
+        EXPECT_TRUE(at::equal(values.cpu(), part(value, 2, group.own_share(heads))));
+        EXPECT_TRUE(at::equal(group.to_tokens(values, heads).cpu(), part(value, 1, own)));
         const at::Tensor gathered = group.gather(own_part(query).flatten(2), tokens);
         ASSERT_EQ(gathered.defined(), rank == 0);
         if (rank > 0) return;
         EXPECT_TRUE(at::equal(gathered.cpu(), query.flatten(2)));
       });
     }
+}
+
+/// Two ranks at least, which may share a GPU: each computes on a stream of its own, and is slow to make what
+/// it hands over, while memory that is in use would be overwritten as soon as it is free.
+TEST(SequenceGroup, WhatIsHandedOverComesAfterWhatMakesItAndBeforeWhatReadsIt) {
+  const c10::InferenceMode inference;
+  constexpr int64_t kTokens = 512, kHeads = 8, kDim = 64;
+  const int64_t ranks = std::max<int64_t>(2, most_ranks());
+  std::vector<at::Device> own_devices;
+  for (int64_t rank = 0; rank < ranks; ++rank) own_devices.push_back(device_of(rank % most_ranks()));
+  RankThreads threads(own_devices);
+  const auto members = threads.group(0, ranks);
+  const at::Tensor zeros = at::zeros({1, kTokens, kHeads, kDim});
+  threads.run([&](int64_t rank) {
+    const SequenceGroup &group = members[static_cast<size_t>(rank)];
+    const at::Device device = own_devices[static_cast<size_t>(rank)];
+    std::optional<c10::StreamGuard> stream;
+    if (!device.is_cpu())
+      stream.emplace(c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device));
+    const at::Tensor slow = at::zeros({1024, 1024}, device);
+    const at::Tensor own = part(zeros, 1, group.own_share(kTokens)).to(device);
+    for (int round = 0; round < 20; ++round) {
+      const auto make = [&](int value) { return own + (slow.matmul(slow).sum() + value); };
+      Handover handover(group);
+      std::vector<at::Tensor> all;
+      for (int i = 0; i < 3; ++i) {
+        all.push_back(handover.to_heads(make(3 * round + i), kTokens));
+        at::full_like(all.back(), -1);
+      }
+      handover.wait();
+      for (int i = 0; i < 3; ++i) {
+        const at::Tensor back = group.to_tokens(all[static_cast<size_t>(i)], kHeads);
+        EXPECT_TRUE(at::equal(back.cpu(), own.cpu() + (3 * round + i)));
+      }
+    }
+  });
 }
 
 TEST(SequenceGroup, AMeanIsAlikeOnAllRanks) {
@@ -170,7 +212,10 @@ TEST(RankThreads, StormsOfFailuresLeaveThemUsable) {
         at::Tensor x = at::ones({1, group.own_share(tokens).count, heads, 2}, device_of(rank));
         for (int i = 0; i < 6; ++i) {
           if (rank == failing && i == when) throw invalid("storm");
-          x = group.to_tokens(group.to_heads({x}, tokens).front(), heads);
+          Handover handover(group);
+          const at::Tensor all = handover.to_heads(x, tokens);
+          handover.wait();
+          x = group.to_tokens(all, heads);
         }
         EXPECT_EQ(x.sum().item<double>(), static_cast<double>(x.numel()));
       };
