@@ -26,6 +26,7 @@ Other commands: check (the training pass against a cache), preview (training cli
 Needs what train_tiny_wan.py needs. README.md has the commands and figures of the runs that made the committed model.
 """
 import argparse, copy, json, math, os, random, subprocess, sys, time
+from typing import NamedTuple
 import numpy as np
 import train_tiny_wan as T
 
@@ -48,38 +49,39 @@ WIDE, HIGH = ("right", "left", "zigzag"), ("up", "down")
 STILL = ("float", "spin", "pulse")
 
 
-def endless(start, far, shown=0):
-    """train_tiny_wan.path for motions that go on for ever, from frame start of the motion: the scene's frames, and after
-    them SINK_FRAMES that are far frames off. What grows or shrinks begins to in the frame in which it is first shown."""
+def endless(shown=0, start=0):
+    """train_tiny_wan.path for motions that go on for ever, first shown in frame `shown`, or begun `start` frames before: the
+    scene's frames, and after them SINK_FRAMES that show the beginning. A scene begins in the middle, always at the same point
+    of its motion: how the first frames look should follow from the prompt, because four steps from noise cannot choose
+    between many places, and paint some of each."""
     def path(motion, n, slot, ax, ay, r, rng, frames):
         grows = motion in ("grow", "shrink")  # these end, and hold
-        f = np.concatenate([np.arange(frames), np.arange(SINK_FRAMES) + (0 if grows else far)])
-        u = (f + (start / 8 - shown if grows else start)) / PERIOD
+        f = np.concatenate([np.arange(frames) - shown + (start / 8 if grows else start), np.arange(SINK_FRAMES)])
+        u = f / PERIOD
         wide = motion in WIDE
-        lane = (slot - .5) * (ay if wide else 1.1 * ax) if n == 2 else rng.uniform(-.3, .3) * (ay if wide else ax)
-        lx, ly = (0., lane) if wide else (lane, rng.uniform(-.15, .15) * ay)
+        lane = (slot - .5) * (ay if wide else 1.1 * ax) if n == 2 else rng.uniform(-.1, .1) * (ay if wide else ax)
+        lx, ly = (0., lane) if wide else (lane, rng.uniform(-.05, .05) * ay)
         one = np.ones(len(u))
         x, y, s, a = lx * one, ly * one, r * one, rng.uniform(-.08, .08) * one
         ex, ey = .62 * (ax - .6 * r), .85 * (ay - .6 * r)
-        ph, sign = rng.uniform(0, 1), rng.choice((-1, 1))
         if motion in ("right", "zigzag"): x = 2 * ex * u
         elif motion == "left": x = -2 * ex * u
         elif motion == "up": y = -2 * ey * u
         elif motion == "down": y = 2 * ey * u
         elif motion == "bounce":
             floor = ay - 1.1 * r
-            hop = np.abs(np.sin(np.pi * (rng.uniform(1.3, 1.6) * u + ph)))
+            hop = np.abs(np.cos(np.pi * rng.uniform(1.3, 1.6) * u))
             y = floor - rng.uniform(.5, .75) * (floor + ay - 1.1 * r) * hop
-        elif motion == "spin": a = a + sign * 2 * np.pi * rng.uniform(.55, .75) * u
+        elif motion == "spin": a = a + 2 * np.pi * rng.uniform(.55, .75) * u
         elif motion == "orbit":
-            w = 2 * np.pi * (sign * rng.uniform(.6, .75) * u + ph + .5 * slot)
+            w = 2 * np.pi * (rng.uniform(.6, .75) * u + .5 * (1 - slot))
             x, y = np.cos(w) * min(.72, ax - 1.25 * r), np.sin(w) * min(.5, ay - 1.2 * r)
         elif motion == "grow": s = r * (.35 + .95 * u.clip(0, 1))
         elif motion == "shrink": s = r * (1.3 - .95 * u.clip(0, 1))
-        elif motion == "pulse": s = r * (1 + .28 * np.sin(2 * np.pi * (rng.uniform(1.3, 1.7) * u + ph)))
-        elif motion == "float": y = ly + .07 * np.sin(2 * np.pi * (u + ph))
+        elif motion == "pulse": s = r * (1 + .28 * np.sin(2 * np.pi * rng.uniform(1.3, 1.7) * u))
+        elif motion == "float": y = ly + .07 * np.sin(2 * np.pi * u)
         if motion == "zigzag":
-            tri = 2 * np.abs(2 * ((rng.uniform(1.4, 1.8) * u + ph) % 1) - 1) - 1
+            tri = 2 * np.abs(2 * ((rng.uniform(1.4, 1.8) * u + .25) % 1) - 1) - 1
             y = ly + tri * (.22 * ay if n == 2 else .34 * ay)
         return np.stack([x, y, s, a], 0).astype(np.float32)
     return path
@@ -96,7 +98,7 @@ def around(sc):
 def change(a, border, path, rng):
     """Scene a with one attribute changed: what changes is in the same place, and moves on as before."""
     b = copy.deepcopy(a)
-    what = T.pick(rng, ["color", "shape", "bg", "motion"])
+    what = T.pick(rng, ["color", "shape", "shape", "bg", "motion"])
     if what == "bg" and a["bg"] != "solid": what = "color"
     if what == "bg":
         b["bgcolor"] = T.pick(rng, [c for c in T.BACK if c != a["bgcolor"]])
@@ -131,20 +133,26 @@ def permitted(s):
     return all(T.allowed(c, k, s["motion"], s["bg"], s["bgcolor"]) for c, k in zip(s["color"], s["shape"]))
 
 
+class Clip(NamedTuple):
+    scene: dict
+    later: bool = False  # it is shown after a while: its own first frames are not the scene's
+    changed: dict = None  # the scene that it changes to
+    border: int = NEVER  # in latent frames
+
+
 def make_clip(args):
-    """(scene, the scene that it changes to or None, the first latent frame of that)."""
     seed, share = args
     rng = random.Random(seed * 7 + 1)
-    path = endless(rng.uniform(0, 64), rng.randrange(4000))
+    later = rng.random() < .35
     make = lambda k, p: around(T.make_scene((seed * 2 + k, *SIZE, FRAMES), p))
-    a = make(0, path)
-    if rng.random() >= share: return a, None, NEVER
+    a = make(0, endless(0, rng.uniform(64, 4000) if later else 0))
+    if rng.random() >= share: return Clip(a, later)
     border = CHUNK * rng.randint(1, 6)
     whole = rng.random() < .5
+    p = endless(4 * border - 3)
     for k in range(1, 1000):
-        p = endless(rng.uniform(0, 64), 0, 4 * border - 3)
         b = make(10 ** 9 + k * 10 ** 7, p) if whole else change(a, border, p, rng)
-        if permitted(b) and not held_out(a, b): return a, b, border
+        if permitted(b) and not held_out(a, b): return Clip(a, later, b, border)
 
 
 def cut(scenes, part):
@@ -153,20 +161,20 @@ def cut(scenes, part):
 
 
 def render(clips, dev, seed):
-    """Clips to (video [B, 3, FRAMES, H, W] in [-1, 1], the sink's frames far off, objects' tokens [B, LATENTS, n])."""
-    a = [c[0] for c in clips]
+    """Clips to (video [B, 3, FRAMES, H, W] in [-1, 1], the scene's first frames, objects' tokens [B, LATENTS, n])."""
+    a = [c.scene for c in clips]
     v, m = T.render(cut(a, slice(FRAMES)), *SIZE, dev, seed, mask=True)
-    far = T.render(cut(a, slice(FRAMES, None)), *SIZE, dev, seed)
+    first = T.render(cut(a, slice(FRAMES, None)), *SIZE, dev, seed)
     m = m.view(len(a), LATENTS, -1)
-    at = [i for i, c in enumerate(clips) if c[1]]
+    at = [i for i, c in enumerate(clips) if c.changed]
     if at:
-        w, k = T.render(cut([clips[i][1] for i in at], slice(FRAMES)), *SIZE, dev, seed, mask=True)
+        w, k = T.render(cut([clips[i].changed for i in at], slice(FRAMES)), *SIZE, dev, seed, mask=True)
         for j, i in enumerate(at):
-            border = clips[i][2]
+            border = clips[i].border
             v[i, :, 4 * border - 3:] = w[j, :, 4 * border - 3:]
             m[i, border:] = k.view(len(at), LATENTS, -1)[j, border:]
     as_stored = lambda x: (x * 255).round() / 127.5 - 1
-    return as_stored(v), as_stored(far), m
+    return as_stored(v), as_stored(first), m
 
 
 # ------------------------------------------------------------------------------------------------------------- data
@@ -194,7 +202,7 @@ class Texts:
 
 
 class Clips:
-    """Encoded clips on the device. z [N, LATENTS, n, 64], sink [N, CHUNK, n, 64], mask [N, LATENTS, n], border [N], and the
+    """Encoded clips on the device. z [N, LATENTS, n, 64], sink [N, CHUNK, n, 64], mask [N, LATENTS, n], border and later [N], and the
     rows of text and bias of each clip's captions before and after its border [N, 2, 4]; row 0 is the empty prompt."""
     def __init__(self, a, clips, texts, seconds, seed):
         import torch
@@ -209,16 +217,17 @@ class Clips:
         for i in range(0, len(clips), n):
             if got and time.time() - t0 > seconds: break
             with torch.no_grad():
-                v, far, m = render(clips[i:i + n], dev, seed + i)
-                got.append((encode(v), encode(far), m))
+                v, first, m = render(clips[i:i + n], dev, seed + i)
+                got.append((encode(v), encode(first), m))
             if dev == "cuda": torch.cuda.synchronize()
         T.patch_vae("")
         self.z, self.sink, self.mask = (torch.cat(p) for p in zip(*got))
         clips = clips[:len(self.z)]
-        self.border = torch.tensor([c[2] for c in clips], device=dev)
-        self.text, self.bias = texts([""] + [t for c in clips for s in (c[0], c[1] or c[0]) for t in s["captions"]])
+        self.border = torch.tensor([c.border for c in clips], device=dev)
+        self.later = torch.tensor([c.later for c in clips], device=dev)
+        self.text, self.bias = texts([""] + [t for c in clips for s in (c.scene, c.changed or c.scene) for t in s["captions"]])
         self.rows = 1 + torch.arange(len(clips) * 8, device=dev).view(-1, 2, 4)
-        plain = [i for i, c in enumerate(clips) if not c[1] and c[0]["bg"] == "solid" and c[0]["n"] == 1]
+        plain = [i for i, c in enumerate(clips) if not c.changed and c.scene["bg"] == "solid" and c.scene["n"] == 1]
         T.log(phase="clips", clips=len(clips), render_encode_s=time.time() - t0, objects=self.mask.float().mean().item())
         self.std = self.z[plain].float().std().item() if plain else 0.
 
@@ -245,16 +254,16 @@ class Batch:
         i = torch.randint(len(c.z) - self.a.held, (B,), device=dev) if at is None else at
         rand = lambda: torch.rand(B, device=dev)
         border, changes = c.border[i], c.border[i] < NEVER
-        # Where the window behind the sink begins: at once, or later, at a chunk's border if the prompt will change.
-        later = torch.where(changes, CHUNK * (1 + (rand() * 2).long()), CHUNK + (rand() * 5).long())
-        begin = torch.where((rand() < .5) & (at is None), later, CHUNK)
-        twin = (rand() < .35) & (at is None)
-        far = twin | (begin > CHUNK)
+        # Where the window behind the sink begins: at once, or farther on, at a chunk's border if the prompt will change.
+        begin = torch.where(changes, CHUNK * (1 + (rand() * 2).long()), CHUNK + (rand() * 5).long())
+        begin = torch.where((rand() < .5) & (at is None), begin, CHUNK)
+        later = c.later[i]
+        far = later | (begin > CHUNK)
         f = torch.arange(CHUNKS * CHUNK, device=dev)
         f = torch.where(f < CHUNK, f, f - CHUNK + begin[:, None])
         x, m = c.z[i[:, None], f].float(), c.mask[i[:, None], f].float()
-        x[:, :CHUNK] = torch.where(twin.view(-1, 1, 1, 1), c.sink[i].float(), x[:, :CHUNK])
-        m[:, :CHUNK] *= ~twin.view(-1, 1, 1)  # where its objects are is not known
+        x[:, :CHUNK] = torch.where(later.view(-1, 1, 1, 1), c.sink[i].float(), x[:, :CHUNK])
+        m[:, :CHUNK] *= ~later.view(-1, 1, 1)  # where its objects are is not known
         self.x.copy_(x.flatten(1, 2).view_as(self.x))
         # Chunks from `new` on are of the second scene. Half of the time what came before was computed anew for its prompt,
         # but for the sink of a full window.
@@ -269,6 +278,7 @@ class Batch:
         skip = (chunk > 0) & ((far[:, None] & (chunk < KEEP - 1)) | (recached[:, None] & old))
         w = 1 + self.a.object_weight * m.flatten(1, 2).view_as(self.weight)
         w[:, 0, :TOKENS // CHUNK] += self.a.first_weight
+        w *= 1 + self.a.change_weight * ((chunk == new[:, None]) & changes[:, None])[..., None]
         self.weight.copy_(w * ~skip[..., None])
         j = torch.randint(4, (B, 2), device=dev)
         row = c.rows[i[:, None], torch.arange(2, device=dev), j]
@@ -284,7 +294,7 @@ class Batch:
 # ---------------------------------------------------------------------------------------------------------- decoder
 
 def make_long_clip(seed):
-    return around(T.make_scene((seed, *SIZE, LONG), endless(random.Random(seed).uniform(0, 64), 0)))
+    return around(T.make_scene((seed, *SIZE, LONG), endless()))
 
 
 def phase_decoder(a, notes):
@@ -700,7 +710,7 @@ def evaluate(a, net, clips):
     """Velocity loss after clean chunks on clips held out, with fixed noise: {level: [first chunk, later ones, objects]}."""
     import torch
     N = len(clips.z)
-    at = [i for i in range(N - a.held, N) if clips.border[i] == NEVER]
+    at = [i for i in range(N - a.held, N) if clips.border[i] == NEVER and not clips.later[i]]
     batch = Batch(a, clips, max(1, min(16, len(at))))
     res = {}
     for s in (*LEVELS, .3):
@@ -1123,9 +1133,9 @@ def phase_export(a, notes):
 
 def phase_preview(a, notes):
     made = [make_clip((a.seed * 1000 + i, .6)) for i in range(a.clips)]
-    v, far, _ = render(made, "cpu", 5)
-    labels = [c[0]["captions"][0] + (f" | from latent frame {c[2]}: {c[1]['captions'][0]}" if c[1] else "") for c in made]
-    rows = [np.concatenate([T.to_u8(x / 2 + .5), T.to_u8(y / 2 + .5)]) for x, y in zip(v, far)]
+    v, first, _ = render(made, "cpu", 5)
+    labels = [c.scene["captions"][0] + (f" | from latent frame {c.border}: {c.changed['captions'][0]}" if c.changed else "") for c in made]
+    rows = [np.concatenate([T.to_u8(x / 2 + .5), T.to_u8(y / 2 + .5)]) for x, y in zip(v, first)]
     T.sheet(rows, labels, f"{a.samples}/causal_clips.png", (*range(0, FRAMES, 12), FRAMES, FRAMES + 8))
 
 
@@ -1146,7 +1156,7 @@ def main():
     ap.add_argument("--device", default="cuda"); ap.add_argument("--seed", type=int, default=0)
     ap.add_argument("--clips", type=int, default=7000); ap.add_argument("--cache-seconds", type=float, default=60)
     ap.add_argument("--cache-batch", type=int, default=16); ap.add_argument("--held", type=int, default=96, help="clips kept to evaluate")
-    ap.add_argument("--changes", type=float, default=.35, help="share of the clips whose scene changes")
+    ap.add_argument("--changes", type=float, default=.5, help="share of the clips whose scene changes")
     ap.add_argument("--start", default="low", help="weights in --work, or exported, from which stage 1 starts")
     ap.add_argument("--distill-from", default="teacher", help="likewise for stages 2 and 3")
     ap.add_argument("--teach-seconds", type=float, default=165); ap.add_argument("--distill-seconds", type=float, default=140)
@@ -1158,6 +1168,7 @@ def main():
     ap.add_argument("--distill-rate", type=float, default=.3, help="share of the learning rates in stages 2 and 3")
     ap.add_argument("--hold", type=float, default=.3, help="share of the time before the learning rates begin to fall")
     ap.add_argument("--object-weight", type=float, default=4.); ap.add_argument("--first-weight", type=float, default=.5)
+    ap.add_argument("--change-weight", type=float, default=1., help="more for the first chunk of a new scene")
     ap.add_argument("--net", default="causal", help="judge, export: likewise")
     ap.add_argument("--videos", type=int, default=16); ap.add_argument("--chunks", type=int, default=167); ap.add_argument("--every", type=int, default=4)
     ap.add_argument("--switches", default="recache,cross", help="ways to change the prompt: recache, cross, cut")
