@@ -899,7 +899,8 @@ def outlines():
 
 def shape_of(part, known):
     p, middle = outline(part)
-    error = {k: min(np.mean((p - np.roll(q, s)) ** 2) for s in range(len(q))) + .3 * (middle - m) ** 2 for k, (q, m) in known.items()}
+    tilts = range(-3, 4)  # of 64: nothing that is asked for spins
+    error = {k: min(np.mean((p - np.roll(q, s)) ** 2) for s in tilts) + .3 * (middle - m) ** 2 for k, (q, m) in known.items()}
     return min(error, key=error.get)
 
 

@@ -52,7 +52,7 @@ void require_denoising_memory(const Components &components, const WanGenerateOpt
       denoise_bytes(components.config().transformer, activations, plan.frames, plan.height, plan.width,
                     cached),
       devices,
-      (frames > 0 ? "at most " + std::to_string(frames) + " frames, or " : "") + "a smaller width or height");
+      (frames > 1 ? "at most " + std::to_string(frames) + " frames, or " : "") + "a smaller width or height");
 }
 
 /// Of the decoded frames in float32, in host memory.

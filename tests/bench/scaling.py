@@ -4,13 +4,16 @@
 
 First the exactness, with few blocks: the latents of each choice of devices are held against those of the first one, in
 float32 (or, in another dtype, against the first one's in float32). Then the seconds of a step and of a whole clip.
+With --causal, a section of an endless video instead: all devices denoise and the first one decodes, or the last one only decodes.
 Builds nothing. Writes OUT/scaling.md and OUT/scaling.json, and fails where latents differ by more than they may.
 
     scaling.py --devices cuda:0 cuda:0,1 cuda:0,1,2,3
+    scaling.py --devices cuda:0 cuda:0,1 cuda:0,1,2,3 --causal krea --sizes 832x480 --dtypes bf16
     scaling.py --devices cpu cpu,cpu --model models/wan-tiny --dtypes fp32 --sizes 96x64 --frames 9
 """
 import argparse
 import array
+import itertools
 import json
 import math
 import os
@@ -19,6 +22,7 @@ import tempfile
 
 from decode import markdown, run
 
+CAUSAL_COLUMNS = ("model", "size", "dtype", "denoising", "decoding", "a section, s", "× one", "frames a second")
 COLUMNS = ("model", "size", "dtype", "guidance", "devices", "seconds a step", "× one", "of linear", "clip, s", "× one")
 # Of float32: what sums in another order come to. In bfloat16 and FP8, how much further from float32 than one device.
 FLOAT32_TOLERANCE, ROUNDING_FACTOR = 1e-4, 1.1
@@ -59,10 +63,13 @@ def check(options, case, directory):
     return distances
 
 
+def layers_of(options):
+    return ["--layers", str(options.layers)] if options.layers else []
+
+
 def measure(options, case):
-    """The second clip of each: the first one waits for what is made once."""
-    layers = ["--layers", options.layers] if options.layers else []
-    return [generate(options, case, devices, "--steps", options.steps, "--clips", 2, *layers)
+    """The last clip of each: the first one waits for what is made once."""
+    return [generate(options, case, devices, "--steps", options.steps, "--clips", options.clips, *layers_of(options))
             for devices in options.devices]
 
 
@@ -74,6 +81,27 @@ def rows(options, case, reports):
         yield (options.model or options.random, case["size"], case["dtype"], str(case["guidance"]), devices,
                f"{step[i]:.3f}", f"{step[0] / step[i]:.2f}", f"{100 * step[0] / step[i] / count:.0f} %", f"{clip[i]:.1f}",
                f"{clip[0] / clip[i]:.2f}")
+
+
+def placements(devices):
+    """(those that denoise, the one that decodes), as the properties have them."""
+    kind, _, ordinals = devices.partition(":")
+    names = [f"{kind}:{ordinal}" for ordinal in ordinals.split(",")] if ordinals else devices.split(",")
+    yield devices, names[0]
+    if len(names) > 1:
+        yield devices.rpartition(",")[0], names[-1]
+
+
+def causal_rows(options, size, dtype, results):
+    one = None
+    for devices in options.devices:
+        for denoising, decoding in placements(devices):
+            report = run([options.wan_bench, "causal", "--json", "--decode", "--family", options.causal, "--size", size, "--dtype", dtype,
+                          "--device", denoising, "--decoder-device", decoding, *layers_of(options)])[0]
+            section, fps = report["section_s"], max(report["frames_per_s_between"], report["frames_per_s_beside"])
+            one = one or section
+            results.append({"denoising": denoising, "decoding": decoding, **report})
+            yield options.causal, size, dtype, denoising, decoding, f"{section:.3f}", f"{one / section:.2f}", f"{fps:.1f}"
 
 
 def parse():
@@ -88,6 +116,8 @@ def parse():
     parser.add_argument("--guidance", nargs="+", type=float, default=[1, 4], help="1: none")
     parser.add_argument("--frames", type=int, default=81)
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--clips", type=int, default=2, help="of which the last is measured")
+    parser.add_argument("--causal", metavar="FAMILY", help="sections of an endless video instead, as wan-bench causal makes them")
     parser.add_argument("--layers", type=int, help="of random weights, instead of the model's")
     parser.add_argument("--exact-layers", type=int, default=4, help="the same where the exactness is checked")
     parser.add_argument("--no-check", action="store_true")
@@ -95,26 +125,40 @@ def parse():
     return parser.parse_args()
 
 
+def write(options, columns, lines, results):
+    """After each case: what comes later may run out of time."""
+    for name, text in (("scaling.md", markdown(columns, lines)), ("scaling.json", json.dumps(results, indent=1))):
+        with open(os.path.join(options.out, name), "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def clips(options):
+    lines, results = [], []
+    for size, dtype, guidance in itertools.product(options.sizes, options.dtypes, options.guidance):
+        case = {"size": size, "dtype": dtype, "guidance": guidance}
+        distances = {}
+        if not options.no_check:
+            with tempfile.TemporaryDirectory() as directory:
+                distances = check(options, case, directory)
+        reports = measure(options, case)
+        lines += rows(options, case, reports)
+        results.append({**case, "distances": distances, "reports": reports})
+        write(options, COLUMNS, lines, results)
+    return markdown(COLUMNS, lines)
+
+
+def sections(options):
+    lines, results = [], []
+    for size, dtype in itertools.product(options.sizes, options.dtypes):
+        for row in causal_rows(options, size, dtype, results):
+            lines.append(row)
+            write(options, CAUSAL_COLUMNS, lines, results)
+    return markdown(CAUSAL_COLUMNS, lines)
+
+
 def main():
     options = parse()
-    lines, results = [], []
-    for size in options.sizes:
-        for dtype in options.dtypes:
-            for guidance in options.guidance:
-                case = {"size": size, "dtype": dtype, "guidance": guidance}
-                distances = {}
-                if not options.no_check:
-                    with tempfile.TemporaryDirectory() as directory:
-                        distances = check(options, case, directory)
-                reports = measure(options, case)
-                lines += rows(options, case, reports)
-                results.append({**case, "distances": distances, "reports": reports})
-                # After each: what comes later may run out of time.
-                table = markdown(COLUMNS, lines)
-                for name, text in (("scaling.md", table), ("scaling.json", json.dumps(results, indent=1))):
-                    with open(os.path.join(options.out, name), "w", encoding="utf-8") as file:
-                        file.write(text)
-    print(table)
+    print(sections(options) if options.causal else clips(options))
 
 
 if __name__ == "__main__":
