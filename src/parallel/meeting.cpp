@@ -17,25 +17,43 @@ c10::Stream compute_stream(at::Device device) {
   return c10::impl::VirtualGuardImpl(device.type()).getStream(device);
 }
 
-}  // namespace
-
-Meeting::Meeting(std::shared_ptr<RankFailure> failure, std::vector<at::Device> devices)
-    : failure_(std::move(failure)) {
-  for (const at::Device device : devices) places_.emplace_back(device);
-  if (!devices.front().is_cpu()) make_links();
+/// What is queued on a stream from here on comes after what is queued on the other one.
+void queue_after(const c10::Stream &stream, const c10::Stream &other) {
+  c10::Event event(other.device_type());
+  event.record(other);
+  event.block(stream);
 }
 
-void Meeting::make_links() {
-  for (Place &to : places_) {
-    const c10::impl::VirtualGuardImpl guard(to.device.type());
-    for (const Place &from : places_) {
-      to.links.emplace_back();
-      if (&from != &to)
-        to.links.back().emplace(Link{guard.getStreamFromGlobalPool(from.device),
-                                     guard.getStreamFromGlobalPool(to.device), c10::Event(to.device.type()),
-                                     c10::Event(to.device.type())});
-    }
+}  // namespace
+
+Links make_links(const std::vector<at::Device> &devices) {
+  if (devices.front().is_cpu()) return {};
+  const c10::impl::VirtualGuardImpl guard(devices.front().type());
+  Links links(devices.size(), std::vector<std::optional<Link>>(devices.size()));
+  for (size_t to = 0; to < devices.size(); ++to)
+    for (size_t from = 0; from < devices.size(); ++from)
+      if (to != from)
+        links[to][from].emplace(
+            Link{guard.getStreamFromGlobalPool(devices[from]), guard.getStreamFromGlobalPool(devices[to])});
+  return links;
+}
+
+Meeting::Meeting(std::shared_ptr<RankFailure> failure, std::vector<at::Device> devices, Links links)
+    : failure_(std::move(failure)), links_(std::move(links)) {
+  for (const at::Device device : devices) places_.emplace_back(device);
+}
+
+Meeting::~Meeting() {
+  try {
+    for (int64_t rank = 0; rank < ranks(); ++rank)
+      if (!place(rank).tensors.empty()) wait(rank);
+  } catch (const c10::Error &) {
+    // The GPU has failed; what it is asked for next says so.
   }
+}
+
+const Link &Meeting::link(int64_t to, int64_t from) const {
+  return *links_[static_cast<size_t>(to)][static_cast<size_t>(from)];
 }
 
 void Meeting::check() const {
@@ -60,42 +78,39 @@ void Meeting::arrive() {
 
 /// A copy between GPUs runs on the sender's current stream, between what the receiver's current stream has
 /// queued before and after it.
-void Meeting::copy(int64_t peer, Place &own, const std::vector<TensorCopy> &copies) {
-  if (own.links.empty()) {
+void Meeting::copy(int64_t rank, int64_t peer, const std::vector<TensorCopy> &copies) {
+  if (copies.empty()) return;
+  if (links_.empty()) {
     for (const auto &[from, to] : copies) to.copy_(from);
     return;
   }
-  Link &link = *own.links[static_cast<size_t>(peer)];
-  link.ready.record(compute_stream(own.device));
-  link.ready.block(link.to);
-  place(peer).shown.block(link.to);
-  const c10::StreamGuard sender(link.from), receiver(link.to);
+  const Link &streams = link(rank, peer);
+  queue_after(streams.to, compute_stream(device(rank)));
+  for (const c10::Stream &stream : {streams.from, streams.to}) place(peer).shown.block(stream);
+  const c10::StreamGuard sender(streams.from), receiver(streams.to);
   for (const auto &[from, to] : copies) to.copy_(from);
-  link.copied.record(link.to);
 }
 
 Meeting::Tensors Meeting::exchange(int64_t rank, Tensors own_tensors, const Take &take) {
   Place &own = place(rank);
+  if (!own.tensors.empty()) wait(rank);
   own.tensors = std::move(own_tensors);
-  if (!own.links.empty()) own.shown.record(compute_stream(own.device));
+  if (!links_.empty()) own.shown.record(compute_stream(own.device));
   arrive();
   for (int64_t peer = 0; peer < ranks(); ++peer)
-    if (peer != rank) copy(peer, own, take(peer, place(peer).tensors));
+    if (peer != rank) copy(rank, peer, take(peer, place(peer).tensors));
   arrive();
   return std::exchange(own.tensors, {});
 }
 
-void Meeting::wait_for_taken(int64_t rank) {
-  for (const std::optional<Link> &link : place(rank).links)
-    if (link) link->copied.block(compute_stream(device(rank)));
-}
-
-void Meeting::wait(int64_t rank) {
-  wait_for_taken(rank);
-  if (place(rank).links.empty()) return;
-  for (int64_t peer = 0; peer < ranks(); ++peer)
-    if (peer != rank)
-      place(peer).links[static_cast<size_t>(rank)]->copied.block(compute_stream(device(rank)));
+void Meeting::wait(int64_t rank) const {
+  if (links_.empty()) return;
+  const c10::Stream computing = compute_stream(device(rank));
+  for (int64_t peer = 0; peer < ranks(); ++peer) {
+    if (peer == rank) continue;
+    queue_after(computing, link(rank, peer).to);
+    queue_after(computing, link(peer, rank).to);
+  }
 }
 
 }  // namespace wan

@@ -28,13 +28,23 @@ struct TensorCopy {
   at::Tensor from, to;
 };
 
-/// Of one group. On GPUs the host waits only for the other threads, never for a GPU: copies are queued on
-/// streams of their own for each pair of ranks, beside what the GPUs compute, and events see to it that they
-/// come after what made the tensor, and before its memory is used again.
+/// What copies from one GPU to another are queued on, beside what the two compute.
+struct Link {
+  c10::Stream from, to;  // of the two devices
+};
+/// By the receiving rank and the sending one; empty on the CPU.
+using Links = std::vector<std::vector<std::optional<Link>>>;
+Links make_links(const std::vector<at::Device> &devices);
+
+/// Of one group. On GPUs the host waits only for the other threads, never for a GPU: events see to it that
+/// copies come after what made the tensor, and before its memory is used again.
 class Meeting {
  public:
-  /// devices: of its ranks, all of one type.
-  Meeting(std::shared_ptr<RankFailure> failure, std::vector<at::Device> devices);
+  /// devices: of its ranks, all of one type; links: between these.
+  Meeting(std::shared_ptr<RankFailure> failure, std::vector<at::Device> devices, Links links);
+  ~Meeting();
+  Meeting(const Meeting &) = delete;
+  Meeting &operator=(const Meeting &) = delete;
 
   int64_t ranks() const { return static_cast<int64_t>(places_.size()); }
   const at::Device &device(int64_t rank) const { return place(rank).device; }
@@ -48,34 +58,28 @@ class Meeting {
   /// rank's device. Copies are under way when it returns: until wait(), `to` is not to be read, and what is
   /// returned, which is `own`, is to be kept and not to change. Throws PeerFailed.
   Tensors exchange(int64_t rank, Tensors own, const Take &take);
-  /// The rank's computing from here on comes after all copies from it and to it. Not after a failure.
-  void wait(int64_t rank);
-  /// As wait(), for the copies to it alone; also after a failure.
-  void wait_for_taken(int64_t rank);
+  /// The rank's computing from here on comes after all copies from it and to it that are queued. Also after a
+  /// failure.
+  void wait(int64_t rank) const;
 
  private:
-  /// From another rank to the one whose Place it is in; none on the CPU.
-  struct Link {
-    c10::Stream from, to;  // of the two devices
-    c10::Event ready, copied;
-  };
   struct Place {
     explicit Place(at::Device device) : device(device), shown(device.type()) {}
 
     at::Device device;
-    Tensors tensors;
+    Tensors tensors;  // after a failure, until the next exchange: peers may still copy from them
     c10::Event shown;
-    std::vector<std::optional<Link>> links;  // from each rank
   };
 
   const Place &place(int64_t rank) const { return places_[static_cast<size_t>(rank)]; }
   Place &place(int64_t rank) { return places_[static_cast<size_t>(rank)]; }
-  void make_links();
+  const Link &link(int64_t to, int64_t from) const;
   /// Returns when all ranks have come.
   void arrive();
-  void copy(int64_t peer, Place &own, const std::vector<TensorCopy> &copies);
+  void copy(int64_t rank, int64_t peer, const std::vector<TensorCopy> &copies);
 
   const std::shared_ptr<RankFailure> failure_;
+  const Links links_;
   std::vector<Place> places_;
   int64_t arrived_ = 0;  // guarded, as the next one, by failure_->mutex
   uint64_t round_ = 0;

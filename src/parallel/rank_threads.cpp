@@ -4,15 +4,15 @@
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 
+#include <type_traits>
 #include <utility>
 
-#include "parallel/meeting.h"
 #include "threads.h"
 
 namespace wan {
 
 RankThreads::RankThreads(std::vector<at::Device> devices)
-    : devices_(std::move(devices)), failure_(std::make_shared<RankFailure>()) {
+    : devices_(std::move(devices)), failure_(std::make_shared<RankFailure>()), links_(make_links(devices_)) {
   for (int64_t rank = 1; rank < count(); ++rank)
     threads_.push_back(start_thread([this, rank](const std::stop_token &stop) { work(rank, stop); }));
 }
@@ -75,8 +75,13 @@ void RankThreads::run(const std::function<void(int64_t rank)> &function) {
 
 std::vector<SequenceGroup> RankThreads::group(int64_t first, int64_t ranks) const {
   if (count() == 1) return {SequenceGroup()};
-  const auto begin = devices_.begin() + first;
-  const auto meeting = std::make_shared<Meeting>(failure_, std::vector<at::Device>(begin, begin + ranks));
+  const auto members_of = [&](const auto &all) {
+    return std::decay_t<decltype(all)>(all.begin() + first, all.begin() + first + ranks);
+  };
+  Links links;
+  if (!links_.empty())
+    for (const auto &from : members_of(links_)) links.push_back(members_of(from));
+  const auto meeting = std::make_shared<Meeting>(failure_, members_of(devices_), std::move(links));
   std::vector<SequenceGroup> members;
   for (int64_t rank = 0; rank < ranks; ++rank) members.emplace_back(meeting, rank);
   return members;

@@ -14,11 +14,10 @@
 #include <thread>
 #include <vector>
 
+#include "parallel/meeting.h"
 #include "parallel/sequence_group.h"
 
 namespace wan {
-
-struct RankFailure;
 
 /// A rank for each device. The first is whoever calls run(); the others have a thread each.
 class RankThreads {
@@ -45,6 +44,7 @@ class RankThreads {
 
   const std::vector<at::Device> devices_;
   const std::shared_ptr<RankFailure> failure_;
+  const Links links_;
   std::mutex mutex_;  // guards all that follows
   std::condition_variable_any changed_;
   const std::function<void(int64_t rank)> *function_ = nullptr;

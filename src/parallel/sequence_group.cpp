@@ -39,13 +39,13 @@ Share SequenceGroup::share(int64_t count, int64_t rank) const {
 
 at::Tensor SequenceGroup::to_tokens(const at::Tensor &x, int64_t heads) const {
   if (ranks_ == 1) return x;
-  Handover handover(*this);
   const int64_t tokens = x.size(1);
   Tensors shown;
   for (int64_t peer = 0; peer < ranks_; ++peer)
     shown.push_back(peer == rank_ ? at::Tensor() : part(x, 1, share(tokens, peer)).contiguous());
   at::Tensor all = at::empty({x.size(0), own_share(tokens).count, heads, x.size(3)}, x.options());
   part(all, 2, own_share(heads)).copy_(part(x, 1, own_share(tokens)));
+  Handover handover(*this);
   handover.exchange(std::move(shown), [&](int64_t peer, const Tensors &pieces) -> Copies {
     return {{pieces[static_cast<size_t>(rank_)], part(all, 2, share(heads, peer))}};
   });
@@ -55,12 +55,12 @@ at::Tensor SequenceGroup::to_tokens(const at::Tensor &x, int64_t heads) const {
 
 at::Tensor SequenceGroup::gather(const at::Tensor &x, int64_t tokens) const {
   if (ranks_ == 1) return x;
-  Handover handover(*this);
   at::Tensor all;
   if (rank_ == 0) {
     all = at::empty({x.size(0), tokens, x.size(2)}, x.options());
     part(all, 1, own_share(tokens)).copy_(x);
   }
+  Handover handover(*this);
   handover.exchange({x}, [&](int64_t peer, const Tensors &pieces) -> Copies {
     if (rank_ != 0) return {};
     return {{pieces[0], part(all, 1, share(tokens, peer))}};
@@ -71,9 +71,9 @@ at::Tensor SequenceGroup::gather(const at::Tensor &x, int64_t tokens) const {
 
 at::Tensor SequenceGroup::mean(const at::Tensor &x) const {
   if (ranks_ == 1) return x;
-  Handover handover(*this);
   Tensors all(static_cast<size_t>(ranks_));
   all[static_cast<size_t>(rank_)] = x;
+  Handover handover(*this);
   handover.exchange({x}, [&](int64_t peer, const Tensors &shown) -> Copies {
     at::Tensor &copy = all[static_cast<size_t>(peer)] = at::empty_like(x);
     return {{shown[0], copy}};
@@ -84,8 +84,8 @@ at::Tensor SequenceGroup::mean(const at::Tensor &x) const {
 
 std::vector<at::Tensor> SequenceGroup::broadcast(const std::vector<at::Tensor> &first_ranks) const {
   if (ranks_ == 1) return first_ranks;
-  Handover handover(*this);
   Tensors copies;
+  Handover handover(*this);
   handover.exchange(rank_ == 0 ? first_ranks : Tensors(), [&](int64_t peer, const Tensors &shown) {
     Copies all;
     if (peer != 0) return all;
@@ -100,7 +100,7 @@ std::vector<at::Tensor> SequenceGroup::broadcast(const std::vector<at::Tensor> &
 Handover::~Handover() {
   if (!under_way_) return;
   try {
-    group_.meeting_->wait_for_taken(group_.rank_);
+    group_.meeting_->wait(group_.rank_);
   } catch (const c10::Error &) {
     // The GPU has failed; what it is asked for next says so.
   }
@@ -108,14 +108,14 @@ Handover::~Handover() {
 
 void Handover::exchange(Tensors own, const std::function<Copies(int64_t peer, const Tensors &shown)> &take) {
   under_way_ = true;
-  shown_.push_back(group_.meeting_->exchange(group_.rank_, std::move(own), take));
+  kept_.push_back(group_.meeting_->exchange(group_.rank_, std::move(own), take));
 }
 
 void Handover::wait() {
   if (!under_way_) return;
   group_.meeting_->wait(group_.rank_);
   under_way_ = false;
-  shown_.clear();
+  kept_.clear();
 }
 
 /// What goes to another rank is made contiguous, so that it is one copy from GPU to GPU.
@@ -127,6 +127,7 @@ at::Tensor Handover::to_heads(const at::Tensor &x, int64_t tokens) {
     shown.push_back(peer == rank ? at::Tensor() : part(x, 2, group_.share(heads, peer)).contiguous());
   at::Tensor all = at::empty({x.size(0), tokens, group_.own_share(heads).count, x.size(3)}, x.options());
   part(all, 1, group_.own_share(tokens)).copy_(part(x, 2, group_.own_share(heads)));
+  kept_.push_back({all});
   exchange(std::move(shown), [&](int64_t peer, const Tensors &pieces) -> Copies {
     return {{pieces[static_cast<size_t>(rank)], part(all, 1, group_.share(tokens, peer))}};
   });

@@ -66,7 +66,7 @@ class Handover {
   explicit Handover(const SequenceGroup &group) : group_(group) {}
   Handover(const Handover &) = delete;
   Handover &operator=(const Handover &) = delete;
-  /// Waits for what is on its way into tensors of this rank, where an error has come before wait().
+  /// Where an error has come before wait(), as wait().
   ~Handover();
 
   /// x: [B, own tokens, heads, head_dim], which must not change. Returns [B, tokens, own heads, head_dim],
@@ -85,7 +85,7 @@ class Handover {
 
   const SequenceGroup &group_;
   bool under_way_ = false;
-  std::vector<Tensors> shown_;  // while it is under way
+  std::vector<Tensors> kept_;  // while it is under way
 };
 
 }  // namespace wan

@@ -107,8 +107,8 @@ TEST(SequenceGroup, HandsTokensOverForHeadsAndBack) {
     }
 }
 
-/// Two ranks at least, which may share a GPU: each computes on a stream of its own, and is slow to make what
-/// it hands over, while memory that is in use would be overwritten as soon as it is free.
+/// Two ranks at least, which may share a GPU: each computes on a stream of its own, and they take turns in
+/// being slow to make what they hand over. Memory that is in use would be overwritten as soon as it is free.
 TEST(SequenceGroup, WhatIsHandedOverComesAfterWhatMakesItAndBeforeWhatReadsIt) {
   const c10::InferenceMode inference;
   constexpr int64_t kTokens = 512, kHeads = 8, kDim = 64;
@@ -124,20 +124,31 @@ TEST(SequenceGroup, WhatIsHandedOverComesAfterWhatMakesItAndBeforeWhatReadsIt) {
     std::optional<c10::StreamGuard> stream;
     if (!device.is_cpu())
       stream.emplace(c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device));
-    const at::Tensor slow = at::zeros({1024, 1024}, device);
+    const int64_t size = device.is_cpu() ? 8 : 4096;
+    const at::Tensor slow = at::zeros({size, size}, device);
     const at::Tensor own = part(zeros, 1, group.own_share(kTokens)).to(device);
-    for (int round = 0; round < 20; ++round) {
-      const auto make = [&](int value) { return own + (slow.matmul(slow).sum() + value); };
+    const auto make = [&](int value) {
+      at::Tensor made = own + value;
+      if (value % ranks == rank)
+        for (int i = 0; i < 10; ++i) made += slow.matmul(slow).sum();
+      return made;
+    };
+    const auto overwrite = [&](const at::Tensor &all) {
+      at::full_like(all, -1);
+      for (int64_t peer = 0; peer < ranks; ++peer) at::full_like(part(own, 2, group.share(kHeads, peer)), -1);
+    };
+    for (int first = 0; first < 60; first += 3) {
       Handover handover(group);
       std::vector<at::Tensor> all;
-      for (int i = 0; i < 3; ++i) {
-        all.push_back(handover.to_heads(make(3 * round + i), kTokens));
-        at::full_like(all.back(), -1);
+      for (int value = first; value < first + 3; ++value) {
+        all.push_back(handover.to_heads(make(value), kTokens));
+        overwrite(all.back());
       }
       handover.wait();
-      for (int i = 0; i < 3; ++i) {
-        const at::Tensor back = group.to_tokens(all[static_cast<size_t>(i)], kHeads);
-        EXPECT_TRUE(at::equal(back.cpu(), own.cpu() + (3 * round + i)));
+      overwrite(all.back());
+      for (int value = first; value < first + 3; ++value) {
+        const at::Tensor back = group.to_tokens(all[static_cast<size_t>(value - first)], kHeads);
+        EXPECT_TRUE(at::equal(back.cpu(), own.cpu() + value));
       }
     }
   });
