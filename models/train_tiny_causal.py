@@ -533,16 +533,15 @@ class Rollout:
         return x[:, 0]
 
     def switch(self, text, how="recache"):
-        """A new prompt: from the next chunk on (cross), with the cached chunks computed anew for it (recache), or with
-        nothing kept (cut)."""
+        """A new prompt: from the next chunk on (cross), with the last chunk computed anew for it, which alone is kept (recache),
+        or with nothing kept (cut)."""
         import torch
         self.prompt(text)
         if how == "cut":
             for c in self.cache: c.clear()
         elif how == "recache" and self.made:
-            held = len(self.cache[0])
-            first = int(self.made > held)  # the sink of a full window stays
-            self.forward(torch.stack(self.latents[-(held - first):], 1), 0., first)
+            for c in self.cache: del c[:-1]
+            self.forward(torch.stack(self.latents[-1:], 1), 0., 0)
 
 
 def check(a):
@@ -1127,7 +1126,7 @@ def phase_export(a, notes):
     T.write_json(f"{a.out}/model_index.json", index)
     T.write_json(f"{a.out}/gst-wan.json", dict(
         components="../" + os.path.basename(os.path.abspath(a.base)), width=SIZE[0], height=SIZE[1], framerate=f"{T.FPS}/1",
-        causal="longlive-infinity"))
+        causal=dict(preset="longlive-infinity", recache_frames=CHUNK)))
     if a.original: torch.save({"generator_ema": {"model." + original_name(k): v for k, v in sd.items()}}, a.original)
     notes.add(export_bytes=os.path.getsize(f"{a.out}/transformer/diffusion_pytorch_model.safetensors"), tensors=len(sd))
 

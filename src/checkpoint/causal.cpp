@@ -169,8 +169,8 @@ void CausalConfig::apply(const JsonFile &file, const std::function<void(CausalCo
   object.allow_only({"preset", "memory", "num_frames_per_block", "first_block", "local_attn_size",
                      "sink_size", "rope_cache_policy", "sampler", "denoising_step_list",
                      "warp_denoising_step", "flow_shift", "boundary_ratio", "prompt_switch",
-                     "recache_keeps_sink", "keep_first_frame", "shared_text_kv", "scene_offset",
-                     "image_start"});
+                     "recache_keeps_sink", "recache_frames", "keep_first_frame", "shared_text_kv",
+                     "scene_offset", "image_start"});
   if (const auto name = object.find<std::string>("preset")) {
     const std::optional<CausalConfig> family = preset(*name);
     if (!family)
@@ -199,6 +199,7 @@ void CausalConfig::apply(const JsonFile &file, const std::function<void(CausalCo
             {{"recache", WAN_SWITCH_RECACHE}, {"cross", WAN_SWITCH_CROSS}, {"cut", WAN_SWITCH_CUT}},
             prompt_switch);
   recache_keeps_sink = object.get<bool>("recache_keeps_sink", recache_keeps_sink);
+  read_frames(object, "recache_frames", 0, recache_frames);
   keep_first_frame = object.get<bool>("keep_first_frame", keep_first_frame);
   shared_text_kv = object.get<bool>("shared_text_kv", shared_text_kv);
   read_frames(object, "scene_offset", 0, scene_offset);
@@ -222,6 +223,9 @@ void CausalConfig::check(const std::string &source, bool two_experts) const {
   require(two_experts || !shared_text_kv, "shared_text_kv is for two experts, and this model has one");
   require(memory == CausalMemory::kRebuilt || keep_first_frame,
           "keep_first_frame=false is for the memory rebuilt");
+  require(
+      recache_frames == 0 || (memory == CausalMemory::kRolling && recache_keeps_sink && scene_offset == 0),
+      "recache_frames is for the memory rolling, without a scene_offset or recache_keeps_sink=false");
   if (memory == CausalMemory::kRolling) return;
   require(sampler == SectionSolver::kRenoise && !two_experts && image_start == ImageStart::kNone,
           "this memory is for one expert, the sampler renoise and no pictures");

@@ -95,11 +95,20 @@ void RollingDenoiser::remember(const at::Tensor &latents, int64_t start, const R
 }
 
 void RollingDenoiser::recache(const RunContext &run) {
+  if (causal_.recache_frames > 0) return recache_last(causal_.recache_frames, run);
   const auto frames = static_cast<int64_t>(history_.size());
   const at::Tensor latents = at::cat(std::vector<at::Tensor>(history_.begin(), history_.end()), 2);
   for (Expert &expert : experts_)
     expert.network.remember(latents,
                             expert.window.recache(frame_ - frames, frames, !causal_.recache_keeps_sink), run);
+  unsettled_.reset();
+}
+
+void RollingDenoiser::recache_last(int64_t frames, const RunContext &run) {
+  while (std::ssize(history_) > frames) history_.pop_front();
+  const std::vector<at::Tensor> context(history_.begin(), history_.end());
+  for (Expert &expert : experts_) expert.window.forget();
+  remember(at::cat(context, 2), frame_ - std::ssize(context), run);
   unsettled_.reset();
 }
 

@@ -44,6 +44,7 @@ class RollingDenoiser : public SectionDenoiser {
   void settle(const RunContext &run);
   void remember(const at::Tensor &latents, int64_t start, const RunContext &run);
   void recache(const RunContext &run);
+  void recache_last(int64_t frames, const RunContext &run);
   void rebuild(const RunContext &run);
   void keep(const at::Tensor &latents);
   at::Tensor place_image(const at::Tensor &image, const RunContext &run);

@@ -171,6 +171,19 @@ TEST_F(Causal, LongLiveIsGivenANewPrompt) {
     }
 }
 
+TEST_F(Causal, ANewPromptLeavesTheLastSectionAlone) {
+  const auto give = [this](const char *text) {
+    return
+        [this, text](SectionDenoiser &denoiser) { denoiser.set_text(reference(text), WAN_SWITCH_RECACHE); };
+  };
+  for (const std::string policy : {"absolute", "relative"}) {
+    CausalConfig causal = self_forcing(12, 3);
+    causal.recache_frames = 3;
+    causal.relative_positions = policy == "relative";
+    expect_rollout("switch.recache-last." + policy, causal, 3, {{9, give("text.1")}, {24, give("text.2")}});
+  }
+}
+
 TEST_F(Causal, LongLive2) {
   expect_rollout("ll2.plain", longlive_2(), 0);
   expect_rollout("ll2.image", longlive_2(), 0,

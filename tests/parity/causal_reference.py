@@ -582,6 +582,9 @@ class Generator:
         elif mode == "recache-all":  # LongLive 1, global_sink false: the oldest frames of the window become the sink
             self._relabel(n)
             self._recache(x, n)
+        elif mode == "recache-last":  # gst-wan's recache_frames: a new cache that begins with the last chunk
+            self.cache.slots = []
+            self._recache(x[:, -self.chunk_size:], self.chunk_size)
         elif mode == "recompute":  # Krea: a new cache, block-causal, positions from 0
             chunk = self.chunk_size
             self.cache.slots = []
@@ -725,7 +728,7 @@ def test_deterministic():
 
     a, b = run(), run()
     assert torch.equal(a, b) and not torch.equal(a, run(seed=4))
-    for mode in ("cross", "recache", "recache-all"):
+    for mode in ("cross", "recache", "recache-all", "recache-last"):
         s = run(5, mode)
         assert torch.equal(a[:, :15], s[:, :15])
         print(f"  switch at 15 by {mode}: change of the next chunk {(a - s)[:, 15:18].abs().mean() / a.abs().mean():.3f}")

@@ -311,6 +311,8 @@ TEST(CausalConfig, WhatDoesNotFitTogetherIsRefused) {
       HasSubstr("no pictures"));
   EXPECT_THAT(refusal_of({{"causal", {{"keep_first_frame", false}}}}), HasSubstr("memory rebuilt"));
   EXPECT_THAT(refusal_of({{"causal", {{"shared_text_kv", true}}}}), HasSubstr("two experts"));
+  EXPECT_THAT(refusal_of({{"causal", {{"preset", "longlive2"}, {"recache_frames", 8}}}}),
+              HasSubstr("recache_frames"));
   EXPECT_THAT(refusal_of({{"components", "/etc"}}), HasSubstr("../NAME"));
   EXPECT_THAT(refusal_of({{"components", "../../x"}}), HasSubstr("../NAME"));
 }
