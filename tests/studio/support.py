@@ -118,7 +118,7 @@ class EndlessPictureModel:
         for file in embedded.iterdir():
             (self.path / file.name).symlink_to(file)
         settings = json.loads((embedded / "gst-wan.json").read_text())
-        settings.update(causal={"preset": settings["causal"], "image_start": "alone"})
+        settings["causal"]["image_start"] = "alone"
         (self.path / "gst-wan.json").unlink()
         (self.path / "gst-wan.json").write_text(json.dumps(settings))
 
