@@ -44,12 +44,8 @@ Meeting::Meeting(std::shared_ptr<RankFailure> failure, std::vector<at::Device> d
 }
 
 Meeting::~Meeting() {
-  try {
-    for (int64_t rank = 0; rank < ranks(); ++rank)
-      if (!place(rank).tensors.empty()) wait(rank);
-  } catch (const c10::Error &) {
-    // The GPU has failed; what it is asked for next says so.
-  }
+  for (int64_t rank = 0; rank < ranks(); ++rank)
+    if (!place(rank).tensors.empty()) wait_after_failure(rank);
 }
 
 const Link &Meeting::link(int64_t to, int64_t from) const {
@@ -93,7 +89,7 @@ void Meeting::copy(int64_t rank, int64_t peer, const std::vector<TensorCopy> &co
 
 Meeting::Tensors Meeting::exchange(int64_t rank, Tensors own_tensors, const Take &take) {
   Place &own = place(rank);
-  if (!own.tensors.empty()) wait(rank);
+  if (!own.tensors.empty()) wait(rank);  // the last exchange has failed
   own.tensors = std::move(own_tensors);
   if (!links_.empty()) own.shown.record(compute_stream(own.device));
   arrive();
@@ -110,6 +106,13 @@ void Meeting::wait(int64_t rank) const {
     if (peer == rank) continue;
     queue_after(computing, link(rank, peer).to);
     queue_after(computing, link(peer, rank).to);
+  }
+}
+
+void Meeting::wait_after_failure(int64_t rank) const noexcept {
+  try {
+    wait(rank);
+  } catch (const c10::Error &) {
   }
 }
 

@@ -58,9 +58,10 @@ class Meeting {
   /// rank's device. Copies are under way when it returns: until wait(), `to` is not to be read, and what is
   /// returned, which is `own`, is to be kept and not to change. Throws PeerFailed.
   Tensors exchange(int64_t rank, Tensors own, const Take &take);
-  /// The rank's computing from here on comes after all copies from it and to it that are queued. Also after a
-  /// failure.
+  /// The rank's computing from here on comes after all copies from it and to it that are queued.
   void wait(int64_t rank) const;
+  /// The same after a failure. A GPU that has failed says so when it is next asked for something.
+  void wait_after_failure(int64_t rank) const noexcept;
 
  private:
   struct Place {

@@ -98,12 +98,7 @@ std::vector<at::Tensor> SequenceGroup::broadcast(const std::vector<at::Tensor> &
 }
 
 Handover::~Handover() {
-  if (!under_way_) return;
-  try {
-    group_.meeting_->wait(group_.rank_);
-  } catch (const c10::Error &) {
-    // The GPU has failed; what it is asked for next says so.
-  }
+  if (under_way_) group_.meeting_->wait_after_failure(group_.rank_);
 }
 
 void Handover::exchange(Tensors own, const std::function<Copies(int64_t peer, const Tensors &shown)> &take) {
