@@ -147,7 +147,7 @@ def make_clip(args):
     make = lambda k, p: around(T.make_scene((seed * 2 + k, *SIZE, FRAMES), p))
     a = make(0, endless(0, rng.uniform(64, 4000) if later else 0))
     if rng.random() >= share: return Clip(a, later)
-    border = CHUNK * rng.randint(1, 6)
+    border = CHUNK * (2 if rng.random() < .6 else rng.randint(1, 6))  # most where both scenes are long enough for Batch.fill
     whole = rng.random() < .5
     p = endless(4 * border - 3)
     for k in range(1, 1000):
@@ -257,10 +257,13 @@ class Batch:
         # Where the window behind the sink begins: at once, or farther on, at a chunk's border if the prompt will change.
         begin = torch.where(changes, CHUNK * (1 + (rand() * 2).long()), CHUNK + (rand() * 5).long())
         begin = torch.where((rand() < .5) & (at is None), begin, CHUNK)
-        later = c.later[i]
-        far = later | (begin > CHUNK)
+        # Or all but the chunk before the change is forgotten, as `recache` does.
+        alone = changes & (border == 2 * CHUNK) & (rand() < .8) & (at is None)
+        begin = torch.where(alone, 2 * CHUNK, begin)
+        later = c.later[i] & ~alone
+        far = (later | (begin > CHUNK)) & ~alone
         f = torch.arange(CHUNKS * CHUNK, device=dev)
-        f = torch.where(f < CHUNK, f, f - CHUNK + begin[:, None])
+        f = torch.where((f < CHUNK) & ~alone[:, None], f, f - CHUNK + begin[:, None])
         x, m = c.z[i[:, None], f].float(), c.mask[i[:, None], f].float()
         x[:, :CHUNK] = torch.where(later.view(-1, 1, 1, 1), c.sink[i].float(), x[:, :CHUNK])
         m[:, :CHUNK] *= ~later.view(-1, 1, 1)  # where its objects are is not known
@@ -269,13 +272,13 @@ class Batch:
         # but for the sink of a full window.
         chunk = torch.arange(CHUNKS, device=dev)
         new = torch.where(changes, (border - begin).div(CHUNK, rounding_mode="floor").clamp(min=0) + 1, CHUNKS)
-        recached = changes & (rand() < .5) & (at is None)
+        recached = alone | (changes & (rand() < .5) & (at is None))
         old = chunk < new[:, None]
         self.tells.copy_(~old)
         kept = (chunk == 0) & (far | (new > KEEP))[:, None]
         self.told.copy_(~old | (recached[:, None] & ~kept))
         # Not trained on: a full window's sink with fewer frames behind it, and old chunks under the new prompt.
-        skip = (chunk > 0) & ((far[:, None] & (chunk < KEEP - 1)) | (recached[:, None] & old))
+        skip = (chunk > 0) & ((far[:, None] & (chunk < KEEP - 1)) | (recached[:, None] & old)) | ((chunk == 0) & alone[:, None])
         w = 1 + self.a.object_weight * m.flatten(1, 2).view_as(self.weight)
         w[:, 0, :TOKENS // CHUNK] += self.a.first_weight
         w *= 1 + self.a.change_weight * ((chunk == new[:, None]) & changes[:, None])[..., None]
