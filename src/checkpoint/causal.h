@@ -54,7 +54,9 @@ struct CausalConfig {
   std::optional<double> boundary_ratio;  // of two experts
   WanPromptSwitch prompt_switch = WAN_SWITCH_CROSS;
   bool recache_keeps_sink = true;  // a recache leaves the sink as it was made
-  int64_t recache_frames = 0;      // latent frames that a recache leaves, the newest ones; 0: all
+  /// Latent frames that a recache leaves, the newest ones, until the first section of the new prompt is made,
+  /// which becomes the sink. 0: it leaves all, and the sink.
+  int64_t recache_frames = 0;
   bool keep_first_frame = true;  // of kRebuilt: the first of the latents is the scene's first one; else it is
                                  // encoded anew, from the frame before the others' frames
   bool shared_text_kv = false;   // of two experts: both see the prompt as the one for high noise does

@@ -59,6 +59,7 @@ void RollingDenoiser::forget() {
   history_.clear();
   anchor_.reset();
   unsettled_.reset();
+  new_sink_.reset();
   frame_ = 0;
 }
 
@@ -110,6 +111,15 @@ void RollingDenoiser::recache_last(int64_t frames, const RunContext &run) {
   for (Expert &expert : experts_) expert.window.forget();
   remember(at::cat(context, 2), frame_ - std::ssize(context), run);
   unsettled_.reset();
+  new_sink_ = frame_;
+}
+
+/// Once the first section of the new prompt is made, what came before it is forgotten: it shows the old scene, and as
+/// the sink it would do so for ever.
+void RollingDenoiser::begin_new_sink() {
+  if (!new_sink_ || *new_sink_ == frame_) return;
+  for (Expert &expert : experts_) expert.window.forget_before(*new_sink_);
+  new_sink_.reset();
 }
 
 /// In blocks, of which each sees itself and those before it.
@@ -164,6 +174,7 @@ at::Tensor RollingDenoiser::denoise(int64_t frames, const at::Tensor &clean_fram
 at::Tensor RollingDenoiser::next(const RunContext &run, const StepDone &step_done) {
   const Change change = std::exchange(change_, {});
   apply(change, run);
+  begin_new_sink();
   const at::Tensor placed = place_image(change.image, run);
   const bool inside = change.image.defined() && causal_.image_start == ImageStart::kInside;
   const int64_t frames = frame_ == 0 ? causal_.first_block : causal_.num_frames_per_block;

@@ -45,6 +45,7 @@ class RollingDenoiser : public SectionDenoiser {
   void remember(const at::Tensor &latents, int64_t start, const RunContext &run);
   void recache(const RunContext &run);
   void recache_last(int64_t frames, const RunContext &run);
+  void begin_new_sink();
   void rebuild(const RunContext &run);
   void keep(const at::Tensor &latents);
   at::Tensor place_image(const at::Tensor &image, const RunContext &run);
@@ -61,6 +62,7 @@ class RollingDenoiser : public SectionDenoiser {
   at::Tensor unsettled_;  // the last section, before its keys and values are those of finished latents
   std::deque<at::Tensor> history_;  // the last latents of the scene, a frame each
   at::Tensor anchor_;               // the first one, or what was set in its place
+  std::optional<int64_t> new_sink_;  // the frame at which it begins, while older ones are remembered
 };
 
 }  // namespace wan

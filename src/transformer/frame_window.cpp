@@ -19,6 +19,10 @@ void RollingWindow::forget() {
   pinned_ = {0, 0};
 }
 
+void RollingWindow::forget_before(int64_t start) {
+  std::erase_if(kept_, [start](const Frame &frame) { return frame.number < start; });
+}
+
 /// Pinned frames are safe only when they have arrived right behind the sink; until then the window holds them
 /// anyway.
 int64_t RollingWindow::protected_frames() const {

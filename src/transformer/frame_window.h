@@ -53,6 +53,8 @@ class RollingWindow {
 
   /// All frames, and the pins and offsets of their scenes.
   void forget();
+  /// Those before the frame `start`, so that the sink begins with it.
+  void forget_before(int64_t start);
   /// Moves all frames that are written from now on forward in time.
   void add_offset(int64_t frames) { offset_ += frames; }
   /// Frames that are to be remembered as the sink is, once those before them are forgotten; in place of the

@@ -525,7 +525,7 @@ class Generator:
         self.cache = RollingKV(window, sink, policy)
         self.text = net.text_kv(text)
         self.f, self.seed, self.history, self.keep = 0, seed, [], window if keep is None else keep
-        self.calls = 0
+        self.calls, self.new_sink = 0, None
 
     def noise(self, like, what):
         """Seed of (stream, chunk start, draw): independent of how the rollout was cut or of earlier switches."""
@@ -550,6 +550,8 @@ class Generator:
 
     def chunk(self, shape, noise=None, draws=None, first_clean=None):
         """shape (B, n, C, H, W). first_clean [B, 1, C, H, W]: image latent held clean inside this chunk (LongLive 2 I2V)."""
+        if self.new_sink not in (None, self.f):
+            self.cache.slots, self.new_sink = [s for s in self.cache.slots if s.frame >= self.new_sink], None
         x = self.noise(torch.empty(shape), 0) if noise is None else noise
         it = iter(draws) if draws is not None else None
         n_draw = [0]
@@ -582,9 +584,10 @@ class Generator:
         elif mode == "recache-all":  # LongLive 1, global_sink false: the oldest frames of the window become the sink
             self._relabel(n)
             self._recache(x, n)
-        elif mode == "recache-last":  # gst-wan's recache_frames: a new cache that begins with the last chunk
+        elif mode == "recache-last":  # gst-wan's recache_frames: the last chunk alone, until the new prompt has one of its own
             self.cache.slots = []
             self._recache(x[:, -self.chunk_size:], self.chunk_size)
+            self.new_sink = self.f
         elif mode == "recompute":  # Krea: a new cache, block-causal, positions from 0
             chunk = self.chunk_size
             self.cache.slots = []

@@ -112,7 +112,7 @@ with torch.inference_mode():
     meta["krea.first_frame"] = "5 chunks of 3 of 5 steps, each from a context of 3 latents computed anew: the video's first and the last two"
     meta["krea.anchors"] = "the same, but from the third chunk on (of number B from 0) krea.given[B] stands for the first"
     for policy in ("absolute", "relative"):
-        roll(f"switch.recache-last.{policy}", R.Generator(net, text[0], S(), 12, 3, policy), 36, 3, 3, {f: [("text", (t, "recache-last"))] for f, t in ((9, 1), (24, 2))}, about=f"window 12 sink 3, {policy} positions, prompts 1 and 2 from frames 9 and 24, of what is remembered the last chunk alone computed anew")
+        roll(f"switch.recache-last.{policy}", R.Generator(net, text[0], S(), 12, 3, policy), 36, 3, 3, {f: [("text", (t, "recache-last"))] for f, t in ((9, 1), (24, 2))}, about=f"window 12 sink 3, {policy} positions, prompts 1 and 2 from frames 9 and 24, of what is remembered the last chunk alone computed anew, and forgotten after the next one")
 save_file({k: v.clone().contiguous() for k, v in out.items()}, sys.argv[1], meta)
 print(len(out), "tensors", sum(v.numel() for v in out.values()) * 4, "bytes")
 for k in ("sf.global", "sf.w9s3.relative", "ll2.shots", "rf", "a14b"): print(k, tuple(out[k].shape), f"{out[k].std():.6f} {out[k].flatten()[-1]:.6f}")

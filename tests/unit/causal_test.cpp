@@ -85,6 +85,15 @@ TEST(RollingWindow, ARecacheLeavesTheSinkAsItWasUnlessItBeginsThere) {
   EXPECT_THAT(window.frames(), ElementsAre(4, 5, 6, 7, 8, 9));
 }
 
+TEST(RollingWindow, KeepsTheFirstFramesAfterThoseThatAreForgotten) {
+  RollingWindow window(6, 2, FramePositions::kRelative);
+  for (int64_t start = 0; start < 6; start += 2) window.begin(start, 2);
+  window.forget_before(4);
+  EXPECT_THAT(positions_of(window.begin(6, 2)), ElementsAre(0, 1, 2, 3));
+  for (int64_t start = 8; start < 14; start += 2) window.begin(start, 2);
+  EXPECT_THAT(window.frames(), ElementsAre(4, 5, 10, 11, 12, 13));
+}
+
 TEST(RollingForcingWindow, SeesTheFirstSectionRightBeforeTheOthers) {
   RollingForcingWindow window(3, 21, 24, 5);
   for (int64_t start = 0; start <= 30; start += 3) {
