@@ -19,6 +19,14 @@ at::Tensor part(const at::Tensor &x, int64_t dim, const Share &share) {
   return x.narrow(dim, share.first, share.count);
 }
 
+/// x: [B, tokens, heads, head_dim], with the same bytes in elements of 16 where head_dim has whole ones. A GPU
+/// copies parts that are not contiguous element by element, and small ones, above all to another GPU, are slow.
+at::Tensor in_large_elements(const at::Tensor &x) {
+  constexpr at::ScalarType kLarge = at::kComplexDouble;
+  const bool whole = x.size(-1) * x.element_size() % static_cast<int64_t>(at::elementSize(kLarge)) == 0;
+  return whole ? x.contiguous().view(kLarge) : x;
+}
+
 }  // namespace
 
 SequenceGroup::SequenceGroup(std::shared_ptr<Meeting> meeting, int64_t rank)
@@ -37,8 +45,9 @@ Share SequenceGroup::share(int64_t count, int64_t rank) const {
   return {rank * least + std::min(rank, more), least + (rank < more ? 1 : 0)};
 }
 
-at::Tensor SequenceGroup::to_tokens(const at::Tensor &x, int64_t heads) const {
-  if (ranks_ == 1) return x;
+at::Tensor SequenceGroup::to_tokens(const at::Tensor &own_heads, int64_t heads) const {
+  if (ranks_ == 1) return own_heads;
+  const at::Tensor x = in_large_elements(own_heads);
   const int64_t tokens = x.size(1);
   Tensors shown;
   for (int64_t peer = 0; peer < ranks_; ++peer)
@@ -50,7 +59,7 @@ at::Tensor SequenceGroup::to_tokens(const at::Tensor &x, int64_t heads) const {
     return {{pieces[static_cast<size_t>(rank_)], part(all, 2, share(heads, peer))}};
   });
   handover.wait();
-  return all;
+  return all.view(own_heads.scalar_type());
 }
 
 at::Tensor SequenceGroup::gather(const at::Tensor &x, int64_t tokens) const {
@@ -114,9 +123,10 @@ void Handover::wait() {
 }
 
 /// What goes to another rank is made contiguous, so that it is one copy from GPU to GPU.
-at::Tensor Handover::to_heads(const at::Tensor &x, int64_t tokens) {
-  const int64_t ranks = group_.ranks(), rank = group_.rank(), heads = x.size(2);
-  if (ranks == 1) return x;
+at::Tensor Handover::to_heads(const at::Tensor &own_tokens, int64_t tokens) {
+  const int64_t ranks = group_.ranks(), rank = group_.rank(), heads = own_tokens.size(2);
+  if (ranks == 1) return own_tokens;
+  const at::Tensor x = in_large_elements(own_tokens);
   Tensors shown;
   for (int64_t peer = 0; peer < ranks; ++peer)
     shown.push_back(peer == rank ? at::Tensor() : part(x, 2, group_.share(heads, peer)).contiguous());
@@ -126,7 +136,7 @@ at::Tensor Handover::to_heads(const at::Tensor &x, int64_t tokens) {
   exchange(std::move(shown), [&](int64_t peer, const Tensors &pieces) -> Copies {
     return {{pieces[static_cast<size_t>(rank)], part(all, 1, group_.share(tokens, peer))}};
   });
-  return all;
+  return all.view(own_tokens.scalar_type());
 }
 
 }  // namespace wan

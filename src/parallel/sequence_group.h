@@ -41,9 +41,9 @@ class SequenceGroup {
 
   /// Throws PeerFailed where a rank has failed, also one outside of the group that runs at the same time.
   void check() const;
-  /// The way back from Handover::to_heads(). x: [B, tokens, own heads, head_dim]. Returns [B, own tokens,
+  /// The way back from Handover::to_heads(). own_heads: [B, tokens, own heads, head_dim]. Returns [B, own tokens,
   /// heads, head_dim].
-  at::Tensor to_tokens(const at::Tensor &x, int64_t heads) const;
+  at::Tensor to_tokens(const at::Tensor &own_heads, int64_t heads) const;
   /// x: [B, own tokens, C]. Returns [B, tokens, C] on the first rank, and an undefined tensor on the others.
   at::Tensor gather(const at::Tensor &x, int64_t tokens) const;
   /// The mean over the ranks, alike on all of them to the last bit, so that what is decided by it is.
@@ -69,9 +69,9 @@ class Handover {
   /// Where an error has come before wait(), as wait().
   ~Handover();
 
-  /// x: [B, own tokens, heads, head_dim], which must not change. Returns [B, tokens, own heads, head_dim],
-  /// which is not to be read before wait().
-  at::Tensor to_heads(const at::Tensor &x, int64_t tokens);
+  /// own_tokens: [B, own tokens, heads, head_dim], which must not change. Returns [B, tokens, own heads,
+  /// head_dim], which is not to be read before wait().
+  at::Tensor to_heads(const at::Tensor &own_tokens, int64_t tokens);
   /// What is computed from here on comes after all that was handed over.
   void wait();
 

@@ -87,7 +87,7 @@ TEST(SequenceGroup, HandsTokensOverForHeadsAndBack) {
     for (const auto &[tokens, heads] : {std::pair<int64_t, int64_t>{8, 4}, {13, 5}, {4, 7}}) {
       RankThreads threads(devices(ranks));
       const auto members = threads.group(0, ranks);
-      const at::Tensor query = at::randn({2, tokens, heads, 3}), value = at::randn({2, tokens, heads, 2});
+      const at::Tensor query = at::randn({2, tokens, heads, 3}), value = at::randn({2, tokens, heads, 4});
       threads.run([&, tokens = tokens, heads = heads](int64_t rank) {
         const SequenceGroup &group = members[static_cast<size_t>(rank)];
         const Share own = group.own_share(tokens);
