@@ -41,6 +41,7 @@ SHIFT = 5.0
 LEVELS = (1., .9375, 5 / 6, .625)  # the noise levels of the sampler's steps: t / 1000
 PERIOD = T.FRAMES - 1  # frames in which a wan-tiny clip runs its course
 TOKENS = CHUNK * SIZE[0] * SIZE[1] // 256  # of a chunk
+GUESSES = 4  # at most, of the student, one after the other, before what it learns behind
 NEVER = 99  # border of a clip without a change
 
 # --------------------------------------------------------------------------------------------------- endless scenes
@@ -244,6 +245,7 @@ class Batch:
         self.bias = torch.zeros(size, 2, T.TEXT_LEN, device=dev)
         self.told, self.tells = (torch.zeros(size, CHUNKS, dtype=torch.bool, device=dev) for _ in range(2))
         self.own = torch.zeros(size, dtype=torch.long, device=dev)
+        self.alone = torch.zeros(size, dtype=torch.bool, device=dev)
         self.sigma = torch.zeros(size, CHUNKS, a.copies, device=dev)
         self.degraded = 0.  # share of the samples whose context is the student's own
 
@@ -272,6 +274,7 @@ class Batch:
         # but for the sink of a full window.
         chunk = torch.arange(CHUNKS, device=dev)
         new = torch.where(changes, (border - begin).div(CHUNK, rounding_mode="floor").clamp(min=0) + 1, CHUNKS)
+        self.alone.copy_(alone)
         recached = alone | (changes & (rand() < .5) & (at is None))
         old = chunk < new[:, None]
         self.tells.copy_(~old)
@@ -291,7 +294,7 @@ class Batch:
         u = (torch.randperm(n, device=dev) + torch.rand(n, device=dev)) / n
         u = torch.where(torch.rand(n, device=dev) < .1, 1., u)  # the sampler begins with nothing but noise
         self.sigma.copy_(shifted(u).view_as(self.sigma))
-        self.own.copy_((rand() < self.degraded) * (1 + (rand() < .5).long()))
+        self.own.copy_((rand() < self.degraded) * (1 + (rand() * GUESSES).long()))
 
 
 # ---------------------------------------------------------------------------------------------------------- decoder
@@ -495,6 +498,7 @@ class Rollout:
         self.gen = torch.Generator(net.a.device).manual_seed(seed)
         self.cache = [[] for _ in net.dit.blocks]  # keys and values of every chunk, not rotated
         self.latents, self.made = [], 0
+        self.old = None  # while the first chunk of the cache is of another prompt: at which chunk it is forgotten
         self.prompt(text)
 
     def prompt(self, text):
@@ -524,6 +528,8 @@ class Rollout:
         """The next chunk's latents [B, n, 64]."""
         import torch
         noise = lambda: torch.randn(self.size, 1, TOKENS, 64, device=self.net.a.device, generator=self.gen)
+        if self.made == self.old:
+            for c in self.cache: del c[0]
         for c in self.cache:
             if len(c) == self.window: del c[1]
             c.append(None)
@@ -536,15 +542,17 @@ class Rollout:
         return x[:, 0]
 
     def switch(self, text, how="recache"):
-        """A new prompt: from the next chunk on (cross), with the last chunk computed anew for it, which alone is kept (recache),
-        or with nothing kept (cut)."""
+        """A new prompt: from the next chunk on (cross), with the last chunk computed anew for it, which alone is kept until
+        there is a new one (recache), or with nothing kept (cut)."""
         import torch
         self.prompt(text)
+        if how != "cross": self.old = None
         if how == "cut":
             for c in self.cache: c.clear()
         elif how == "recache" and self.made:
             for c in self.cache: del c[:-1]
             self.forward(torch.stack(self.latents[-1:], 1), 0., 0)
+            self.old = self.made + 1
 
 
 def check(a):
@@ -667,8 +675,9 @@ def descend(velocity, x, sigma, to, steps):
 
 def distill_step(a, net, teacher, slow, batch, own, empty):
     """Stages 2 and 3. A chunk at one of the sampler's levels goes down to the next one as the teacher says, guided if it is
-    the first; from there the student's running average, slow, says where it ends. The student shall say so at once. With own,
-    its context is its own guess of the clip, or its guess after that guess (batch.own), with the same targets."""
+    the first of the video or of a scene behind a chunk alone; from there the student's running average, slow, says where it
+    ends. The student shall say so at once. With own, its context is its own guess of the clip, or its guess after that guess,
+    and so on (batch.own), with the same targets."""
     import torch
     B, dev, x, R = batch.size, a.device, batch.x, a.copies
     levels = torch.tensor([*LEVELS, 0.], device=dev)
@@ -677,8 +686,10 @@ def distill_step(a, net, teacher, slow, batch, own, empty):
     def guided(past):
         def velocity(y, s):
             v = teacher.velocity(y, s, *said, tells, past)
-            free = teacher.velocity(y[:, :1], s[:, :1], *first, None, None, teacher.plain)
-            return torch.cat([free + a.guidance * (v[:, :1] - free), v[:, 1:]], 1)
+            free = teacher.velocity(y[:, :2], s[:, :2], *first, None, past, teacher.plain)
+            second = 1 + (a.change_guidance - 1) * batch.alone.view(-1, 1, 1, 1, 1)
+            return torch.cat([free[:, :1] + a.guidance * (v[:, :1] - free[:, :1]),
+                              free[:, 1:] + second * (v[:, 1:2] - free[:, 1:]), v[:, 2:]], 1)
         return velocity
     def guess(past):
         """The student's clip after a past, from one of the levels a chunk; from pure noise only where there is a past."""
@@ -698,10 +709,10 @@ def distill_step(a, net, teacher, slow, batch, own, empty):
             z = z - e[..., None, None] * slow.velocity(z, e, *said, tells, past)
             seen = x
             if own:
-                once = guess(net.context(x, *said, batch.told))
-                twice = guess(net.context(once, *said, batch.told))
-                which = batch.own.view(-1, 1, 1, 1)
-                seen = torch.where(which == 2, twice, torch.where(which == 1, once, x))
+                made = x
+                for i in range(GUESSES):
+                    made = guess(net.context(made, *said, batch.told))
+                    seen = torch.where(batch.own.view(-1, 1, 1, 1) > i, made, seen)
             target = (y - z) / s[..., None, None]
         v = net.velocity(y, s, *said, tells, net.context(seen, *said, batch.told))
         net.backward(v, target, batch.weight)
@@ -1166,6 +1177,7 @@ def main():
     ap.add_argument("--own-begin", type=float, default=.25, help="share of the second stage's time at which the third begins")
     ap.add_argument("--own-full", type=float, default=.5); ap.add_argument("--teacher-steps", type=int, default=4)
     ap.add_argument("--guidance", type=float, default=2., help="of the teacher, in first chunks")
+    ap.add_argument("--change-guidance", type=float, default=1.5, help="of the teacher, in the first chunk behind one of the old scene")
     ap.add_argument("--batch", type=int, default=32); ap.add_argument("--copies", type=int, default=2, help="noisy copies of each clip")
     ap.add_argument("--lr", type=float, default=7e-4); ap.add_argument("--muon-lr", type=float, default=1e-3)
     ap.add_argument("--distill-rate", type=float, default=.3, help="share of the learning rates in stages 2 and 3")
