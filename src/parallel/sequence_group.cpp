@@ -19,8 +19,9 @@ at::Tensor part(const at::Tensor &x, int64_t dim, const Share &share) {
   return x.narrow(dim, share.first, share.count);
 }
 
-/// x: [B, tokens, heads, head_dim], with the same bytes in elements of 16 where head_dim has whole ones. A GPU
-/// copies parts that are not contiguous element by element, and small ones, above all to another GPU, are slow.
+/// x: [B, tokens, heads, head_dim], with the same bytes in elements of 16 where head_dim has whole ones. A
+/// GPU copies parts that are not contiguous element by element, and small ones, above all to another GPU, are
+/// slow.
 at::Tensor in_large_elements(const at::Tensor &x) {
   constexpr at::ScalarType kLarge = at::kComplexDouble;
   const bool whole = x.size(-1) * x.element_size() % static_cast<int64_t>(at::elementSize(kLarge)) == 0;

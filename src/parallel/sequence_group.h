@@ -41,8 +41,8 @@ class SequenceGroup {
 
   /// Throws PeerFailed where a rank has failed, also one outside of the group that runs at the same time.
   void check() const;
-  /// The way back from Handover::to_heads(). own_heads: [B, tokens, own heads, head_dim]. Returns [B, own tokens,
-  /// heads, head_dim].
+  /// The way back from Handover::to_heads(). own_heads: [B, tokens, own heads, head_dim]. Returns [B, own
+  /// tokens, heads, head_dim].
   at::Tensor to_tokens(const at::Tensor &own_heads, int64_t heads) const;
   /// x: [B, own tokens, C]. Returns [B, tokens, C] on the first rank, and an undefined tensor on the others.
   at::Tensor gather(const at::Tensor &x, int64_t tokens) const;

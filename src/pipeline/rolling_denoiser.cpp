@@ -114,8 +114,8 @@ void RollingDenoiser::recache_last(int64_t frames, const RunContext &run) {
   new_sink_ = frame_;
 }
 
-/// Once the first section of the new prompt is made, what came before it is forgotten: it shows the old scene, and as
-/// the sink it would do so for ever.
+/// Once the first section of the new prompt is made, what came before it is forgotten: it shows the old
+/// scene, and as the sink it would do so for ever.
 void RollingDenoiser::begin_new_sink() {
   if (!new_sink_ || *new_sink_ == frame_) return;
   for (Expert &expert : experts_) expert.window.forget_before(*new_sink_);
