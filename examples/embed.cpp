@@ -32,7 +32,7 @@ struct Embed {
   GstElement *pipeline = nullptr, *wan = nullptr;
   GstSample *picture = nullptr;
   std::deque<std::string> prompts;  // still to be enqueued
-  int newest_clip = -1;
+  int enqueued_clips = 0, newest_clip = -1;
   bool failed = false;
 
   ~Embed() {
@@ -103,7 +103,7 @@ GstSample *paint(guint colour) {
 void enqueue_next(Embed &embed) {
   if (embed.prompts.empty()) return;
   GstStructure *settings =
-      gst_structure_new("settings", "seed", G_TYPE_INT64, gint64(embed.newest_clip + 2), nullptr);
+      gst_structure_new("settings", "seed", G_TYPE_INT64, gint64(++embed.enqueued_clips), nullptr);
   if (embed.picture) gst_structure_set(settings, "image", GST_TYPE_SAMPLE, embed.picture, nullptr);
   guint accepted = 0;
   g_signal_emit_by_name(embed.wan, "enqueue", embed.prompts.front().c_str(), settings, &accepted);
@@ -118,7 +118,7 @@ void show_progress(Embed &embed, const GstStructure *progress) {
   g_printerr("clip %d: %s %d/%d\n", clip, gst_structure_get_string(progress, "stage"), step, steps);
   if (clip <= embed.newest_clip) return;
   embed.newest_clip = clip;
-  enqueue_next(embed);  // while this clip is made there is time to say what comes next
+  enqueue_next(embed);
 }
 
 void show_error(Embed &embed, GstMessage *message) {
@@ -169,6 +169,8 @@ bool build(Embed &embed, const char *model, const char *image) {
   embed.wan = gst_bin_get_by_name(GST_BIN(embed.pipeline), "wan");
   if (model) g_object_set(embed.wan, "model", model, nullptr);
   if (image) g_object_set(embed.wan, "image", image, nullptr);
+  // While one is made another waits: the stream would end where a clip takes less time than to say what comes next.
+  enqueue_next(embed);
   enqueue_next(embed);
 
   GstElement *sink = gst_bin_get_by_name(GST_BIN(embed.pipeline), "sink");

@@ -59,6 +59,7 @@ def paint(colour):
 class Embed:
     def __init__(self, prompts, model, image, colour):
         self.prompts = prompts  # still to be enqueued
+        self.enqueued_clips = 0
         self.newest_clip = -1
         self.failed = False
         self.loop = GLib.MainLoop()
@@ -69,6 +70,8 @@ class Embed:
         if image:
             self.wan.props.image = image
         self.picture = paint(colour) if colour else None
+        # While one is made another waits: the stream would end where a clip takes less time than to say what comes next.
+        self.enqueue_next()
         self.enqueue_next()
         self.pipeline.get_by_name("sink").connect("new-sample", take_sample)
 
@@ -77,7 +80,8 @@ class Embed:
         argument may hold settings of that clip alone; setting the property "prompt" would change all clips from the
         next on."""
         if self.prompts:
-            settings = Gst.Structure.new_from_string(f"settings, seed=(gint64){self.newest_clip + 2}")
+            self.enqueued_clips += 1
+            settings = Gst.Structure.new_from_string(f"settings, seed=(gint64){self.enqueued_clips}")
             if self.picture:
                 settings.set_value("image", self.picture)
             self.wan.emit("enqueue", self.prompts.pop(0), settings)
@@ -88,7 +92,7 @@ class Embed:
         print(f"clip {clip}: {progress.get_string('stage')} {step}/{steps}", file=sys.stderr)
         if clip > self.newest_clip:
             self.newest_clip = clip
-            self.enqueue_next()  # while this clip is made there is time to say what comes next
+            self.enqueue_next()
 
     def take_message(self, _bus, message):
         """Messages of the pipeline, in the main loop's thread."""
