@@ -26,9 +26,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work" "$build"' EXIT
 rm -rf "$build"
 mkdir "$build"
-if [ -n "${WAN_OBJECTS:-}" ]; then
-  cp -a "$WAN_OBJECTS"/{src,plugin,.ninja_log,.ninja_deps} "$build"
-fi
+[ -z "${WAN_OBJECTS:-}" ] || take_objects "$WAN_OBJECTS" "$build"
 
 settings=(-Csetup-args="-Dlibtorch=$(realpath "${LIBTORCH:-$deps/libtorch}")")
 for option in "${options[@]}"; do settings+=(-Csetup-args="$option"); done

@@ -10,14 +10,14 @@ namespace wan {
 
 namespace {
 
-constexpr int64_t kGrain = 1 << 15;  // elements that are worth a thread
+constexpr int64_t kThreadElements = 1 << 15;  // as many are worth a thread
 
 at::Tensor dequantize_on_host(const at::Tensor &blocks, const BlockFormat &format) {
   const int64_t count = blocks.numel() / format.bytes;
   const at::Tensor values = at::empty({count * format.elements}, at::kFloat);
   const auto *bytes = static_cast<const std::byte *>(blocks.const_data_ptr());
   auto *const out = values.mutable_data_ptr<float>();
-  at::parallel_for(0, count, kGrain / format.elements, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, count, kThreadElements / format.elements, [&](int64_t begin, int64_t end) {
     dequantize_blocks(format.type, bytes + begin * format.bytes, end - begin, out + begin * format.elements);
   });
   return values;

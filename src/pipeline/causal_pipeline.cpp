@@ -34,8 +34,8 @@ uint64_t cache_bytes(const CheckpointConfig &config, const CausalConfig &causal,
                                         width / transformer.patch_width, moves, dtype);
 }
 
-void require_memory(const Components &components, const WanGenerateOptions &options, uint64_t needed,
-                    const std::vector<at::Device> &devices) {
+void require_video_memory(const Components &components, const WanGenerateOptions &options, uint64_t needed,
+                          const std::vector<at::Device> &devices) {
   const uint64_t free = least_free_memory(devices);
   if (needed <= free) return;
   throw Error(WAN_OUT_OF_MEMORY,
@@ -53,7 +53,7 @@ Decoding decoding_of(const Components &components, const CausalConfig &causal) {
   return shares_gpu || !causal.keep_first_frame ? Decoding::kBetween : Decoding::kBeside;
 }
 
-void require_options(const Components &components, const WanGenerateOptions &options) {
+void require_video_options(const Components &components, const WanGenerateOptions &options) {
   check_options(components.config(), options);
   check_size(components.config(), options.layout.width, options.layout.height);
   if (!options.prompt) throw invalid("A prompt is missing");
@@ -74,7 +74,7 @@ RankSharing CausalPipeline::sharing(const WanGenerateOptions &options) const {
 
 /// Throws where the memory does not suffice. A recache is the largest pass.
 CausalPipeline::Plan CausalPipeline::plan(const WanGenerateOptions &options) const {
-  require_options(components_, options);
+  require_video_options(components_, options);
   const CheckpointConfig &config = components_.config();
   const VaeConfig &vae = config.vae;
   Plan plan = {*config.causal, options.layout.height / vae.spatial_scale(),
@@ -91,8 +91,8 @@ CausalPipeline::Plan CausalPipeline::plan(const WanGenerateOptions &options) con
       denoise_bytes(config.transformer, components_.device().is_cpu() ? at::kFloat : dtype,
                     plan.causal.local_attn_size, plan.height, plan.width, /*cached=*/false) +
       (decodes_apart ? 0 : decoding);
-  require_memory(components_, options, needed, devices);
-  if (decodes_apart) require_memory(components_, options, decoding, {components_.vae_device()});
+  require_video_memory(components_, options, needed, devices);
+  if (decodes_apart) require_video_memory(components_, options, decoding, {components_.vae_device()});
   plan.keeps_text_encoder =
       (decodes_apart ? decoding : needed) + components_.encoder_bytes() <=
       (decodes_apart ? free_memory(components_.vae_device()) : least_free_memory(devices));

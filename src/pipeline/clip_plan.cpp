@@ -19,9 +19,9 @@ std::string describe_size(const WanGenerateOptions &options) {
 }
 
 /// smaller: what to choose besides another memory mode.
-void require_memory(const Components &components, const WanGenerateOptions &options, uint64_t needed,
-                    const std::vector<at::Device> &devices,
-                    const std::string &smaller = "a smaller width, height or number of frames") {
+void require_clip_memory(const Components &components, const WanGenerateOptions &options, uint64_t needed,
+                         const std::vector<at::Device> &devices,
+                         const std::string &smaller = "a smaller width, height or number of frames") {
   const uint64_t free = least_free_memory(devices);
   if (needed <= free) return;
   const std::string modes = devices.front().is_cpu() ? "" : components.experts().smaller_memory_modes();
@@ -30,7 +30,7 @@ void require_memory(const Components &components, const WanGenerateOptions &opti
                                      std::to_string(free >> 20) + " MiB are free: choose " + modes + smaller);
 }
 
-void require_options(const Components &components, const WanGenerateOptions &options) {
+void require_clip_options(const Components &components, const WanGenerateOptions &options) {
   check_options(components.config(), options);
   check_size(components.config(), options.layout.width, options.layout.height);
   if (!options.prompt || !options.negative_prompt) throw invalid("A prompt is missing");
@@ -47,7 +47,7 @@ void require_denoising_memory(const Components &components, const WanGenerateOpt
   const std::vector<at::Device> &devices = components.placement().devices;
   const int64_t frames = most_frames(components.config(), activations, options.layout.height,
                                      options.layout.width, cached, least_free_memory(devices));
-  require_memory(
+  require_clip_memory(
       components, options,
       denoise_bytes(components.config().transformer, activations, plan.frames, plan.height, plan.width,
                     cached),
@@ -60,7 +60,7 @@ void require_video_memory(const Components &components, const WanGenerateOptions
   const auto frames = static_cast<uint64_t>(decoded_frames(options));
   const auto pixels =
       static_cast<uint64_t>(options.layout.width) * static_cast<uint64_t>(options.layout.height);
-  require_memory(components, options, pixels * 3 * frames * sizeof(float), {at::kCPU});
+  require_clip_memory(components, options, pixels * 3 * frames * sizeof(float), {at::kCPU});
 }
 
 /// Decoded in tiles, which the VAE alone does, the whole clip waits in host memory.
@@ -68,8 +68,8 @@ bool plan_decoding(const Components &components, const WanGenerateOptions &optio
   const AutoencoderKLWan &vae = components.vae();
   if (components.decoder().decode_bytes(plan.height, plan.width) <= free_memory(components.vae_device()))
     return false;
-  require_memory(components, options, tiled_decode_bytes(vae, plan.height, plan.width),
-                 {components.vae_device()});
+  require_clip_memory(components, options, tiled_decode_bytes(vae, plan.height, plan.width),
+                      {components.vae_device()});
   require_video_memory(components, options);
   return true;
 }
@@ -78,8 +78,8 @@ bool plan_encoding(const Components &components, const WanGenerateOptions &optio
   const AutoencoderKLWan &vae = components.vae();
   if (components.config().variant->first_picture == WAN_PICTURE_REFUSED) return false;
   if (vae.encode_bytes(plan.height, plan.width) <= free_memory(components.vae_device())) return false;
-  require_memory(components, options, tiled_encode_bytes(vae, plan.height, plan.width),
-                 {components.vae_device()});
+  require_clip_memory(components, options, tiled_encode_bytes(vae, plan.height, plan.width),
+                      {components.vae_device()});
   return true;
 }
 
@@ -99,7 +99,7 @@ ClipPlan latents_size(const CheckpointConfig &config, const WanGenerateOptions &
 }
 
 ClipPlan plan_clip(Components &components, const WanGenerateOptions &options) {
-  require_options(components, options);
+  require_clip_options(components, options);
   ClipPlan plan = latents_size(components.config(), options);
   plan.keeps_encoders = plan_encoders(components, plan);
   if (!plan.keeps_encoders) components.release_encoders();

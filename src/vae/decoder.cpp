@@ -12,7 +12,7 @@ namespace {
 
 /// The channels that a stage takes: those of the stage before, of which an upsampling leaves half where no
 /// shortcut leads around it.
-int64_t stage_input(const VaeConfig &config, size_t stage) {
+int64_t up_block_input(const VaeConfig &config, size_t stage) {
   const std::vector<int64_t> dims = config.decoder_dims();
   if (stage == 0) return dims.front();
   return config.is_residual ? dims[stage - 1] : dims[stage - 1] / 2;
@@ -26,9 +26,9 @@ WanUpBlock make_up_block(const VaeConfig &config, const Weights &weights, size_t
   const int64_t dim = config.decoder_dims()[stage];
   WanUpBlock block;
   for (int64_t j = 0; j <= config.num_res_blocks; ++j)
-    block.resnets.emplace_back(weights / "resnets" / j, j == 0 ? stage_input(config, stage) : dim, dim);
+    block.resnets.emplace_back(weights / "resnets" / j, j == 0 ? up_block_input(config, stage) : dim, dim);
   if (stage + 1 < config.dim_mult.size())
-    block.upsampler.emplace(upsampler(config, weights), dim, stage_input(config, stage + 1),
+    block.upsampler.emplace(upsampler(config, weights), dim, up_block_input(config, stage + 1),
                             config.temporal_upsample[stage]);
   return block;
 }
@@ -105,7 +105,7 @@ int64_t decoder_values(const VaeConfig &config, at::ScalarType dtype, at::Device
   int64_t history = 2 * (config.z_dim + 4 * dims.front());
   int64_t largest_layer = 0, area = 1;
   for (size_t i = 0; i < dims.size(); ++i) {
-    const int64_t convs = 2 * (config.num_res_blocks + 1), in = stage_input(config, i);
+    const int64_t convs = 2 * (config.num_res_blocks + 1), in = up_block_input(config, i);
     history += 2 * area * (in + (convs - 1) * dims[i]);
     largest_layer = std::max(largest_layer, kFramesAtOnce * area * std::max(in, dims[i]));
     if (i + 1 == dims.size()) break;

@@ -17,7 +17,7 @@ bool halves_frames(const VaeConfig &config, size_t stage) {
 }
 
 /// The channels that a stage takes.
-int64_t stage_input(const VaeConfig &config, size_t stage) {
+int64_t down_block_input(const VaeConfig &config, size_t stage) {
   return stage == 0 ? config.base_dim : config.encoder_dims()[stage - 1];
 }
 
@@ -32,7 +32,7 @@ WanDownBlock make_down_block(const VaeConfig &config, const Weights &blocks, siz
   WanDownBlock block{.dim = config.encoder_dims()[stage]};
   for (int64_t j = 0; j < config.num_res_blocks; ++j)
     block.resnets.emplace_back(stage_part(config, blocks, stage, j),
-                               j == 0 ? stage_input(config, stage) : block.dim, block.dim);
+                               j == 0 ? down_block_input(config, stage) : block.dim, block.dim);
   if (stage + 1 < config.dim_mult.size())
     block.downsampler.emplace(stage_part(config, blocks, stage, config.num_res_blocks), block.dim,
                               halves_frames(config, stage));
@@ -121,7 +121,7 @@ int64_t encoder_values(const VaeConfig &config) {
   // Two frames of history for each causal convolution's input, and those of the largest layer.
   int64_t history = 2 * area * config.picture_channels(), largest_layer = 0;
   for (size_t i = 0; i < dims.size(); ++i) {
-    const int64_t convs = 2 * config.num_res_blocks, in = stage_input(config, i);
+    const int64_t convs = 2 * config.num_res_blocks, in = down_block_input(config, i);
     history += 2 * area * (in + (convs - 1) * dims[i]);
     largest_layer = std::max(largest_layer, kFramesAtOnce * area * std::max(in, dims[i]));
     if (i + 1 == dims.size()) break;

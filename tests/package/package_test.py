@@ -19,6 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ["WAN_OBJECTS"])
 LIBTORCH = pathlib.Path(os.environ["LIBTORCH"])
 VERSION = os.environ["WAN_TEST_VERSION"]
+ARCHITECTURES = "-Dgpu_archs=" + os.environ["WAN_TEST_GPU_ARCHS"]
 MODEL = ROOT / "models" / "wan-tiny"
 WIDTH, HEIGHT, FRAMES = 64, 48, 5
 LINE = ["wansrc", "prompt=a red circle", "steps=1", f"num-frames={FRAMES}", "device=cpu", "!",
@@ -70,7 +71,7 @@ class Wheel(Temporary):
         cls.work = tempfile.TemporaryDirectory(prefix="wan-wheel-")
         cls.addClassCleanup(cls.work.cleanup)
         work = pathlib.Path(cls.work.name)
-        made = run("bash", ROOT / "tools" / "wheel.sh", work / "dist")
+        made = run("bash", ROOT / "tools" / "wheel.sh", work / "dist", ARCHITECTURES)
         if made.returncode:
             raise AssertionError(f"tools/wheel.sh failed: {made.stdout[-4000:]}{made.stderr[-4000:]}")
         cls.wheel, = (work / "dist").glob("*.whl")
@@ -232,13 +233,12 @@ class Wheel(Temporary):
         for path in sources.rglob("*"):
             os.utime(path, (1e9, 1e9))  # older than the objects, so that only linking is left
         build = sources / "build-wheel"
-        build.mkdir()
-        self.check("cp", "-a", *(BUILD / part for part in ("src", "plugin", ".ninja_log", ".ninja_deps")), build)
+        self.check("bash", "-c", '. "$1"; take_objects "$2" "$3"', "bash", ROOT / "tools" / "setup.sh", BUILD, build)
         fetched = self.directory / "fetched"
         fetched.mkdir()
         (fetched / "torch").symlink_to(LIBTORCH)
         self.check(ROOT / ".deps/wheel-tools/bin/python", "-m", "build", "--wheel", "--no-isolation", "--skip-dependency-check",
-                   f"-Cbuild-dir={build}", sources, env={**self.environment, "PYTHONPATH": str(fetched)})
+                   f"-Cbuild-dir={build}", f"-Csetup-args={ARCHITECTURES}", sources, env={**self.environment, "PYTHONPATH": str(fetched)})
         self.assertEqual(len(list(sources.glob("dist/gst_wan-*.whl"))), 1)
 
 
