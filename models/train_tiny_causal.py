@@ -17,7 +17,7 @@ Phases:
           With 0 seconds a stage is left out, and its result is read from --work.
   decoder the VAE's decoder of the base model, in place, on clips of any length (--vae-seconds)
   judge   rollouts of --chunks chunks from work/NAME (--net), with and without changes of the prompt, scored by what can be
-          measured in the pictures; contact sheets in --samples
+          measured in the pictures, as are rendered clips, which show the judge's own faults; contact sheets in --samples
   export  the Diffusers directory (bfloat16), and with --original the same weights as a torch file with the names of
           Self-Forcing's, to test loaders
 
@@ -904,17 +904,23 @@ def outline(part, n=64):
 
 
 def outlines():
-    """Of the renderer's own shapes."""
+    """Of the renderer's own shapes, {(shape, softness): outline}: as they are, and with points rounded as the VAE rounds those of small objects."""
     import torch
+    from PIL import Image, ImageFilter
     y, x = np.mgrid[-1.6:1.6:97j, -1.6:1.6:97j]
-    return {k: outline(np.argwhere(T.sdf(i, torch.tensor(x), torch.tensor(y)).numpy() < 0)) for i, k in enumerate(T.SHAPE_IDS)}
+    radius = 97 / 3.2  # of a shape, in pixels
+    out = {}
+    for i, k in enumerate(T.SHAPE_IDS):
+        inside = Image.fromarray((T.sdf(i, torch.tensor(x), torch.tensor(y)).numpy() < 0).astype(np.uint8) * 255)
+        for soft in (0, .12, .2): out[k, soft] = outline(np.argwhere(np.asarray(inside.filter(ImageFilter.GaussianBlur(soft * radius))) > 127))
+    return out
 
 
 def shape_of(part, known):
     p, middle = outline(part)
     tilts = range(-3, 4)  # of 64: nothing that is asked for spins
     error = {k: min(np.mean((p - np.roll(q, s)) ** 2) for s in tilts) + .3 * (middle - m) ** 2 for k, (q, m) in known.items()}
-    return min(error, key=error.get)
+    return min(error, key=error.get)[0]
 
 
 def joined(parts, shape):
@@ -942,9 +948,12 @@ def look(args):
         px = f[c[:, 0], c[:, 1]]
         sat = px.max(1) - px.min(1)
         px = px[np.argsort(-sat)[:max(8, len(px) // 2)]] if np.median(sat) > .2 else px
+        color = np.median(px, 0)
+        # Pixels at its edge are a mixture: those that are more of the object than of the background are its shape.
+        own = c[(f[c[:, 0], c[:, 1]] - bg) @ (color - bg) > .5 * np.sum((color - bg) ** 2)]
         edge = bool(c.min() == 0 or c[:, 0].max() == H - 1 or c[:, 1].max() == W - 1)
-        o.update(color=nearest(np.median(px, 0), T.OBJ), x=float(c[:, 1].mean() / W), y=float(c[:, 0].mean() / H), edge=edge,
-                 shape=None if edge else shape_of(c, known))
+        o.update(color=nearest(color, T.OBJ), x=float(c[:, 1].mean() / W), y=float(c[:, 0].mean() / H), edge=edge,
+                 shape=None if edge else shape_of(own if len(own) else c, known))
     return o
 
 
@@ -1012,6 +1021,23 @@ def decode(a, vae, z):
     return torch.cat(out, 1).numpy()
 
 
+def rendered(a, vae, asked):
+    """What is asked for as the renderer shows it and the VAE keeps it: clips, uint8 [FRAMES, H, W, 3]."""
+    import torch
+    def scene(w, seed):
+        for k in range(10 ** 5):
+            s = around(T.make_scene((seed + k, *SIZE, FRAMES), endless()))
+            if (s["n"], s["bg"], s["motion"], s["size"]) == (1, "solid", w["motion"], "big" if w["big"] else "normal"): break
+        s.update(color=[w["color"]], shape=[w["shape"]], bgcolor=w["bgcolor"], bgrgb=np.array(T.BACK[w["bgcolor"]], np.float32))
+        s["objs"][0].update(shape=T.SHAPE_IDS.index(w["shape"]), color=np.array(T.OBJ[w["color"]], np.float32))
+        return Clip(s)
+    out = []
+    for i in range(0, len(asked), 8):
+        v = render([scene(w, (T.SEED + i + j) * 10 ** 6) for j, w in enumerate(asked[i:i + 8])], a.device, i)[0]
+        with torch.no_grad(): out += [T.to_u8(d / 2 + .5) for d in vae.decode(vae.encode(v).latent_dist.mode()).sample]
+    return out
+
+
 def seam(v):
     """Mean change of the picture at the chunks' borders over that elsewhere."""
     d = np.array([np.abs(p.astype(np.int16) - q).mean() for p, q in zip(v, v[1:])])
@@ -1044,6 +1070,7 @@ def phase_judge(a, notes):
         for q in net.dit.parameters(): q.copy_(q.bfloat16().float())  # as it will be stored
     os.makedirs(a.samples, exist_ok=True)
     watch = lambda v: pool.map(look, [(f, known) for f in v[::a.every]], chunksize=16)
+    judge_rendered(a, notes, vae, watch)
     judge_steady(a, notes, net, texts, vae, watch)
     for how in filter(None, a.switches.split(",")): judge_changes(a, notes, net, texts, vae, watch, how)
     pool.terminate()
@@ -1055,6 +1082,13 @@ def averages(rows):
 
 
 LIMITS = dict(color=.93, shape=.80, bg=.97, one=.85, motion=.85)
+
+
+def judge_rendered(a, notes, vae, watch):
+    """The judge itself, on clips in which all is as it was asked for."""
+    asked = wishes(a.videos)
+    rows = [scores(watch(v), w) for w, v in zip(asked, rendered(a, vae, asked))]
+    notes.add(rendered=dict(clips=len(rows), **averages(rows)))
 
 
 def judge_steady(a, notes, net, texts, vae, watch):
