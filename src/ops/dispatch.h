@@ -4,12 +4,12 @@
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/util/StringUtil.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <optional>
-#include <string>
 
 namespace wan {
 
@@ -49,7 +49,7 @@ class Operation<name, Result(Arguments...)> {
   /// Throws c10::Error where no kernel takes such tensors.
   static Result call(Arguments... arguments) {
     static const auto operation = c10::Dispatcher::singleton()
-                                      .findSchemaOrThrow((std::string("wan::") + name.text).c_str(), "")
+                                      .findSchemaOrThrow(c10::str("wan::", name.text).c_str(), "")
                                       .template typed<Result(Arguments...)>();
     return operation.call(arguments...);
   }

@@ -576,16 +576,16 @@ class Looks:
         self.assertEqual(len(backgrounds), 2)
 
     def test_a_link_for_viewers_has_no_controls(self):
-        Page(self.driver, self.page.find("viewers-link").get_attribute("href")).wait_for_frames()
-        shown = [element.get_attribute("id") for element in self.driver.find_elements("css selector", "a, input, button, select")
-                 if element.is_displayed()]
-        self.assertEqual(shown, ["codec"])
+        page = Page(self.driver, self.page.find("viewers-link").get_attribute("href"))
+        page.wait_for_frames()
+        self.assertEqual(page.ask_shown("a, input, button, select", lambda element: element.get_attribute("id")), ["codec"])
 
     def test_all_has_a_name(self):
-        for tag in ("a", "input", "select", "button", "video", "progress", "ol"):
-            for element in filter(lambda element: element.is_displayed(), self.driver.find_elements("tag name", tag)):
-                with self.subTest(element.get_attribute("id")):
-                    self.assertNotEqual(element.accessible_name, "")
+        named = self.page.ask_shown("a, input, select, button, video, progress, ol",
+                                    lambda element: (element.get_attribute("id"), element.accessible_name))
+        for identifier, name in named:
+            with self.subTest(identifier):
+                self.assertNotEqual(name, "")
         for name, role in (("connection", "status"), ("note", "status"), ("error", "alert")):
             self.assertEqual(self.page.find(name).aria_role, role)
         self.assertEqual(self.page.find("air").get_attribute("aria-live"), "polite")

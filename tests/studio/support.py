@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the tests of the live studio stand on: the program, a browser, and a WebSocket that may say anything."""
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -14,6 +15,7 @@ import tempfile
 import time
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -264,6 +266,13 @@ class Page:
 
     def run(self, script, *arguments):
         return self.driver.execute_script(script, *arguments)
+
+    def ask_shown(self, selector, ask):
+        """What each element that is shown answers. The page makes its lists anew, and then all are asked again."""
+        def answers():
+            with contextlib.suppress(StaleElementReferenceException):
+                return [ask(element) for element in self.driver.find_elements(By.CSS_SELECTOR, selector) if element.is_displayed()]
+        return wait_for("elements stay while they are asked", answers)
 
     def inbound(self):
         """What the browser reports of the video that comes in, or None."""
