@@ -1129,7 +1129,7 @@ def judge_changes(a, notes, net, texts, vae, watch, how):
             soon = [f for f, q in here if right(q, s[k])]
             after = scores([q for f, q in here if f >= two], s[k])
             rows.append(after)
-            ok = bool(soon) and soon[0] <= two and min(after["color"], after["bg"] or 0.) > .9 and (after["shape"] or 1.) > .7
+            ok = bool(soon) and soon[0] <= two and min(after["color"], after["bg"] or 0.) > .9 and (after["shape"] is None or after["shape"] > .7)
             delays.append(soon[0] if soon else 10 ** 4)
             if not ok: bad.append([words(s[k - 1]), words(s[k]), delays[-1], after])
     notes.add(**{f"{a.net}_{how}": dict(changes=len(rows), followed=round(1 - len(bad) / len(rows), 3), median_frames=float(np.median(delays)),
