@@ -169,7 +169,8 @@ bool build(Embed &embed, const char *model, const char *image) {
   embed.wan = gst_bin_get_by_name(GST_BIN(embed.pipeline), "wan");
   if (model) g_object_set(embed.wan, "model", model, nullptr);
   if (image) g_object_set(embed.wan, "image", image, nullptr);
-  // While one is made another waits: the stream would end where a clip takes less time than to say what comes next.
+  // While one clip is made another waits. A clip may take less time than it takes to enqueue the next one, and
+  // with an empty queue the stream would end.
   enqueue_next(embed);
   enqueue_next(embed);
 

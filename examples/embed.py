@@ -70,7 +70,8 @@ class Embed:
         if image:
             self.wan.props.image = image
         self.picture = paint(colour) if colour else None
-        # While one is made another waits: the stream would end where a clip takes less time than to say what comes next.
+        # While one clip is made another waits. A clip may take less time than it takes to enqueue the next one, and with
+        # an empty queue the stream would end.
         self.enqueue_next()
         self.enqueue_next()
         self.pipeline.get_by_name("sink").connect("new-sample", take_sample)
