@@ -299,45 +299,92 @@ class Batch:
 
 # ---------------------------------------------------------------------------------------------------------- decoder
 
+class LongClip(NamedTuple):
+    scenes: list  # one after the other
+    begins: list  # of each scene, in latent frames
+    cuts: list  # whether a scene's latents know nothing of the one before
+
+
 def make_long_clip(seed):
-    return around(T.make_scene((seed, *SIZE, LONG), endless()))
+    """A clip of one scene, or of some that begin at chunks' borders, as prompts change."""
+    rng, begins = random.Random(seed), [0]
+    if rng.random() < .6:
+        while (b := begins[-1] + CHUNK * rng.randint(1, 6)) < (LONG + 3) // 4: begins.append(b)
+    scene = lambda k, b: around(T.make_scene((seed + k * 10 ** 9, *SIZE, LONG), endless(max(0, 4 * b - 3))))
+    return LongClip([scene(k, b) for k, b in enumerate(begins)], begins, [rng.random() < .5 for _ in begins])
+
+
+class LongClips:
+    """Rendered clips on the device: v [N, 3, LONG, H, W] uint8, and what the encoder makes of them, mu and logvar."""
+    def __init__(self, a, vae, made, seed):
+        import torch
+        t0, got = time.time(), []
+        T.patch_vae(a.vae_fast if a.device == "cuda" else "", a.device == "cuda" and not a.no_compile)
+        for i, c in enumerate(made):
+            ends = [max(0, 4 * b - 3) for b in c.begins] + [LONG]
+            parts = [T.render(cut([s], slice(*e)), *SIZE, a.device, seed + i) for s, e in zip(c.scenes, zip(ends, ends[1:]))]
+            v = (torch.cat(parts, 2) * 255).round()
+            # Latents of a cut are those of a video that begins there: the first has one frame, where others have four.
+            own = [b for b, alone in zip(c.begins, c.cuts) if alone or b == 0] + [(LONG + 3) // 4]
+            pieces = [v[:, :, 4 * b:4 * e - 3] / 127.5 - 1 for b, e in zip(own, own[1:])]
+            with torch.no_grad(), torch.autocast(a.device, torch.bfloat16, enabled=a.device == "cuda"):
+                z = zip(*(T.vae_encode(vae, p) for p in pieces))
+            got.append((v.byte(), *(torch.cat(p, 2).float() for p in z)))
+        T.patch_vae("")
+        self.made = made
+        self.v, self.mu, self.logvar = (torch.cat(p) for p in zip(*got))
+        T.log(phase="long clips", clips=len(made), render_encode_s=time.time() - t0)
+
+    def __len__(self):
+        return len(self.v)
+
+    def video(self, i):
+        return self.v[i].float() / 127.5 - 1
 
 
 def phase_decoder(a, notes):
-    """Trains the decoder of the base model's VAE, in place, on clips that are longer than it looks back; the encoder, and with
-    it all latents, stay. A decoder that has only seen the beginnings of clips paints clouds behind what follows."""
+    """Trains the decoder of the base model's VAE, in place; the encoder, and with it all latents, stay. Its clips are longer than it
+    looks back, since one that has only seen the beginnings of clips paints clouds behind what follows, and in most of them the scene
+    changes, since one that has not seen that paints the new scene in colours of the old one for two seconds."""
     import multiprocessing as mp
     seed = (T.SEED + 31 * a.seed) * 1000003
     with mp.get_context("fork").Pool(min(14, os.cpu_count())) as pool:  # before CUDA is touched
-        scenes = pool.map(make_long_clip, range(seed, seed + a.clips), chunksize=8)
+        made = pool.map(make_long_clip, range(seed, seed + a.clips), chunksize=8)
     import torch
     dev = a.device
     torch.manual_seed(T.SEED + a.seed)
     T.unpack(argparse.Namespace(work=a.work, out=a.base))
-    show = lambda i, n: (T.render(cut(scenes[i:i + n], slice(LONG)), *SIZE, dev, i) * 255).round().byte()
-    clips = torch.cat([show(i, 8) for i in range(0, len(scenes), 8)])
-    val, clips = clips[:a.held].float() / 127.5 - 1, clips[a.held:]
     vae = T.load_vae(a)
-    before = decoder_psnr(a, vae, val)
+    clips = LongClips(a, vae, made, seed)
+    before = decoder_psnr(a, vae, clips)
     for part in (vae.encoder, vae.quant_conv): part.requires_grad_(False)
-    def fill(v, shape): v.copy_(clips[torch.randint(len(clips), (shape[0],), device=dev)]).div_(127.5).sub_(1)
+    mu, logvar = (torch.zeros(a.decoder_batch, *z.shape[1:], device=dev) for z in (clips.mu, clips.logvar))
+    def fill(v, shape):
+        i = torch.randint(a.held, len(clips), (shape[0],), device=dev)
+        v.copy_(clips.video(i)); mu.copy_(clips.mu[i]); logvar.copy_(clips.logvar[i])
     T.patch_vae(a.vae_fast if dev == "cuda" else "", dev == "cuda" and not a.no_compile)
-    T.train_vae(argparse.Namespace(**vars(a), kl=0., vae_stages=f"1,{a.decoder_batch},{LONG},{SIZE[1]},{SIZE[0]}"), notes, vae, fill, val[:2])
-    after = decoder_psnr(a, vae, val, f"{a.samples}/decoder.png")
+    options = argparse.Namespace(**vars(a), kl=0., vae_stages=f"1,{a.decoder_batch},{LONG},{SIZE[1]},{SIZE[0]}")
+    T.train_vae(options, notes, vae, fill, clips.video(slice(2)), encode=lambda vae, v: (mu, logvar))
+    after = decoder_psnr(a, vae, clips, f"{a.samples}/decoder.png")
     notes.add(decoder_psnr=dict(before=before, after=after))
     T.save_weights(vae.state_dict(), torch.float32, f"{a.base}/vae/diffusion_pytorch_model.safetensors")
 
 
-def decoder_psnr(a, vae, val, picture=None):
-    """PSNR of clips [B, 3, LONG, H, W] by the streaming decoder: of the first 33 frames, and of those from 113 on."""
+def decoder_psnr(a, vae, clips, picture=None):
+    """PSNR of the clips held out, by the streaming decoder: of the first 33 frames of clips of one scene, of those from 113 on, and of
+    the first and second 12 frames of every scene behind another."""
     import torch
     T.patch_vae("")
-    with torch.no_grad(): out = [vae.decode(vae.encode(v).latent_dist.mode()).sample.clamp(-1, 1) for v in val.split(4)]
-    out = torch.cat(out)
-    if picture:
-        rows = [T.to_u8(x / 2 + .5) for pair in zip(val, out) for x in pair]
-        T.sheet(rows, ["original", "decoded"] * len(val), picture, range(0, LONG, 16))
-    return [T.psnr(out[:, :, part], val[:, :, part]) for part in (slice(33), slice(113, None))]
+    parts, rows = dict(first=[], late=[], change=[], behind=[]), []
+    for i in range(a.held):
+        v, begins = clips.video(slice(i, i + 1)), clips.made[i].begins[1:]
+        with torch.no_grad(): out = vae.decode(clips.mu[i:i + 1]).sample.clamp(-1, 1)
+        add = lambda k, part: parts[k].append(T.psnr(out[:, :, part], v[:, :, part]))
+        if not begins: add("first", slice(33)); add("late", slice(113, None))
+        for f in (4 * b - 3 for b in begins if 4 * b + 21 <= LONG): add("change", slice(f, f + 12)); add("behind", slice(f + 12, f + 24))
+        rows += [T.to_u8(x[0] / 2 + .5) for x in (v, out)]
+    if picture: T.sheet(rows[:24], ["original", "decoded"] * 12, picture, range(0, LONG, 8))
+    return {k: round(float(np.mean(p)), 2) if p else None for k, p in parts.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------- network
