@@ -15,7 +15,7 @@ Phases:
               give, first after clean chunks, then more and more after chunks of the student's own, with their errors
                                                                                                            work/causal
           With 0 seconds a stage is left out, and its result is read from --work.
-  decoder the VAE's decoder of the base model, in place, on clips of any length (--vae-seconds)
+  decoder the VAE's decoder of the base model, in place, on long clips with changes of the scene (--vae-seconds)
   judge   rollouts of --chunks chunks from work/NAME (--net), with and without changes of the prompt, scored by what can be
           measured in the pictures, as are rendered clips, which show the judge's own faults; contact sheets in --samples
   export  the Diffusers directory (bfloat16), and with --original the same weights as a torch file with the names of
