@@ -44,6 +44,19 @@ void ClipPlanner::put_back() {
   if (chosen_) queue_.push_front(*std::exchange(chosen_, std::nullopt));
 }
 
+bool ClipPlanner::has_news_for(const Clip &clip) {
+  if (has_new_image_) return true;
+  if (clip.origin == ClipOrigin::Timed) return false;  // its cue says what it shows
+  has_news_ = has_news_ && settings_.prompt != clip.settings.prompt;
+  return has_news_;
+}
+
+void ClipPlanner::resume() {
+  if (!begun_ || !queue_.empty() || has_news_) return;
+  begun_->asked = {};
+  queue_.push_front(*std::exchange(begun_, std::nullopt));
+}
+
 bool ClipPlanner::begins_anew(const QueuedClip &clip) {
   return clip.pictures[WAN_PICTURE_FIRST] || !clip.settings.image.empty();
 }
@@ -79,11 +92,12 @@ void ClipPlanner::make_endless(Clip *clip, bool begins_anew) {
   if (clip->used_frames == 0 && is_queued && others_wait)
     clip->used_frames = kSceneSeconds * run_.defaults.fps_n / std::max(run_.defaults.fps_d, 1);
   clip->begins_scene = begins_anew || clip->settings.prompt_switch == WAN_SWITCH_CUT;
-  if (clip->origin == ClipOrigin::Configured) {
-    clip->is_last = clip->used_frames > 0 && !has_configured_clip() && queue_.empty();
-    clip->begins_scene |= has_new_image_;
-    if (has_news_ && !is_first) clip->asked = configured_at_;
+  if (clip->origin == ClipOrigin::Configured && has_news_ && !is_first) clip->asked = configured_at_;
+  if (!is_queued) clip->begins_scene |= has_new_image_;
+  if (clip->origin != ClipOrigin::Timed) {
     is_open_ |= clip->used_frames == 0;
+    clip->is_last =
+        clip->used_frames > 0 && !has_configured_clip() && (is_queued ? !others_wait : queue_.empty());
   }
   const bool shows_news = clip->settings.prompt == settings_.prompt && !has_new_image_;
   if (is_first || !is_queued || shows_news) has_news_ = has_new_image_ = false;

@@ -9,6 +9,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "clip_settings.h"
@@ -84,14 +85,19 @@ class ClipPlanner {
    * on. */
   std::shared_ptr<Clip> configured_clip();
   bool has_configured_clip() const { return run_.num_clips < 0 || clips_ < run_.num_clips || is_open_; }
-  /** Of an endless model: whether the properties say something else to show than when a clip was chosen last.
-   */
-  bool has_news() const { return has_news_; }
+  /** Of an endless model: whether the properties say something else to show than this clip, since a clip was
+   * chosen last. */
+  bool has_news_for(const Clip &clip);
   /** What a clip of a cue shows. */
   const std::string &prompt_of(const PromptTrack::Cue &cue) const {
     return cue.prompt.empty() ? settings_.prompt : cue.prompt;
   }
-  void begin() { chosen_.reset(); }
+  /** The clip that was chosen last is being made, or cannot be made. */
+  void begin() { begun_ = std::exchange(chosen_, std::nullopt); }
+  void give_up() { chosen_.reset(); }
+  /** Of an endless model: the video was interrupted. A queued clip that was on air is chosen again, unless
+   * there is something else to show. */
+  void resume();
   /** A whole clip was made: with continuity, the next ones begin with its last frame. */
   void end() { has_last_frame_ = run_.continuity == WAN_CONTINUITY_LAST_FRAME; }
   void put_back();
@@ -117,10 +123,11 @@ class ClipPlanner {
   uint64_t next_seed_ = 0;
   std::deque<QueuedClip> queue_;
   std::optional<QueuedClip> chosen_;                          // taken from it, and not begun
+  std::optional<QueuedClip> begun_;                           // the last clip that was begun, if queued
   int clips_ = 0;                                             // chosen so far
   bool has_last_frame_ = false;                               // the model, for the next clip
   bool has_news_ = false, has_new_image_ = false;             // of settings_
-  bool is_open_ = false;                                      // a configured clip without an end was begun
+  bool is_open_ = false;                                      // a clip without an end was chosen
   std::chrono::steady_clock::time_point configured_at_ = {};  // when the news came
 };
 

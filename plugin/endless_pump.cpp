@@ -13,7 +13,8 @@ namespace {
 // How much longer than the last section the next one may take before a live source has no frames left: a part
 // of that time, and some seconds at least.
 constexpr double kSlack = 0.5, kLeastSlack = 0.1;
-// Others who want the model have it after so long.
+// Others who want the model have it after so many seconds of frames, or when it has had nothing to do for so
+// long.
 constexpr int kTurnSeconds = 5;
 
 }  // namespace
@@ -23,7 +24,7 @@ void FramePump::begin_video(const std::shared_ptr<Clip> &clip) {
   video_.first_frame = passed_frames_;
   video_.handed_over = 0;
   video_.starts = {{0, 0, clip}};
-  video_.clip_is_over = false;
+  video_.clip_is_over = video_.is_interrupted = false;
   video_.asked = {{0, 0, std::chrono::steady_clock::now()}};
 }
 
@@ -67,44 +68,54 @@ bool FramePump::await_demand(const WanSection &section) {
   const auto now = std::chrono::steady_clock::now();
   const std::chrono::duration<double> taken = now - video_.asked.back().time - waited_;
   waited_ = {};
-  stats_.fps = run_.defaults.section_frames / taken.count();
+  // Where frames wait for room on another thread, denoising went on meanwhile.
+  stats_.fps = run_.defaults.section_frames / std::max(taken.count(), stats_.seconds[WAN_STAGE_DENOISE]);
   const uint64_t turn = uint64_t(kTurnSeconds) * format_.clock.fps_n / format_.clock.fps_d;
   const auto frames_to_come = [&] {
     return queued_frames_ + uint64_t(std::max(section.first_frame - video_.handed_over, 0));
   };
+  const auto idle_until = now + std::chrono::seconds(kTurnSeconds);
   const auto gives_way = [&] {
-    return model_->turns().is_wanted() && passed_frames_ - video_.first_frame >= turn;
+    const bool had_turn = passed_frames_ - video_.first_frame >= turn;
+    return model_->turns().is_wanted() && (had_turn || std::chrono::steady_clock::now() >= idle_until);
   };
-  changed_.wait(
-      lock, [&] { return is_stopped() || gives_way() || !run_.live || frames_to_come() < wanted_frames(); });
+  const auto is_over = [&] {
+    return is_stopped() || gives_way() || !run_.live || frames_to_come() < wanted_frames();
+  };
+  if (!changed_.wait_until(lock, idle_until, is_over)) changed_.wait(lock, is_over);
   video_.asked.push_back({section.index, section.first_frame, std::chrono::steady_clock::now()});
   return !is_stopped() && !gives_way();
 }
 
-// Whether the clip that is being made makes way for another one at this section.
-bool FramePump::is_clip_over(const WanSection &section, uint64_t first_frame) {
+// Whether the clip that is being made makes way for another one at this section. `cue`: what the timed
+// prompts said, if they were asked, because a text without a time is given only once.
+bool FramePump::is_clip_over(const WanSection &section, uint64_t first_frame,
+                             std::optional<PromptTrack::Cue> *cue) {
   std::unique_lock lock(mutex_);
   if (video_.clip_is_over) return true;
   const Clip &clip = *clip_;
   const int made = section.first_frame - video_.starts.back().frame;
   if (clip.used_frames > 0) return made >= clip.used_frames - clip.shared_frames;
-  if (!planner_.queue().empty() || planner_.has_news()) return true;
+  if (!planner_.queue().empty() || planner_.has_news_for(clip)) return true;
   if (!run_.track->is_attached()) return false;
   const uint64_t time = track_time(first_frame);
   lock.unlock();
-  const std::optional<PromptTrack::Cue> cue = run_.track->at(time, run_.live);
+  *cue = run_.track->at(time, run_.live);
   lock.lock();
-  return !cue || planner_.prompt_of(*cue) != clip.settings.prompt;
+  return *cue ? planner_.prompt_of(**cue) != clip.settings.prompt : clip.origin == ClipOrigin::Timed;
 }
 
 // The engine is about to make a section: says what it shows. False if the video is to end.
 bool FramePump::next_section(WanSection *section) {
-  if (!await_demand(*section)) return false;
   const uint64_t first_frame = video_.first_frame + section->first_frame;
   const auto given_up = [this] { return is_stopped() || model_->turns().is_wanted(); };
-  if (run_.track->is_attached() && !await_choice(first_frame, given_up)) return false;
-  while (is_clip_over(*section, first_frame)) {
-    const std::shared_ptr<Clip> next = choose_clip(first_frame);
+  if (!await_demand(*section) || (run_.track->is_attached() && !await_choice(first_frame, given_up))) {
+    const std::lock_guard lock(mutex_);
+    video_.is_interrupted = true;
+    return false;
+  }
+  for (std::optional<PromptTrack::Cue> cue; is_clip_over(*section, first_frame, &cue); cue.reset()) {
+    const std::shared_ptr<Clip> next = choose_clip(first_frame, cue);
     if (!next) return false;
     if (begin_clip(next, section)) return true;
     if (next->id != 0) continue;
@@ -118,8 +129,10 @@ bool FramePump::next_section(WanSection *section) {
 
 // A clip begins with a section, unless it has a picture that cannot be had.
 bool FramePump::begin_clip(const std::shared_ptr<Clip> &clip, WanSection *section) {
-  tell(ClipBegun{clip});
   std::unique_lock lock(mutex_);
+  clip->settings.flow_shift = clip_->settings.flow_shift;  // the whole video has one
+  news_.emplace_back(ClipBegun{clip});
+  changed_.notify_all();
   clip->begins_scene |= video_.clip_is_over;
   if (clip->begins_scene) clip->shared_frames = 0;
   lock.unlock();
@@ -127,12 +140,13 @@ bool FramePump::begin_clip(const std::shared_ptr<Clip> &clip, WanSection *sectio
   const Failure failure = clip->begins_scene ? find_pictures(*clip) : Failure();
   if (failure.status == WAN_CANCELLED) return false;
   lock.lock();
-  planner_.begin();
   if (failure.status != WAN_OK) {
+    planner_.give_up();
     news_.emplace_back(ClipFailed{clip, failure, std::chrono::seconds(0)});
     changed_.notify_all();
     return false;
   }
+  planner_.begin();
   if (clip->settings.prompt != clip_->settings.prompt) section->prompt = clip->settings.prompt.c_str();
   section->prompt_switch = video_.clip_is_over ? WAN_SWITCH_CUT : clip->settings.prompt_switch;
   section->picture = pictures_[WAN_PICTURE_FIRST] != nullptr;
@@ -153,7 +167,9 @@ std::shared_ptr<const Clip> FramePump::take_frames(WanFrames *frames) {
   video_.handed_over = frames->first_frame + frames->num_frames;
   for (; starts.size() > 1 && starts[1].section <= frames->section; starts.pop_front())
     end_clip(starts.front().clip, starts.front().is_skipped);
-  const EndlessVideo::Start &start = starts.front();
+  EndlessVideo::Start &start = starts.front();
+  if (start.chunk < 0) start.chunk = frames->chunk;
+  frames->chunk -= start.chunk;
   frames->first_frame -= start.frame;
   const int shown = start.clip->used_frames - start.clip->shared_frames;
   if (start.clip->is_last)

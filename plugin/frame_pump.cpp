@@ -443,13 +443,12 @@ bool FramePump::await_choice(uint64_t first_frame, const std::function<bool()> &
 }
 
 // The next clip: of the queue, of the timed prompts, or as configured, in this order; none if the stream
-// ends.
-std::shared_ptr<Clip> FramePump::choose_clip(uint64_t first_frame) {
+// ends. `cue`: of the timed prompts, if they were asked already.
+std::shared_ptr<Clip> FramePump::choose_clip(uint64_t first_frame, std::optional<PromptTrack::Cue> cue) {
   std::unique_lock lock(mutex_);
   if (cancelled_) return nullptr;
   const uint64_t time = track_time(first_frame);
-  std::optional<PromptTrack::Cue> cue;
-  if (planner_.queue().empty()) {
+  if (!cue && planner_.queue().empty()) {
     lock.unlock();
     cue = run_.track->at(time, run_.live);
     lock.lock();
@@ -463,8 +462,13 @@ std::shared_ptr<Clip> FramePump::choose_clip(uint64_t first_frame) {
 
 std::shared_ptr<const Clip> FramePump::next_clip() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return cancelled_ || !overfull_ || has_room(); });
+  const bool on_demand = run_.live && run_.defaults.endless;
+  changed_.wait(lock, [&] {
+    const bool is_wanted = on_demand ? queued_frames_ < wanted_frames() : !overfull_ || has_room();
+    return cancelled_ || is_wanted;
+  });
   overfull_ = false;
+  if (video_.is_interrupted && clip_->used_frames == 0) planner_.resume();
   std::shared_ptr<Clip> clip = std::exchange(upcoming_, nullptr);
   const uint64_t first_frame = passed_frames_;
   if (!clip) {

@@ -117,11 +117,13 @@ struct EndlessVideo {
     int section, frame;
     std::shared_ptr<const Clip> clip;
     bool is_skipped = false;  // it was to go on
+    int chunk = -1;           // the number of its first one; not known yet: -1
   };
-  uint64_t first_frame = 0;    // in the stream
-  int32_t handed_over = 0;     // frames that the engine has, with those beyond the last clip
-  std::deque<Start> starts;    // of the clips whose frames are still to come, the newest last
-  bool clip_is_over = false;   // by skip()
+  uint64_t first_frame = 0;     // in the stream
+  int32_t handed_over = 0;      // frames that the engine has, with those beyond the last clip
+  std::deque<Start> starts;     // of the clips whose frames are still to come, the newest last
+  bool clip_is_over = false;    // by skip()
+  bool is_interrupted = false;  // it has ended only because others want the model
   /** When a section was asked for. */
   struct Asked {
     int section, frame;
@@ -202,7 +204,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   Failure generate(const Clip &clip);
   Failure survive(const std::shared_ptr<const Clip> &clip, const Failure &failure);
   bool await_choice(uint64_t first_frame, const std::function<bool()> &given_up);
-  std::shared_ptr<Clip> choose_clip(uint64_t first_frame);
+  std::shared_ptr<Clip> choose_clip(uint64_t first_frame, std::optional<PromptTrack::Cue> cue = {});
   std::shared_ptr<const Clip> next_clip();
   bool followed();
   WanCallbacks callbacks();
@@ -221,7 +223,7 @@ class FramePump : public std::enable_shared_from_this<FramePump> {
   bool next_section(WanSection *section);
   bool await_demand(const WanSection &section);
   void measure_lead(const WanFrames &frames);
-  bool is_clip_over(const WanSection &section, uint64_t first_frame);
+  bool is_clip_over(const WanSection &section, uint64_t first_frame, std::optional<PromptTrack::Cue> *cue);
   bool begin_clip(const std::shared_ptr<Clip> &clip, WanSection *section);
   void begin_video(const std::shared_ptr<Clip> &clip);
   std::shared_ptr<const Clip> end_video(const std::shared_ptr<const Clip> &first);

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gst/app/gstappsink.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -225,6 +226,123 @@ TEST(Endless, FollowsTimedPrompts) {
   EXPECT_EQ(pipeline.samples().size(), 60u) << "to the end of the last one, exactly";
 }
 
+// As a script that is over while the stream goes on.
+TEST(Endless, GoesOnWithOneClipWhereTheTextHasEnded) {
+  Pipeline pipeline(kEndless + "is-live=true num-clips=-1 prompt-switch=cut num-buffers=100 ! fakesink" +
+                    kText);
+  pipeline.set_state(GST_STATE_READY);
+  push_text(pipeline, "a", 0, GST_SECOND);
+  end_text(pipeline);
+  pipeline.run();
+  const std::vector<std::string> shown = films(pipeline);
+  EXPECT_THAT(shown, testing::Contains("a"));
+  EXPECT_EQ(shown.back(), "own");
+  EXPECT_EQ(clips(pipeline).size(), shown.size()) << "none begins anew";
+}
+
+TEST(Endless, IsOneClipWhereNobodySendsText) {
+  Pipeline pipeline(kEndless + "num-buffers=100 ! fakesink");
+  const Ptr<GstPad> pad(gst_element_request_pad_simple(pipeline.find("src").get(), "prompt_sink"));
+  pipeline.run();
+  EXPECT_THAT(clips(pipeline), ElementsAre(Shown{"own", 7, 0}));
+}
+
+TEST(Endless, ShowsEachTextWithoutATime) {
+  Pipeline pipeline(kEndless + "! fakesink appsrc name=text caps=text/x-raw,format=utf8 ! src.prompt_sink");
+  pipeline.set_state(GST_STATE_READY);
+  for (const char *text : {"a", "b", "c", "d", "e"})
+    push_text(pipeline, text, GST_CLOCK_TIME_NONE, GST_CLOCK_TIME_NONE);
+  end_text(pipeline);
+  pipeline.run();
+  EXPECT_THAT(films(pipeline), ElementsAre("a", "b", "c", "d", "e"));
+}
+
+TEST(Endless, ShowsTheLastTextOfALiveStream) {
+  Pipeline pipeline(kEndless + "is-live=true num-clips=-1 ! fakesink " +
+                    "appsrc name=text is-live=true caps=text/x-raw,format=utf8 ! src.prompt_sink");
+  pipeline.set_state(GST_STATE_PLAYING);
+  await_clip(pipeline, "own");
+  push_text(pipeline, "last", GST_CLOCK_TIME_NONE, GST_CLOCK_TIME_NONE);
+  end_text(pipeline);
+  await_clip(pipeline, "last");
+  await_clip(pipeline, "own");
+}
+
+TEST(Endless, GoesOnBehindAQueuedClip) {
+  for (const bool skips : {false, true}) {
+    Pipeline pipeline(kEndless + "is-live=true prompts=\"<a>\" ! fakesink");
+    pipeline.set_state(GST_STATE_PLAYING);
+    await_clip(pipeline, "a");
+    if (skips)
+      g_signal_emit_by_name(pipeline.find("src").get(), "skip");
+    else
+      set_prompt(pipeline, "second");
+    await_clip(pipeline, skips ? "own" : "second");
+  }
+}
+
+TEST(Endless, EndsAQueuedClipExactly) {
+  Pipeline pipeline(kEndless + "prompts=\"<a,b>\" num-frames=13" + kSink);
+  pipeline.run();
+  EXPECT_THAT(films(pipeline), ElementsAre("a", "b"));
+  EXPECT_EQ(pipeline.samples().size(), 21u + 13 - 1) << "whole sections, but for the last one";
+}
+
+// Neither the text of what is on air nor a change that is taken back is one.
+TEST(Endless, IsNoNewClipWherePropertiesSayTheSame) {
+  Pipeline pipeline(kEndless + "is-live=true num-clips=-1 prompt-switch=cut ! fakesink");
+  pipeline.set_state(GST_STATE_PLAYING);
+  await_clip(pipeline, "own");
+  const auto play = [&] {
+    const guint64 pushed = stat(pipeline, "frames-pushed");
+    while (stat(pipeline, "frames-pushed") < pushed + 40 && !first_error(pipeline))
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  };
+  set_prompt(pipeline, "second");
+  set_prompt(pipeline, "own");
+  play();
+  EXPECT_NE(enqueue(pipeline, "scene"), 0u);
+  await_clip(pipeline, "scene");
+  set_prompt(pipeline, "scene");
+  play();
+  EXPECT_LE(clips(pipeline).size(), 4u) << "a change may be seen before it is taken back";
+  EXPECT_EQ(std::ranges::count(clips(pipeline), "scene", &Shown::prompt), 1);
+  EXPECT_EQ(clips(pipeline).back().prompt, "scene");
+}
+
+// In a clip they count from 0, and the whole video has one flow shift.
+TEST(Endless, SaysOfEachClipWhatItIs) {
+  Pipeline pipeline(kEndless + "num-clips=2 num-frames=21 flow-shift=3" + kSink);
+  pipeline.set_state(GST_STATE_READY);
+  EXPECT_NE(enqueue(pipeline, "first", "clip,num-frames=21"), 0u);
+  EXPECT_NE(enqueue(pipeline, "second", "clip,num-frames=21,flow-shift=1.0"), 0u);
+  pipeline.run();
+  ASSERT_GT(pipeline.samples().size(), 22u);
+  const auto meta = [&](size_t frame, const char *field) {
+    GstBuffer *buffer = gst_sample_get_buffer(pipeline.samples()[frame].get());
+    int value = -1;
+    gst_structure_get_int(gst_custom_meta_get_structure(gst_buffer_get_custom_meta(buffer, "GstWanMeta")),
+                          field, &value);
+    return value;
+  };
+  for (const size_t first : {0, 21}) {
+    EXPECT_EQ(meta(first, "clip"), int(first / 21));
+    EXPECT_EQ(meta(first, "chunk"), 0);
+    EXPECT_EQ(meta(first, "frame"), 0);
+  }
+  EXPECT_GT(meta(20, "chunk"), 0);
+  int told = 0;
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_ELEMENT)) {
+    const GstStructure *structure = gst_message_get_structure(const_cast<GstMessage *>(message));
+    gdouble flow_shift = 0;
+    if (!gst_structure_has_name(structure, "wan-clip")) continue;
+    EXPECT_TRUE(gst_structure_get_double(structure, "flow-shift", &flow_shift));
+    EXPECT_EQ(flow_shift, 3);
+    ++told;
+  }
+  EXPECT_EQ(told, 2);
+}
+
 TEST(Endless, GoesOnWhereAPromptCannotBeShown) {
   Pipeline pipeline(kEndless + "is-live=true num-clips=-1 ! fakesink");
   pipeline.set_state(GST_STATE_PLAYING);
@@ -290,7 +408,7 @@ TEST(Endless, BeginsAQueuedSceneFromItsPicture) {
   const auto value = [&](size_t frame) {
     return static_cast<int>(static_cast<unsigned char>(bytes(pipeline.samples()[frame].get())[0]));
   };
-  ASSERT_EQ(pipeline.samples().size(), 33u) << "whole sections";
+  ASSERT_EQ(pipeline.samples().size(), 30u);
   EXPECT_EQ(value(8), 7);
   EXPECT_EQ(value(9), 200);
   std::remove(file.c_str());
@@ -298,21 +416,23 @@ TEST(Endless, BeginsAQueuedSceneFromItsPicture) {
 
 TEST(Endless, BeginsANewSceneFromANewPicture) {
   const std::string file = write_picture();
-  Pipeline pipeline(stub_source("own") + "model=endless-takes-pictures seed=7 queue-size=1" +
-                    " ! appsink name=sink sync=true");
-  pipeline.set_state(GST_STATE_PLAYING);
-  await_clip(pipeline, "own");
-  g_object_set(pipeline.find("src").get(), "image", file.c_str(), nullptr);
-  while (clips(pipeline).size() < 2) ASSERT_NE(pipeline.wait(GST_MESSAGE_ELEMENT), nullptr);
-  const GstClockTime pts = clips(pipeline)[1].pts;
-  const Ptr<GstElement> sink = pipeline.find("sink");
-  for (;;) {
-    const Ptr<GstSample> sample(gst_app_sink_try_pull_sample(GST_APP_SINK(sink.get()), 10 * GST_SECOND));
-    ASSERT_NE(sample, nullptr);
-    const int value = static_cast<unsigned char>(bytes(sample.get())[0]);
-    const bool is_new = GST_BUFFER_PTS(gst_sample_get_buffer(sample.get())) >= pts;
-    EXPECT_EQ(value, is_new ? 200 : 7);
-    if (is_new) break;
+  for (const std::string &text : {std::string(), kText}) {
+    Pipeline pipeline(stub_source("own") + "model=endless-takes-pictures is-live=true seed=7" +
+                      " ! appsink name=sink" + text);
+    pipeline.set_state(GST_STATE_PLAYING);
+    await_clip(pipeline, "own");
+    g_object_set(pipeline.find("src").get(), "image", file.c_str(), nullptr);
+    while (clips(pipeline).size() < 2) ASSERT_NE(pipeline.wait(GST_MESSAGE_ELEMENT), nullptr);
+    const GstClockTime pts = clips(pipeline)[1].pts;
+    const Ptr<GstElement> sink = pipeline.find("sink");
+    for (;;) {
+      const Ptr<GstSample> sample(gst_app_sink_try_pull_sample(GST_APP_SINK(sink.get()), 10 * GST_SECOND));
+      ASSERT_NE(sample, nullptr);
+      const int value = static_cast<unsigned char>(bytes(sample.get())[0]);
+      const bool is_new = GST_BUFFER_PTS(gst_sample_get_buffer(sample.get())) >= pts;
+      EXPECT_EQ(value == 200, is_new);
+      if (is_new) break;
+    }
   }
   std::remove(file.c_str());
 }
@@ -341,6 +461,32 @@ TEST(Endless, GivesTheModelToOthersInTurn) {
   };
   while (shown().size() < 2) ASSERT_NE(pipeline.wait(GST_MESSAGE_ELEMENT), nullptr);
   EXPECT_FALSE(first_error(pipeline));
+}
+
+// A live source that needs no frames does not keep the model, and has it again when it does.
+TEST(Endless, GivesTheModelToOthersWhilePaused) {
+  Pipeline paused(kEndless + "is-live=true ! fakesink");
+  paused.set_state(GST_STATE_PLAYING);
+  await_clip(paused, "own");
+  paused.set_state(GST_STATE_PAUSED);
+  Pipeline other(stub_source("other") + "model=endless num-frames=60 ! fakesink");
+  other.run();
+  EXPECT_FALSE(first_error(other));
+  const guint64 pushed = stat(paused, "frames-pushed");
+  paused.set_state(GST_STATE_PLAYING);
+  while (stat(paused, "frames-pushed") < pushed + 60 && !first_error(paused))
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+}
+
+TEST(Endless, GoesOnWithAQueuedClipAfterAnothersTurn) {
+  Pipeline pipeline(kEndless + "is-live=true num-clips=-1 ! fakesink");
+  pipeline.set_state(GST_STATE_PLAYING);
+  await_clip(pipeline, "own");
+  EXPECT_NE(enqueue(pipeline, "scene"), 0u);
+  await_clip(pipeline, "scene");
+  Pipeline(stub_source("other") + "model=endless num-frames=25 ! fakesink").run();
+  while (clips(pipeline).size() < 3) ASSERT_NE(pipeline.wait(GST_MESSAGE_ELEMENT), nullptr);
+  EXPECT_THAT(films(pipeline), ElementsAre("own", "scene"));
 }
 
 TEST(Endless, StopsInEveryState) {
