@@ -5,7 +5,6 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 
-#include <cstring>
 #include <memory>
 #include <new>
 #include <string_view>
@@ -21,6 +20,7 @@
 #include "pipeline/clip_pipeline.h"
 #include "remote/remote_denoiser.h"
 #include "threads.h"
+#include "torch_error.h"
 #include "wan/engine.h"
 
 struct WanModel {
@@ -45,19 +45,6 @@ WanStatus report(WanError *error, WanStatus status, std::string message, const c
   error->file = file;
   error->line = line;
   return status;
-}
-
-/// LibTorch's CPU allocator has no exception type of its own, nor have the driver and CUDA's libraries where
-/// they have no memory for themselves.
-bool is_host_out_of_memory(const c10::Error &failure) {
-  return std::strstr(failure.what(), "DefaultCPUAllocator") != nullptr;
-}
-bool is_gpu_out_of_memory(const c10::Error &failure) {
-  if (dynamic_cast<const c10::OutOfMemoryError *>(&failure)) return true;
-  for (const char *text :
-       {"CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"})
-    if (std::strstr(failure.what(), text)) return true;
-  return false;
 }
 
 /// The exception that is being handled.

@@ -37,6 +37,12 @@ const at::Device &SequenceGroup::device() const {
   return meeting_->device(rank_);
 }
 
+bool SequenceGroup::all_devices(const std::function<bool(at::Device)> &holds) const {
+  for (int64_t rank = 0; meeting_ && rank < ranks_; ++rank)
+    if (!holds(meeting_->device(rank))) return false;
+  return true;
+}
+
 void SequenceGroup::check() const {
   if (meeting_) meeting_->check();
 }

@@ -39,6 +39,8 @@ class SequenceGroup {
   Share share(int64_t count, int64_t rank) const;
   Share own_share(int64_t count) const { return share(count, rank_); }
 
+  /// Whether it holds for the devices of all ranks: what they decide alike may depend on these alone.
+  bool all_devices(const std::function<bool(at::Device)> &holds) const;
   /// Throws PeerFailed where a rank has failed, also one outside of the group that runs at the same time.
   void check() const;
   /// The way back from Handover::to_heads(). own_heads: [B, tokens, own heads, head_dim]. Returns [B, own

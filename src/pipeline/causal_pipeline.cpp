@@ -25,13 +25,17 @@ int64_t slots_of(const CausalConfig &causal) {
   return causal.local_attn_size + in_flight;
 }
 
+/// Of one of the ranks, each of which remembers the keys and values of its heads.
 uint64_t cache_bytes(const CheckpointConfig &config, const CausalConfig &causal, at::ScalarType dtype,
-                     int64_t height, int64_t width) {
+                     int64_t height, int64_t width, int64_t ranks) {
   const TransformerConfig &transformer = config.transformer;
   const bool moves = causal.relative_positions || causal.memory == CausalMemory::kInFlight;
   const uint64_t experts = config.transformer_2 ? 2 : 1;
-  return experts * KeyValueCache::bytes(transformer, slots_of(causal), height / transformer.patch_height,
-                                        width / transformer.patch_width, moves, dtype);
+  const int64_t heads = transformer.num_attention_heads;
+  const uint64_t of_all =
+      KeyValueCache::bytes(transformer, slots_of(causal), height / transformer.patch_height,
+                           width / transformer.patch_width, moves, dtype);
+  return experts * of_all / static_cast<uint64_t>(heads) * static_cast<uint64_t>((heads + ranks - 1) / ranks);
 }
 
 void require_video_memory(const Components &components, const WanGenerateOptions &options, uint64_t needed,
@@ -86,10 +90,12 @@ CausalPipeline::Plan CausalPipeline::plan(const WanGenerateOptions &options) con
       components_.decoder().decode_bytes(plan.height, plan.width) +
       (plan.causal.keep_first_frame ? 0 : components_.vae().encode_bytes(plan.height, plan.width));
   const bool decodes_apart = components_.placement().has_vae_apart();
+  const bool on_cpu = components_.device().is_cpu();  // where all ranks share the memory
+  const int64_t ranks = on_cpu ? 1 : sharing(options).ranks;
   const uint64_t needed =
-      cache_bytes(config, plan.causal, dtype, plan.height, plan.width) +
-      denoise_bytes(config.transformer, components_.device().is_cpu() ? at::kFloat : dtype,
-                    plan.causal.local_attn_size, plan.height, plan.width, /*cached=*/false) +
+      cache_bytes(config, plan.causal, dtype, plan.height, plan.width, ranks) +
+      denoise_bytes(config.transformer, on_cpu ? at::kFloat : dtype, plan.causal.local_attn_size, plan.height,
+                    plan.width, /*cached=*/false, ranks) +
       (decodes_apart ? 0 : decoding);
   require_video_memory(components_, options, needed, devices);
   if (decodes_apart) require_video_memory(components_, options, decoding, {components_.vae_device()});

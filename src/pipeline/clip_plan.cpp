@@ -6,6 +6,8 @@
 
 #include "device.h"
 #include "pipeline/check_options.h"
+#include "pipeline/prompt_encoder.h"
+#include "pipeline/replicas.h"
 #include "vae/tiled_decode.h"
 #include "vae/tiled_encode.h"
 
@@ -38,19 +40,31 @@ void require_clip_options(const Components &components, const WanGenerateOptions
     throw invalid("Frames can only stay on a GPU where the model is on one, and this model is on the CPU");
 }
 
+/// How many share what a prediction needs, each with memory of its own.
+int64_t sharing_ranks(const Components &components, const WanGenerateOptions &options, const ClipPlan &plan) {
+  if (components.device().is_cpu()) return 1;
+  const TransformerConfig &transformer = components.config().transformer;
+  const int64_t tokens =
+      plan.frames * (plan.height / transformer.patch_height) * (plan.width / transformer.patch_width);
+  return share_step(components.experts().all().front().threads().count(), is_guided(options),
+                    transformer.num_attention_heads, tokens)
+      .ranks;
+}
+
 void require_denoising_memory(const Components &components, const WanGenerateOptions &options,
                               const ClipPlan &plan) {
   const at::Device device = components.device();
   // The reference operations, which the CPU has, compute in float32.
   const at::ScalarType activations = device.is_cpu() ? at::kFloat : components.placement().dtype;
   const bool cached = options.cache != WAN_CACHE_NONE;
+  const int64_t ranks = sharing_ranks(components, options, plan);
   const std::vector<at::Device> &devices = components.placement().devices;
   const int64_t frames = most_frames(components.config(), activations, options.layout.height,
-                                     options.layout.width, cached, least_free_memory(devices));
+                                     options.layout.width, cached, least_free_memory(devices), ranks);
   require_clip_memory(
       components, options,
       denoise_bytes(components.config().transformer, activations, plan.frames, plan.height, plan.width,
-                    cached),
+                    cached, ranks),
       devices,
       (frames > 1 ? "at most " + std::to_string(frames) + " frames, or " : "") + "a smaller width or height");
 }
@@ -77,7 +91,9 @@ bool plan_decoding(const Components &components, const WanGenerateOptions &optio
 bool plan_encoding(const Components &components, const WanGenerateOptions &options, const ClipPlan &plan) {
   const AutoencoderKLWan &vae = components.vae();
   if (components.config().variant->first_picture == WAN_PICTURE_REFUSED) return false;
-  if (vae.encode_bytes(plan.height, plan.width) <= free_memory(components.vae_device())) return false;
+  const uint64_t for_encoders = plan.keeps_encoders ? components.encoder_bytes() : 0;
+  if (vae.encode_bytes(plan.height, plan.width) + for_encoders <= free_memory(components.vae_device()))
+    return false;
   require_clip_memory(components, options, tiled_encode_bytes(vae, plan.height, plan.width),
                       {components.vae_device()});
   return true;

@@ -53,6 +53,22 @@ class CancellableWeights : public WeightSource {
   const RunContext &context_;
 };
 
+/// The placement. Throws wan::Error (WAN_OUT_OF_MEMORY), before anything is read, where the VAE and the
+/// encoders do not fit a device of their own.
+const Placement &with_room_for_companions(const Placement &placement, const CheckpointConfig &config) {
+  if (!placement.has_vae_apart()) return placement;
+  const at::Device device = placement.of_vae();
+  const uint64_t needed =
+      companion_bytes(config, placement.dtype, vae_dtype(placement.dtype, placement.devices.front()));
+  const uint64_t free = free_memory(device);
+  if (needed > free)
+    throw Error(WAN_OUT_OF_MEMORY, "The decoder and the encoders need about " + std::to_string(needed >> 20) +
+                                       " MiB of memory on " + describe_device(device) + ", and " +
+                                       std::to_string(free >> 20) +
+                                       " MiB are free: choose another decoder-device, or none");
+  return placement;
+}
+
 }  // namespace
 
 bool is_usable(const at::Tensor &values) {
@@ -65,7 +81,8 @@ Components::Components(const CheckpointConfig &config, std::unique_ptr<Component
     : config_(config),
       source_(std::move(source)),
       tokenizer_(std::move(tokenizer)),
-      experts_(config_, *source_, placement, memory) {
+      experts_(config_, *source_, with_room_for_companions(placement, config_), memory,
+               placement.has_vae_apart()) {
   const c10::DeviceGuard guard(device());
   // The source itself asks whether to go on.
   const RunContext unasked({});

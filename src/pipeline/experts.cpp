@@ -33,11 +33,11 @@ std::vector<at::Device> Placement::all() const {
 }
 
 Experts::Experts(const CheckpointConfig &config, ComponentSource &source, const Placement &placement,
-                 WanMemoryMode memory)
+                 WanMemoryMode memory, bool alone)
     : config_(config),
       placement_(placement),
-      memory_mode_(
-          choose_memory_mode(memory, config, placement.dtype, placement.quantization, placement.devices)) {
+      memory_mode_(choose_memory_mode(memory, config, placement.dtype, placement.quantization,
+                                      placement.devices, alone)) {
   require_quantization(placement, config);
   const c10::DeviceGuard guard(placement.devices.front());
   start_ranks();

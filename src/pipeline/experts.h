@@ -35,9 +35,9 @@ struct Placement {
 
 class Experts {
  public:
-  /// config must outlive it. Throws wan::Error.
+  /// config must outlive it. alone: whether the VAE and the encoders are elsewhere. Throws wan::Error.
   Experts(const CheckpointConfig &config, ComponentSource &source, const Placement &placement,
-          WanMemoryMode memory);
+          WanMemoryMode memory, bool alone);
 
   const CheckpointConfig &config() const { return config_; }
   const Placement &placement() const { return placement_; }

@@ -31,6 +31,17 @@ uint64_t weight_bytes(const Config &config, at::ScalarType dtype, Arguments... a
   return sum(inventory);
 }
 
+uint64_t vae_bytes(const CheckpointConfig &config, at::ScalarType dtype) {
+  const uint64_t decoder = config.tiny_decoder ? weight_bytes<TinyDecoder>(*config.tiny_decoder, dtype) : 0;
+  return decoder + weight_bytes<AutoencoderKLWan>(config.vae, dtype, encoder_dtype(config));
+}
+
+uint64_t encoder_bytes(const CheckpointConfig &config, at::ScalarType dtype) {
+  const uint64_t image =
+      config.image_encoder ? weight_bytes<CLIPVisionModel>(*config.image_encoder, dtype) : 0;
+  return image + weight_bytes<UMT5EncoderModel>(config.text_encoder, dtype);
+}
+
 BlockFormats block_formats(const ComponentFiles &files) {
   return CheckpointWeights(files, at::kCPU, [](uint64_t) {}).block_formats();
 }
@@ -76,8 +87,8 @@ bool can_split(const CheckpointConfig &config, const std::vector<at::Device> &de
   return config.transformer_2 && !config.causal && devices.size() % 2 == 0;
 }
 
-WeightBytes WeightBytes::of(const CheckpointConfig &config, at::ScalarType dtype,
-                            WanQuantization quantization, std::optional<at::ScalarType> vae_dtype) {
+WeightBytes WeightBytes::of_experts(const CheckpointConfig &config, at::ScalarType dtype,
+                                    WanQuantization quantization) {
   WeightBytes bytes{};
   const auto add_expert = [&](const std::string &component, const TransformerConfig &transformer) {
     WeightInventory inventory(
@@ -94,12 +105,19 @@ WeightBytes WeightBytes::of(const CheckpointConfig &config, at::ScalarType dtype
   add_expert("transformer", config.transformer);
   if (config.transformer_2) add_expert("transformer_2", *config.transformer_2);
   bytes.two_experts = config.transformer_2.has_value();
-  const at::ScalarType of_vae = vae_dtype.value_or(dtype);
-  bytes.other += weight_bytes<AutoencoderKLWan>(config.vae, of_vae, encoder_dtype(config));
-  if (config.tiny_decoder) bytes.other += weight_bytes<TinyDecoder>(*config.tiny_decoder, of_vae);
-  bytes.text_encoder = weight_bytes<UMT5EncoderModel>(config.text_encoder, dtype);
-  if (config.image_encoder) bytes.text_encoder += weight_bytes<CLIPVisionModel>(*config.image_encoder, dtype);
   return bytes;
+}
+
+WeightBytes WeightBytes::of(const CheckpointConfig &config, at::ScalarType dtype,
+                            WanQuantization quantization, std::optional<at::ScalarType> vae_dtype) {
+  WeightBytes bytes = of_experts(config, dtype, quantization);
+  bytes.other += vae_bytes(config, vae_dtype.value_or(dtype));
+  bytes.text_encoder = encoder_bytes(config, dtype);
+  return bytes;
+}
+
+uint64_t companion_bytes(const CheckpointConfig &config, at::ScalarType dtype, at::ScalarType vae_dtype) {
+  return vae_bytes(config, vae_dtype) + encoder_bytes(config, dtype);
 }
 
 uint64_t WeightBytes::on_gpu(WanMemoryMode mode) const {
@@ -115,9 +133,9 @@ uint64_t WeightBytes::on_gpu(WanMemoryMode mode) const {
 }
 
 uint64_t denoise_bytes(const TransformerConfig &config, at::ScalarType dtype, int64_t frames, int64_t height,
-                       int64_t width, bool cached) {
-  const uint64_t tokens = static_cast<uint64_t>(frames * (height / config.patch_height)) *
-                          static_cast<uint64_t>(width / config.patch_width);
+                       int64_t width, bool cached, int64_t ranks) {
+  const int64_t all_tokens = frames * (height / config.patch_height) * (width / config.patch_width);
+  const auto tokens = static_cast<uint64_t>((all_tokens + ranks - 1) / ranks);
   // There is most at a block's end: its input, the inputs of its attentions, the sum with their outputs, the
   // feed-forward's inside and output, and the sum with that. The reference operations, which float32 takes,
   // have steps between. A cache holds three tensors more, of each of two predictions.
@@ -129,11 +147,12 @@ uint64_t denoise_bytes(const TransformerConfig &config, at::ScalarType dtype, in
 }
 
 int64_t most_frames(const CheckpointConfig &config, at::ScalarType dtype, int64_t height, int64_t width,
-                    bool cached, uint64_t bytes) {
+                    bool cached, uint64_t bytes, int64_t ranks) {
   const VaeConfig &vae = config.vae;
   const uint64_t one = denoise_bytes(config.transformer, dtype, 1, height / vae.spatial_scale(),
                                      width / vae.spatial_scale(), cached);
-  const int64_t frames = std::min(static_cast<int64_t>(bytes / one), config.transformer.rope_max_seq_len);
+  const auto shared = static_cast<int64_t>(bytes * static_cast<uint64_t>(ranks) / one);
+  const int64_t frames = std::min(shared, config.transformer.rope_max_seq_len);
   return frames == 0 ? 0 : (frames - 1) * vae.temporal_scale() + 1;
 }
 
@@ -151,9 +170,14 @@ WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const WeightBytes &weight
 }
 
 WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const CheckpointConfig &config, at::ScalarType dtype,
-                                 WanQuantization quantization, const std::vector<at::Device> &devices) {
+                                 WanQuantization quantization, const std::vector<at::Device> &devices,
+                                 bool experts_alone) {
   const at::Device device = devices.front();
-  WeightBytes weights = WeightBytes::of(config, dtype, quantization, vae_dtype(dtype, device));
+  const auto weights_in = [&](WanQuantization form) {
+    return experts_alone ? WeightBytes::of_experts(config, dtype, form)
+                         : WeightBytes::of(config, dtype, form, vae_dtype(dtype, device));
+  };
+  WeightBytes weights = weights_in(quantization);
   weights.splits = can_split(config, devices);
   if (wanted == WAN_MEMORY_SPLIT && !weights.splits)
     throw invalid(
@@ -168,7 +192,7 @@ WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const CheckpointConfig &c
                                  ? choose_on_cpu(wanted)
                                  : choose_memory_mode(wanted, weights, room, device_free, host_free);
   const auto fits_in_fp8 = [&] {
-    WeightBytes fp8 = WeightBytes::of(config, dtype, WAN_QUANTIZATION_FP8, vae_dtype(dtype, device));
+    WeightBytes fp8 = weights_in(WAN_QUANTIZATION_FP8);
     fp8.splits = weights.splits;
     return fits(choose_memory_mode(wanted, fp8, room, device_free, host_free), fp8, device_free, host_free);
   };

@@ -28,6 +28,9 @@ struct WeightBytes {
   bool two_experts;
   bool splits = false;  // whether each expert can have half of the devices
 
+  /// Without the VAE and the encoders, which are elsewhere.
+  static WeightBytes of_experts(const CheckpointConfig &config, at::ScalarType dtype,
+                                WanQuantization quantization);
   /// vae_dtype: that of the VAE, if it is another.
   static WeightBytes of(const CheckpointConfig &config, at::ScalarType dtype, WanQuantization quantization,
                         std::optional<at::ScalarType> vae_dtype = {});
@@ -43,15 +46,19 @@ bool can_split(const CheckpointConfig &config, const std::vector<at::Device> &de
 /// In stream mode one block is computed with while the next comes.
 constexpr size_t kStreamSlots = 2;
 
+/// What the VAE and the encoders take on a device of their own, all loaded.
+uint64_t companion_bytes(const CheckpointConfig &config, at::ScalarType dtype, at::ScalarType vae_dtype);
+
 /// What denoising latents of this size takes beside the weights, without or with a cache of steps. dtype: of
-/// the activations; for float32 it is a rough upper bound.
+/// the activations; for float32 it is a rough upper bound. ranks: that share the tokens; it is what one
+/// takes.
 uint64_t denoise_bytes(const TransformerConfig &config, at::ScalarType dtype, int64_t frames, int64_t height,
-                       int64_t width, bool cached);
+                       int64_t width, bool cached, int64_t ranks = 1);
 
 /// The most frames of a video of so many pixels for which denoise_bytes() are no more than `bytes`, and that
 /// the model takes; 0 where not one does.
 int64_t most_frames(const CheckpointConfig &config, at::ScalarType dtype, int64_t height, int64_t width,
-                    bool cached, uint64_t bytes);
+                    bool cached, uint64_t bytes, int64_t ranks = 1);
 
 /// The mode for what is asked for. AUTO: the first that fits the free bytes, with room to denoise 81 frames
 /// of 1280x720 and for the text encoder. SPLIT, in which half of the devices wait, is for hosts whose memory
@@ -59,10 +66,12 @@ int64_t most_frames(const CheckpointConfig &config, at::ScalarType dtype, int64_
 WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const WeightBytes &weights, uint64_t room,
                                  uint64_t gpu_free, uint64_t host_free);
 /// The same for devices as they are now, each of which gets all weights, but with SPLIT; the CPU has one copy
-/// in every mode. Throws wan::Error: WAN_OUT_OF_MEMORY where the weights do not fit, before any is read;
-/// WAN_INVALID where there is nothing to split.
+/// in every mode. experts_alone: whether the VAE and the encoders are elsewhere. Throws wan::Error:
+/// WAN_OUT_OF_MEMORY where the weights do not fit, before any is read; WAN_INVALID where there is nothing to
+/// split.
 WanMemoryMode choose_memory_mode(WanMemoryMode wanted, const CheckpointConfig &config, at::ScalarType dtype,
-                                 WanQuantization quantization, const std::vector<at::Device> &devices);
+                                 WanQuantization quantization, const std::vector<at::Device> &devices,
+                                 bool experts_alone = false);
 
 /// Throws wan::Error (WAN_OUT_OF_MEMORY) where a model in this mode does not fit the free bytes. The advice
 /// has the modes that fit, and `smaller`: as "dtype=bfloat16, ", or empty.

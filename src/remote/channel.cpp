@@ -2,6 +2,8 @@
 #include "remote/channel.h"
 
 #include <ATen/ATen.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <bit>
@@ -17,6 +19,8 @@ static_assert(std::endian::native == std::endian::little, "tensors are sent as t
 namespace {
 
 constexpr gint64 kPollMicroseconds = 20'000;
+// How much longer a host may acknowledge nothing than a peer may be silent: networks recover.
+constexpr int kHostPatience = 3;
 
 const std::map<at::ScalarType, std::string> kDtypes = {{at::kFloat, "F32"}, {at::kBFloat16, "BF16"}};
 
@@ -45,6 +49,16 @@ Error Channel::lost(const std::string &why) const {
   return {WAN_LOST, peer_ + " was lost: " + why};
 }
 
+void Channel::require_host() const {
+  tcp_info info{};
+  socklen_t size = sizeof(info);
+  if (getsockopt(g_socket_get_fd(socket_.get()), IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return;  // no TCP
+  const std::chrono::milliseconds silent(info.tcpi_last_ack_recv);
+  if (info.tcpi_unacked > 0 && silent > kHostPatience * patience_)
+    throw lost("its host has not answered for " +
+               number_text(std::chrono::duration<double>(kHostPatience * patience_).count()) + " seconds");
+}
+
 void Channel::transfer(size_t bytes, GIOCondition condition, const Transfer &how,
                        const std::function<gssize(size_t, size_t, GError **)> &move) const {
   auto heard = Clock::now();
@@ -63,6 +77,7 @@ void Channel::transfer(size_t bytes, GIOCondition condition, const Transfer &how
     if (how.patience && Clock::now() - heard > *how.patience)
       throw lost("nothing was heard of it for " +
                  number_text(std::chrono::duration<double>(*how.patience).count()) + " seconds");
+    if (!how.patience) require_host();
     g_socket_condition_timed_wait(socket_.get(), condition, kPollMicroseconds, nullptr, nullptr);
   }
 }
@@ -145,7 +160,8 @@ Message Channel::expect(const std::string &type, const MessageLimits &limits, co
 }
 
 bool Channel::wait() const {
-  g_socket_condition_wait(socket_.get(), G_IO_IN, nullptr, nullptr);
+  const gint64 patience = std::chrono::microseconds(patience_).count();
+  while (!g_socket_condition_timed_wait(socket_.get(), G_IO_IN, patience, nullptr, nullptr)) require_host();
   char next;
   return recv(g_socket_get_fd(socket_.get()), &next, 1, MSG_PEEK | MSG_DONTWAIT) != 0;
 }

@@ -59,7 +59,8 @@ class Channel {
   /// From any thread. Throws wan::Error (WAN_LOST) where the peer is lost.
   void send(
       const Message &message, const Check &check = [] {});
-  /// The same to a peer that may be busy, and then reads nothing for as long as that takes.
+  /// The same to a peer that may be busy, and then reads nothing for as long as that takes, while its host
+  /// acknowledges what is sent.
   void send_answer(const Message &message);
   /// The next message but kAlive. Throws likewise; WAN_INVALID where it is none or beyond the limits; and
   /// what an error message of the peer says.
@@ -68,20 +69,23 @@ class Channel {
   /// The same, of this type.
   Message expect(
       const std::string &type, const MessageLimits &limits = kLimits, const Check &check = [] {});
-  /// Waits without end for a message to begin; false: the peer has closed the connection.
+  /// Waits without end for a message to begin; false: the peer has closed the connection. Throws as send().
   bool wait() const;
   /// Whether the peer has sent something that was not received, or is gone.
   bool is_readable() const;
 
  private:
   using Clock = std::chrono::steady_clock;
-  /// Bytes that are moved; without patience one waits for as long as the connection stands.
+  /// Bytes that are moved; without patience one waits for as long as the peer's host is there.
   struct Transfer {
     const Check &check;
     std::optional<std::chrono::milliseconds> patience;
   };
 
   Error lost(const std::string &why) const;
+  /// Throws where the peer's host has vanished: TCP's keepalive does not look for it while something that was
+  /// sent is not acknowledged, and that would be sent again for a quarter of an hour.
+  void require_host() const;
   /// Moves all bytes by move(done, left), which moves some of them as g_socket_send() does.
   void transfer(size_t bytes, GIOCondition condition, const Transfer &how,
                 const std::function<gssize(size_t done, size_t left, GError **error)> &move) const;

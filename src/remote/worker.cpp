@@ -19,6 +19,7 @@
 #include "remote/handshake.h"
 #include "remote/protocol.h"
 #include "threads.h"
+#include "torch_error.h"
 
 namespace wan {
 
@@ -68,7 +69,7 @@ class Worker {
   explicit Worker(const WorkerOptions &options)
       : config_(CheckpointConfig::read(local_path(options.model_dir.c_str()))),
         memory_(parse_memory_mode(options.memory)),
-        devices_(choose_devices(options.device).devices),
+        devices_(choose(options.device)),
         fingerprint_(fingerprint_experts(config_)) {}
 
   void serve(Channel &channel, const std::string &secret) {
@@ -89,6 +90,11 @@ class Worker {
   }
 
  private:
+  static std::vector<at::Device> choose(const std::string &name) {
+    const DeviceChoice choice = choose_devices(name);
+    for (const std::string &sentence : choice.passed_over) say(sentence);
+    return choice.devices;
+  }
   /// An error is an answer, too; a lost element is thrown.
   Message answer(const Message &message, Channel &channel) {
     const Heartbeat heartbeat(channel);
@@ -100,13 +106,23 @@ class Worker {
       if (message.type == "step") return step(message, channel);
       throw invalid("There is no message '" + printable(message.type) + "'");
     } catch (const Error &error) {
-      say(error.what());
-      return error_message(error);
-    } catch (const std::exception &error) {  // of LibTorch or the system
-      const std::string sentence = first_line(error.what());
-      say(sentence);
-      return error_message({WAN_INTERNAL, sentence});
+      return failure(error);
+    } catch (const c10::Error &error) {
+      const std::string sentence = first_line(error.what_without_backtrace());
+      if (is_gpu_out_of_memory(error))
+        return failure(
+            {WAN_OUT_OF_MEMORY,
+             "The GPU has too little memory: choose a smaller width, height or number of frames, or "
+             "start the worker with another --memory (" +
+                 sentence + ")"});
+      return failure({is_host_out_of_memory(error) ? WAN_OUT_OF_MEMORY : WAN_INTERNAL, sentence});
+    } catch (const std::exception &error) {  // of the system
+      return failure({WAN_INTERNAL, first_line(error.what())});
     }
+  }
+  static Message failure(const Error &error) {
+    say(error.what());
+    return error_message(error);
   }
 
   Message load(const Message &message, Channel &channel) {
@@ -132,7 +148,7 @@ class Worker {
     const RunContext context = while_connected(channel);
     const auto source =
         open_checkpoint(config_, {}, context, [&context](uint64_t, uint64_t) { context.check(); });
-    experts_.emplace(config_, *source, placement, memory_);
+    experts_.emplace(config_, *source, placement, memory_, /*alone=*/true);
     say("The experts are loaded on " + describe_devices(devices_) +
         " with memory=" + memory_mode_name(experts_->memory_mode()));
   }

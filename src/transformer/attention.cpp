@@ -32,8 +32,12 @@ Product WanAttention::project(const at::Tensor &attended) const {
   return to_out_.product(to_out_.input(attended.flatten(2)));
 }
 
+/// In a group only if all can: the ranks exchange other tensors with it than without.
 bool WanAttention::attends_in_fp8(const Activations &x, const Surroundings &others) const {
-  return quantized() && has_fp8_attention(x.values.device(), others.tokens, x.values.size(2) / num_heads_);
+  const auto has_kernel = [&](at::Device device) {
+    return has_fp8_attention(device, others.tokens, x.values.size(2) / num_heads_);
+  };
+  return quantized() && has_kernel(x.values.device()) && others.group.all_devices(has_kernel);
 }
 
 WanAttention::Projected WanAttention::project_and_rotate(const Activations &x, const RotaryEmbedding &rotary,

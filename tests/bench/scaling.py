@@ -5,7 +5,7 @@
 First the exactness, with few blocks: the latents of each choice of devices are held against those of the first one, in
 float32 (or, in another dtype, against the first one's in float32). Then the seconds of a step and of a whole clip.
 With --causal, a section of an endless video instead: all devices denoise and the first one decodes, or the last one only decodes.
-Builds nothing. Writes OUT/scaling.md and OUT/scaling.json, and fails where latents differ by more than they may.
+--sizes, --dtypes and --guidance choose some of the cases, of which all take long. Builds nothing. Writes OUT/scaling.md and OUT/scaling.json, and fails where latents differ by more than they may.
 
     scaling.py --devices cuda:0 cuda:0,1 cuda:0,1,2,3
     scaling.py --devices cuda:0 cuda:0,1 cuda:0,1,2,3 --causal krea --sizes 832x480 --dtypes bf16
@@ -67,29 +67,30 @@ def layers_of(options):
     return ["--layers", str(options.layers)] if options.layers else []
 
 
-def measure(options, case):
-    """The last clip of each: the first one waits for what is made once."""
-    return [generate(options, case, devices, "--steps", options.steps, "--clips", options.clips, *layers_of(options))
-            for devices in options.devices]
+def measure(options, case, devices):
+    """The last clip: the first one waits for what is made once."""
+    return generate(options, case, devices, "--steps", options.steps, "--clips", options.clips, *layers_of(options))
 
 
-def rows(options, case, reports):
-    step = [report["denoise_s"] / report["steps"] for report in reports]
-    clip = [report["total_s"] for report in reports]
-    for i, devices in enumerate(options.devices):
-        count = devices.count(",") + 1
-        yield (options.model or options.random, case["size"], case["dtype"], str(case["guidance"]), devices,
-               f"{step[i]:.3f}", f"{step[0] / step[i]:.2f}", f"{100 * step[0] / step[i] / count:.0f} %", f"{clip[i]:.1f}",
-               f"{clip[0] / clip[i]:.2f}")
+def row(options, case, devices, report, one):
+    """One device's report is `one`."""
+    step, clip, ratio = report["denoise_s"] / report["steps"], report["total_s"], one["denoise_s"] / report["denoise_s"]
+    return (options.model or options.random, case["size"], case["dtype"], str(case["guidance"]), devices, f"{step:.3f}", f"{ratio:.2f}",
+            f"{100 * ratio / len(names(devices)):.0f} %", f"{clip:.1f}", f"{one['total_s'] / clip:.2f}")
+
+
+def names(devices):
+    """Each device, as the property decoder-device has it: of cuda:0,1 these are cuda:0 and cuda:1."""
+    kind = devices.partition(":")[0]
+    return [f"{kind}:{name}" if name.isdigit() else name for name in devices.split(",")]
 
 
 def placements(devices):
     """(those that denoise, the one that decodes), as the properties have them."""
-    kind, _, ordinals = devices.partition(":")
-    names = [f"{kind}:{ordinal}" for ordinal in ordinals.split(",")] if ordinals else devices.split(",")
-    yield devices, names[0]
-    if len(names) > 1:
-        yield devices.rpartition(",")[0], names[-1]
+    each = names(devices)
+    yield devices, each[0]
+    if len(each) > 1:
+        yield devices.rpartition(",")[0], each[-1]
 
 
 def causal_rows(options, size, dtype, results):
@@ -126,7 +127,7 @@ def parse():
 
 
 def write(options, columns, lines, results):
-    """After each case: what comes later may run out of time."""
+    """After each measurement: what comes later may fail, or run out of time."""
     for name, text in (("scaling.md", markdown(columns, lines)), ("scaling.json", json.dumps(results, indent=1))):
         with open(os.path.join(options.out, name), "w", encoding="utf-8") as file:
             file.write(text)
@@ -140,10 +141,12 @@ def clips(options):
         if not options.no_check:
             with tempfile.TemporaryDirectory() as directory:
                 distances = check(options, case, directory)
-        reports = measure(options, case)
-        lines += rows(options, case, reports)
+        reports = []
         results.append({**case, "distances": distances, "reports": reports})
-        write(options, COLUMNS, lines, results)
+        for devices in options.devices:
+            reports.append(measure(options, case, devices))
+            lines.append(row(options, case, devices, reports[-1], reports[0]))
+            write(options, COLUMNS, lines, results)
     return markdown(COLUMNS, lines)
 
 

@@ -281,6 +281,12 @@ TEST(MemoryModes, TheWeightsAreCountedWithoutReadingThem) {
   EXPECT_EQ(bytes.expert, blocks / 2);
   EXPECT_EQ(bytes.block * static_cast<uint64_t>(tiny_config().transformer.num_layers), bytes.expert);
   EXPECT_GT(bytes.text_encoder, 0u);
+  const WeightBytes alone = WeightBytes::of_experts(tiny_config(), at::kBFloat16, WAN_QUANTIZATION_NONE);
+  EXPECT_EQ(alone.blocks, blocks);
+  EXPECT_EQ(alone.other, other);
+  EXPECT_EQ(alone.text_encoder, 0u);
+  EXPECT_EQ(companion_bytes(tiny_config(), at::kBFloat16, at::kBFloat16),
+            bytes.other - other + bytes.text_encoder);
 }
 
 TEST(MemoryModes, OneIsChosenForRandomWeightsWithoutFiles) {
@@ -531,6 +537,13 @@ TEST(MostFrames, AreThoseThatDenoisingHasMemoryFor) {
   EXPECT_EQ(most(needed(9)), 33);
   EXPECT_EQ(most(UINT64_MAX / 2), (config.transformer.rope_max_seq_len - 1) * 4 + 1)
       << "the model takes no more";
+  // 60 tokens are shared.
+  const auto of_ranks = [&](int64_t ranks) {
+    return denoise_bytes(config.transformer, at::kBFloat16, 1, 96 / 8, 160 / 8, /*cached=*/true, ranks);
+  };
+  EXPECT_EQ(of_ranks(4) * 4, needed(1));
+  EXPECT_EQ(of_ranks(7) * 60 / 9, needed(1)) << "the first ranks have one token more";
+  EXPECT_EQ(most_frames(config, at::kBFloat16, 96, 160, /*cached=*/true, needed(1), 2), 5);
 }
 
 /// The most that LibTorch's allocator hands out while `function` runs, beside what it has handed out before.

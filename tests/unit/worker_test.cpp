@@ -6,8 +6,10 @@
 #include <c10/core/InferenceMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
 #include <sys/socket.h>
 
+#include <array>
 #include <atomic>
 #include <csignal>
 #include <fstream>
@@ -400,6 +402,54 @@ TEST_F(Channels, AnAnswerWaitsForAPeerThatIsBusy) {
   sender.join();
   EXPECT_THAT([&] { other.send(large); },
               testing::ThrowsMessage<Error>(HasSubstr("nothing was heard of it for 0.05 seconds")));
+}
+
+/// Two ends of a TCP connection over loopback.
+std::array<SocketPointer, 2> connect_over_tcp() {
+  const SocketPointer listener(
+      g_socket_new(G_SOCKET_FAMILY_IPV4, G_SOCKET_TYPE_STREAM, G_SOCKET_PROTOCOL_TCP, nullptr));
+  SocketPointer one(g_socket_new(G_SOCKET_FAMILY_IPV4, G_SOCKET_TYPE_STREAM, G_SOCKET_PROTOCOL_TCP, nullptr));
+  const std::unique_ptr<GSocketAddress, Unref> any(g_inet_socket_address_new_from_string("127.0.0.1", 0));
+  EXPECT_TRUE(g_socket_bind(listener.get(), any.get(), FALSE, nullptr));
+  EXPECT_TRUE(g_socket_listen(listener.get(), nullptr));
+  const std::unique_ptr<GSocketAddress, Unref> address(g_socket_get_local_address(listener.get(), nullptr));
+  EXPECT_TRUE(g_socket_connect(one.get(), address.get(), nullptr, nullptr));
+  return {std::move(one), SocketPointer(g_socket_accept(listener.get(), nullptr, nullptr))};
+}
+
+/// The kernel takes nothing more for it, and so acknowledges nothing, as that of a host without power.
+void vanish(GSocket *socket) {
+  sock_filter drop = BPF_STMT(BPF_RET | BPF_K, 0);
+  const sock_fprog program = {1, &drop};
+  EXPECT_EQ(setsockopt(g_socket_get_fd(socket), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)), 0);
+}
+
+TEST(Channel, FindsOutThatAHostHasVanished) {
+  for (const int64_t numbers : {1, 8 << 20}) {  // what the system keeps, and more
+    auto [one, other] = connect_over_tcp();
+    Channel channel(std::move(one), "The peer", std::chrono::milliseconds(100));
+    vanish(other.get());
+    EXPECT_THAT(
+        [&] {
+          channel.send_answer({"answer", Json::object(), {at::zeros({numbers})}});
+          channel.wait();
+        },
+        testing::ThrowsMessage<Error>(HasSubstr("its host has not answered for 0.3 seconds")));
+  }
+}
+
+TEST(Channel, WaitsForAHostThatIsThere) {
+  auto [one, other] = connect_over_tcp();
+  Channel channel(std::move(one), "The peer", std::chrono::milliseconds(50));
+  Channel peer(std::move(other), "The other");
+  std::jthread sender([&] {
+    channel.send_answer({"answer", Json::object(), {at::zeros({8 << 20})}});
+    EXPECT_TRUE(channel.wait());
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(600));
+  EXPECT_EQ(peer.expect("answer").tensors.front().numel(), 8 << 20);
+  std::this_thread::sleep_for(std::chrono::milliseconds(600));
+  peer.send({"next"});
 }
 
 TEST_F(Channels, AnErrorOfThePeerIsThrown) {
