@@ -171,6 +171,21 @@ TEST(EndlessVideo, EndsWhereThePrebufferIsLonger) {
   }
 }
 
+// As fast as it could be made, not as it is taken: frames wait for room on another thread.
+TEST(EndlessVideo, IsNoFasterWhereItIsTakenSlowly) {
+  const std::string model = fs::path(g_getenv("GST_WAN_MODEL")).parent_path() / "wan-tiny-causal";
+  const auto fps = [&](const std::string &sync) {
+    Pipeline pipeline("wansrc name=src device=cpu model=" + model +
+                      " num-frames=57 queue-size=1 ! video/x-raw,width=64,height=64 ! fakesink sync=" + sync);
+    pipeline.run();
+    EXPECT_FALSE(first_error(pipeline));
+    gdouble value = 0;
+    EXPECT_TRUE(gst_structure_get_double(pipeline.stats().get(), "fps", &value));
+    return value;
+  };
+  EXPECT_LT(fps("true"), 10 * fps("false"));
+}
+
 TEST(Appsink, TakesFramesAsTheyCome) {
   Pipeline pipeline(kSmallSource + "num-clips=2" + kSmallCaps + ",format=RGB" + kSink);
   pipeline.run();
