@@ -202,7 +202,9 @@ std::shared_ptr<const Picture> read_picture(const std::string &location,
 std::shared_ptr<const Picture> convert_picture(GstSample *sample, std::string *reason) {
   const Owned<GstCaps> rgb(gst_caps_new_simple("video/x-raw", "format", G_TYPE_STRING, "RGB", nullptr));
   GError *error = nullptr;
-  const Owned<GstSample> converted(gst_video_convert_sample(sample, rgb.get(), GST_CLOCK_TIME_NONE, &error));
+  const bool is_whole = gst_sample_get_caps(sample) && gst_sample_get_buffer(sample);
+  const Owned<GstSample> converted(
+      is_whole ? gst_video_convert_sample(sample, rgb.get(), GST_CLOCK_TIME_NONE, &error) : nullptr);
   const Owned<GError> owned(error);
   std::shared_ptr<const Picture> picture = converted ? copy_pixels(converted.get()) : nullptr;
   if (!picture)

@@ -26,6 +26,7 @@ bool PictureTrack::is_attached() const {
 void PictureTrack::set_linked(bool linked) {
   const std::lock_guard lock(mutex_);
   linked_ = linked;
+  silent_ &= !linked;  // what was not linked has not been silent
   changed_.notify_all();
 }
 

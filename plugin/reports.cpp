@@ -122,11 +122,15 @@ void post(GstWanSrc *self, GstMessageType type, const Failure &failure) {
   GQuark domain;
   int code;
   error_kind(failure.status, &domain, &code);
-  const Run &run = self->priv->run;
-  gchar *debug = g_strdup_printf("engine %s, status %d, model \"%s\", device \"%s\", size %dx%d",
-                                 self->priv->engine ? self->priv->engine->version : "none", failure.status,
-                                 run.choice.directory.c_str(), run.choice.device.c_str(), run.info.width,
-                                 run.info.height);
+  gchar *debug;
+  {
+    const ObjectLock lock(self);  // any thread may warn while a run begins
+    const Run &run = self->priv->run;
+    debug = g_strdup_printf("engine %s, status %d, model \"%s\", device \"%s\", size %dx%d",
+                            self->priv->engine ? self->priv->engine->version : "none", failure.status,
+                            run.choice.directory.c_str(), run.choice.device.c_str(), run.info.width,
+                            run.info.height);
+  }
   gst_element_message_full(GST_ELEMENT(self), type, domain, code, g_strdup(utf8(failure.message).c_str()),
                            g_strdup(utf8(debug).c_str()), failure.file ? failure.file : "", "", failure.line);
   g_free(debug);

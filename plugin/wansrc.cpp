@@ -428,8 +428,46 @@ static void take_is_live(GstWanSrc *self) {
   gst_base_src_set_live(GST_BASE_SRC(self), live);
 }
 
+// GstBaseSrc names its stream with gst_pad_create_stream_id(), which wants no more than one sink pad, and
+// else gives no name, so that the stream would have no beginning. That call is the first thing that the
+// streaming thread does, and it asks for the URI: from the one to the other the pads are out of its sight.
+static void hide_sink_pads(GstWanSrc *self) {
+  GstElement *element = GST_ELEMENT(self);
+  const ObjectLock lock(self);
+  if (self->priv->hidden_pads || element->numsinkpads < 2) return;
+  self->priv->hidden_pads = std::exchange(element->sinkpads, nullptr);
+  element->numsinkpads = 0;
+}
+
+// Also before anything else looks at them, since a thread that is to stop asks for no URI.
+static void show_sink_pads(GstWanSrc *self) {
+  GstElement *element = GST_ELEMENT(self);
+  const ObjectLock lock(self);
+  if (!self->priv->hidden_pads) return;
+  element->sinkpads = std::exchange(self->priv->hidden_pads, nullptr);
+  element->numsinkpads = g_list_length(element->sinkpads);
+}
+
+static bool begins_streaming(GstWanSrc *self, GstMessage *message) {
+  if (GST_MESSAGE_TYPE(message) != GST_MESSAGE_STREAM_STATUS) return false;
+  GstStreamStatusType status;
+  gst_message_parse_stream_status(message, &status, nullptr);
+  if (status != GST_STREAM_STATUS_TYPE_ENTER) return false;
+  GstEvent *begun = gst_pad_get_sticky_event(GST_BASE_SRC_PAD(self), GST_EVENT_STREAM_START, 0);
+  const bool is_first = !begun;
+  gst_clear_event(&begun);
+  return is_first;
+}
+
+static gboolean gst_wan_src_post_message(GstElement *element, GstMessage *message) {
+  GstWanSrc *self = GST_WAN_SRC(element);
+  if (begins_streaming(self, message)) hide_sink_pads(self);
+  return GST_ELEMENT_CLASS(gst_wan_src_parent_class)->post_message(element, message);
+}
+
 static GstStateChangeReturn gst_wan_src_change_state(GstElement *element, GstStateChange transition) {
   GstWanSrc *self = GST_WAN_SRC(element);
+  show_sink_pads(self);
   if (transition == GST_STATE_CHANGE_NULL_TO_READY && !open_engine(self)) return GST_STATE_CHANGE_FAILURE;
   if (transition == GST_STATE_CHANGE_READY_TO_PAUSED && !can_play_here(self)) return GST_STATE_CHANGE_FAILURE;
   if (transition == GST_STATE_CHANGE_READY_TO_PAUSED) take_is_live(self);
@@ -580,7 +618,8 @@ static void fit_incoming_picture(GstWanSrc *self) {
     if (is_ended) break;
   }
   GstVideoInfo info;
-  if (!sample || !gst_video_info_from_caps(&info, gst_sample_get_caps(sample.get()))) return;
+  GstCaps *caps = sample ? gst_sample_get_caps(sample.get()) : nullptr;
+  if (!caps || !gst_video_info_from_caps(&info, caps)) return;
   const ObjectLock lock(self);
   fit_size(info.width * info.par_n / info.par_d, info.height, &self->priv->run.settings.defaults);
 }
@@ -768,6 +807,7 @@ static gboolean gst_wan_src_query(GstBaseSrc *src, GstQuery *query) {
     case GST_QUERY_CONVERT:
       return query_convert(self, query);
     case GST_QUERY_URI:
+      show_sink_pads(self);
       return query_uri(self, query);
     case GST_QUERY_LATENCY:
       if (is_live(self)) return query_latency(self, query);
@@ -805,6 +845,7 @@ static GstPad *new_pad(GstWanSrc *self, GstPadTemplate *pad_template) {
 // Of each kind one.
 static GstPad *gst_wan_src_request_new_pad(GstElement *element, GstPadTemplate *pad_template, const gchar *,
                                            const GstCaps *) {
+  show_sink_pads(GST_WAN_SRC(element));
   GstPad *pad = new_pad(GST_WAN_SRC(element), pad_template);
   if (!pad) return nullptr;
   gst_pad_set_active(pad, TRUE);
@@ -815,6 +856,7 @@ static GstPad *gst_wan_src_request_new_pad(GstElement *element, GstPadTemplate *
 static void gst_wan_src_release_pad(GstElement *element, GstPad *pad) {
   GstWanSrc *self = GST_WAN_SRC(element);
   const int kind = picture_kind(GST_PAD_NAME(pad));
+  show_sink_pads(self);
   gst_pad_set_active(pad, FALSE);
   gst_element_remove_pad(element, pad);
   // Last: from here on there may be another pad.
@@ -845,7 +887,7 @@ static std::string fault_of_clip(GstWanSrc *self, const QueuedClip &clip) {
     directory = started ? self->priv->run.choice.directory
                         : model_directory(self->priv->settings.model, self->priv->is_live);
     defaults = self->priv->run.settings.defaults;
-    continuity = self->priv->settings.continuity;
+    continuity = started ? self->priv->run.settings.continuity : self->priv->settings.continuity;
   }
   WanError error = {};
   if (!engine || (!started && engine->describe(directory.c_str(), &defaults, &error) != WAN_OK)) return "";
@@ -975,6 +1017,7 @@ static std::string fault_while_running(GstWanSrc *self, const GParamSpec *pspec,
     if (!running_pump(self) || !(is_clip_property(pspec) || is_prompts(pspec))) return "";
     changed = self->priv->settings;
   }
+  changed.continuity = WAN_CONTINUITY_NONE;  // what is set for the next run is looked at when that begins
   set_property(&changed, pspec->param_id, value);
   const std::string fault = settings_fault(changed);
   const bool matters_to_model = is_clip_property(pspec) && !is_seed(pspec);
@@ -1113,6 +1156,13 @@ static void gst_wan_src_init(GstWanSrc *self) {
     return GST_PAD_PROBE_OK;
   };
   gst_pad_add_probe(GST_BASE_SRC_PAD(self), GST_PAD_PROBE_TYPE_BUFFER, leaves, self, nullptr);
+  // Of an end before the first frame, which the base class makes, nobody else hears here.
+  const auto ends = [](GstPad *, GstPadProbeInfo *info, gpointer self) {
+    if (GST_EVENT_TYPE(gst_pad_probe_info_get_event(info)) == GST_EVENT_EOS)
+      end_preroll(GST_WAN_SRC(self), GST_PROGRESS_TYPE_COMPLETE, "the stream has ended");
+    return GST_PAD_PROBE_OK;
+  };
+  gst_pad_add_probe(GST_BASE_SRC_PAD(self), GST_PAD_PROBE_TYPE_EVENT_DOWNSTREAM, ends, self, nullptr);
 }
 
 static void gst_wan_src_finalize(GObject *object) {
@@ -1186,6 +1236,7 @@ static void gst_wan_src_class_init(GstWanSrcClass *klass) {
   GstElementClass *element_class = GST_ELEMENT_CLASS(klass);
   element_class->change_state = gst_wan_src_change_state;
   element_class->send_event = gst_wan_src_send_event;
+  element_class->post_message = gst_wan_src_post_message;
   element_class->request_new_pad = gst_wan_src_request_new_pad;
   element_class->release_pad = gst_wan_src_release_pad;
   gst_element_class_set_static_metadata(

@@ -78,6 +78,7 @@ struct Private {
       std::make_shared<PictureTrack>(), std::make_shared<PictureTrack>()};  // by WanPictureKind
   const std::shared_ptr<Turns> workers = std::make_shared<Turns>();
   std::shared_ptr<SharedModel> kept_model;  // from run to run until NULL
+  GList *hidden_pads = nullptr;             // object lock; see hide_sink_pads()
 };
 
 }  // namespace wan

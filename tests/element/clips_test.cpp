@@ -265,6 +265,19 @@ gboolean remove_clip(const Pipeline &pipeline, guint id) {
   return removed;
 }
 
+TEST(Settings, OfTheNextRunDoNotCountInThisOne) {
+  Pipeline pipeline(stub_source("own") +
+                    "num-clips=-1 transition=crossfade transition-frames=2 ! fakesink sync=true");
+  EXPECT_EQ(pipeline.reach(GST_STATE_PLAYING), GST_STATE_CHANGE_SUCCESS);
+  const Ptr<GstElement> source = pipeline.find("src");
+  g_object_set(source.get(), "continuity", 1, "prompt", "second", nullptr);
+  EXPECT_NE(enqueue(pipeline, "third"), 0u);
+  gchar *prompt = nullptr;
+  g_object_get(source.get(), "prompt", &prompt, nullptr);
+  EXPECT_STREQ(prompt, "second");
+  g_free(prompt);
+}
+
 TEST(Ends, OfEveryClipAreToldInOrder) {
   Pipeline pipeline(kClip + "num-clips=3 ! fakesink");
   enqueue(pipeline, "a");

@@ -6,7 +6,9 @@
 #include <gst/app/gstappsrc.h>
 #include <sys/stat.h>
 
+#include <chrono>
 #include <fstream>
+#include <thread>
 
 #include "support.h"
 
@@ -237,6 +239,79 @@ TEST_F(Pad, CanBeReleasedAndRequestedAgain) {
   pad = gst_element_request_pad_simple(source.get(), "image_sink");
   EXPECT_NE(pad, nullptr);
   gst_object_unref(pad);
+}
+
+// With GStreamer's own way to name a stream there is none.
+TEST_F(Pad, BesideOthersLeavesTheStreamItsBeginning) {
+  Pipeline pipeline(kTakes + "! decodebin3 ! fakesink");
+  const Ptr<GstElement> source = pipeline.find("src");
+  std::vector<Ptr<GstPad>> pads;
+  for (const char *name : {"prompt_sink", "image_sink", "last_image_sink"})
+    pads.emplace_back(gst_element_request_pad_simple(source.get(), name));
+  const Ptr<GstPad> out(gst_element_get_static_pad(source.get(), "src"));
+  std::vector<GstEventType> events;
+  const auto note = [](GstPad *, GstPadProbeInfo *info, gpointer events) {
+    static_cast<std::vector<GstEventType> *>(events)->push_back(
+        GST_EVENT_TYPE(gst_pad_probe_info_get_event(info)));
+    return GST_PAD_PROBE_OK;
+  };
+  gst_pad_add_probe(out.get(), GST_PAD_PROBE_TYPE_EVENT_DOWNSTREAM, note, &events, nullptr);
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+  EXPECT_EQ(source.get()->numsinkpads, 3);
+  EXPECT_EQ(g_list_length(source.get()->sinkpads), 3u);
+  pipeline.set_state(GST_STATE_NULL);
+  ASSERT_GE(events.size(), 2u);
+  EXPECT_EQ(events[0], GST_EVENT_STREAM_START);
+  EXPECT_EQ(events[1], GST_EVENT_CAPS);
+}
+
+TEST_F(Pad, TakesNoPictureWithoutCaps) {
+  Pipeline pipeline("appsrc name=pictures format=time ! src.image_sink " + kTakes + kSink);
+  const Ptr<GstElement> pictures = pipeline.find("pictures");
+  gst_app_src_push_buffer(GST_APP_SRC(pictures.get()), gst_buffer_new_allocate(nullptr, 48, nullptr));
+  gst_app_src_end_of_stream(GST_APP_SRC(pictures.get()));
+  pipeline.run();
+  ASSERT_TRUE(first_error(pipeline));
+  EXPECT_THAT(first_error(pipeline)->message, HasSubstr("its caps are no video"));
+}
+
+TEST_F(Pad, TakesAGapOfAnyFormat) {
+  Pipeline pipeline(kTakes + "! fakesink");
+  pipeline.set_state(GST_STATE_PAUSED);
+  const Ptr<GstPad> pad(gst_element_request_pad_simple(pipeline.find("src").get(), "image_sink"));
+  for (const GstFormat format : {GST_FORMAT_BYTES, GST_FORMAT_TIME}) {
+    GstSegment segment;
+    gst_segment_init(&segment, format);
+    gst_pad_send_event(pad.get(), gst_event_new_stream_start("pictures"));
+    gst_pad_send_event(pad.get(), gst_event_new_segment(&segment));
+    EXPECT_TRUE(gst_pad_send_event(pad.get(), gst_event_new_gap(GST_SECOND, GST_CLOCK_TIME_NONE - 1)));
+  }
+}
+
+// As from a decoder that finds its stream late, behind a bin: of that link the pad hears nothing.
+TEST_F(Pad, IsWaitedForOnceAStreamHasBegun) {
+  Pipeline pipeline(stub_source("clip=300") + "model=takes-pictures seed=7 num-frames=5 num-clips=3" + kSink);
+  const Ptr<GstPad> pad(gst_element_request_pad_simple(pipeline.find("src").get(), "image_sink"));
+  pipeline.reach(GST_STATE_PAUSED);
+  GstSegment segment;
+  gst_segment_init(&segment, GST_FORMAT_TIME);
+  gst_pad_send_event(pad.get(), gst_event_new_stream_start("pictures"));
+  const Ptr<GstCaps> caps(gst_caps_from_string("video/x-raw,format=RGB,width=4,height=4,framerate=0/1"));
+  gst_pad_send_event(pad.get(), gst_event_new_caps(caps.get()));
+  gst_pad_send_event(pad.get(), gst_event_new_segment(&segment));
+  std::jthread sender([&] {
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    GstBuffer *buffer = gst_buffer_new_allocate(nullptr, 48, nullptr);
+    gst_buffer_memset(buffer, 0, 200, 48);
+    GST_BUFFER_PTS(buffer) = 0;
+    EXPECT_EQ(gst_pad_chain(pad.get(), buffer), GST_FLOW_OK);
+    gst_pad_send_event(pad.get(), gst_event_new_eos());
+  });
+  pipeline.run();
+  ASSERT_EQ(values(pipeline).size(), 3u);
+  EXPECT_EQ(values(pipeline).front(), 7);
+  EXPECT_EQ(values(pipeline).back(), 200);
 }
 
 TEST_F(Pad, ThatIsNotLinkedIsNotWaitedFor) {

@@ -52,6 +52,22 @@ TEST(Stop, DuringLoading) {
   }
 }
 
+// As `gst-launch-1.0 -e` where it is interrupted: it waits for the end of this message, too.
+TEST(Stop, ByAnEndBeforeTheFirstFrame) {
+  Pipeline pipeline(stub_source("clip=60000") + "num-clips=1 ! fakesink");
+  pipeline.set_state(GST_STATE_PAUSED);
+  pipeline.wait_progress("denoise");
+  gst_element_send_event(pipeline.get(), gst_event_new_eos());
+  GstProgressType type = GST_PROGRESS_TYPE_START;
+  while (type != GST_PROGRESS_TYPE_COMPLETE) {
+    const GstMessage *message = pipeline.wait(GST_MESSAGE_PROGRESS);
+    ASSERT_NE(message, nullptr);
+    gst_message_parse_progress(const_cast<GstMessage *>(message), &type, nullptr, nullptr);
+  }
+  pipeline.run();
+  EXPECT_FALSE(first_error(pipeline));
+}
+
 TEST(Stop, DuringDenoising) {
   Pipeline pipeline(kLongSource + "! fakesink");
   pipeline.set_state(GST_STATE_PLAYING);
