@@ -884,6 +884,25 @@ TEST(TimedPrompts, ThatNobodySendsHoldNothing) {
   EXPECT_EQ(clips(pipeline).size(), 2u) << "a ghost pad that is not linked itself";
 }
 
+// Behind the ghost pads of two bins, where the pad itself stays linked.
+TEST(TimedPrompts, AreNotWaitedForWhenABinIsUnlinked) {
+  Pipeline pipeline("bin. ( name=outer bin. ( name=inner " + stub_source("own") +
+                    "num-clips=2 ! fakesink ) ) " +
+                    "appsrc name=text format=time caps=text/x-raw,format=utf8");
+  const Ptr<GstPad> pad(gst_element_request_pad_simple(pipeline.find("src").get(), "prompt_sink"));
+  const Ptr<GstPad> text(gst_element_get_static_pad(pipeline.find("text").get(), "src"));
+  GstPad *inner = gst_ghost_pad_new("text", pad.get());
+  EXPECT_TRUE(gst_element_add_pad(pipeline.find("inner").get(), inner));
+  GstPad *outer = gst_ghost_pad_new("text", inner);
+  EXPECT_TRUE(gst_element_add_pad(pipeline.find("outer").get(), outer));
+  EXPECT_EQ(gst_pad_link(text.get(), outer), GST_PAD_LINK_OK);
+  pipeline.set_state(GST_STATE_PLAYING);
+  push_text(pipeline, "a", 0, 5 * kFrame);
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_TRUE(gst_pad_unlink(text.get(), outer));
+  EXPECT_NE(pipeline.wait(GST_MESSAGE_EOS), nullptr);
+}
+
 TEST(TimedPrompts, AreNotWaitedForWhenTheirPadIsReleased) {
   Pipeline pipeline(stub_source("own") + "num-frames=5 ! fakesink" + kText);
   pipeline.set_state(GST_STATE_PLAYING);
