@@ -144,6 +144,10 @@ bool FramePump::begin_clip(const std::shared_ptr<Clip> &clip, WanSection *sectio
     planner_.give_up();
     news_.emplace_back(ClipFailed{clip, failure, std::chrono::seconds(0)});
     changed_.notify_all();
+    const bool is_new = clip->origin == ClipOrigin::Timed && clip->settings.prompt != clip_->settings.prompt;
+    lock.unlock();
+    // As survive() does it: else it would be tried again at each section.
+    if (is_new) run_.track->replace(clip->settings.prompt, clip->time);
     return false;
   }
   planner_.begin();

@@ -437,6 +437,30 @@ TEST(Endless, BeginsANewSceneFromANewPicture) {
   std::remove(file.c_str());
 }
 
+TEST(Endless, TriesATextWithAPictureThatCannotBeReadOnce) {
+  Pipeline pipeline(stub_source("own") + "model=endless-takes-pictures is-live=true num-clips=-1 " +
+                    "prompt-switch=cut ! fakesink" + kText);
+  pipeline.set_state(GST_STATE_PLAYING);
+  await_clip(pipeline, "own");
+  push_text(pipeline, "first", 0, GST_CLOCK_TIME_NONE);
+  await_clip(pipeline, "first");
+  g_object_set(pipeline.find("src").get(), "image", "/nowhere/cat.png", nullptr);
+  wait_for(pipeline, "wan-clip-failed", "id");
+  push_text(pipeline, "second", GST_SECOND, GST_CLOCK_TIME_NONE);
+  wait_for(pipeline, "wan-clip-failed", "id");
+  const guint64 pushed = stat(pipeline, "frames-pushed");
+  while (stat(pipeline, "frames-pushed") < pushed + 40 && !first_error(pipeline))
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_NE(enqueue(pipeline, "last", "clip,prompt-switch=cross"), 0u);
+  await_clip(pipeline, "last");
+  guint failures = 0;
+  for (const GstMessage *message : pipeline.messages(GST_MESSAGE_ELEMENT))
+    failures += gst_message_has_name(const_cast<GstMessage *>(message), "wan-clip-failed");
+  EXPECT_EQ(failures, 2u);
+  EXPECT_THAT(films(pipeline), ElementsAre("own", "first", "last"));
+  EXPECT_FALSE(first_error(pipeline));
+}
+
 // What waits in the queue is what a new prompt waits for.
 TEST(Endless, OfALiveSourceIsMadeNoEarlierThanNeeded) {
   Pipeline pipeline(kEndless + "is-live=true ! fakesink");
