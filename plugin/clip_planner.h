@@ -86,7 +86,7 @@ class ClipPlanner {
   std::shared_ptr<Clip> configured_clip();
   bool has_configured_clip() const { return run_.num_clips < 0 || clips_ < run_.num_clips || is_open_; }
   /** Of an endless model: whether the properties say something else to show than this clip, since a clip was
-   * chosen last. */
+   * chosen last. A change that was taken back is forgotten. */
   bool has_news_for(const Clip &clip);
   /** What a clip of a cue shows. */
   const std::string &prompt_of(const PromptTrack::Cue &cue) const {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "picture_pad.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "log.h"
@@ -41,11 +40,7 @@ GstFlowReturn chain(GstPad *pad, GstObject *, GstBuffer *buffer) {
 }
 
 void take_gap(PicturePad &pictures, GstEvent *event) {
-  if (pictures.segment.format != GST_FORMAT_TIME) return;
-  GstClockTime time, duration;
-  gst_event_parse_gap(event, &time, &duration);
-  if (GST_CLOCK_TIME_IS_VALID(duration)) time += std::min(duration, GST_CLOCK_TIME_NONE - 1 - time);
-  time = gst_segment_to_running_time(&pictures.segment, GST_FORMAT_TIME, time);
+  const GstClockTime time = gap_end(pictures.segment, event);
   if (GST_CLOCK_TIME_IS_VALID(time)) pictures.track->advance(time);
 }
 
@@ -54,7 +49,7 @@ gboolean take_event(GstPad *pad, GstObject *, GstEvent *event) {
   PicturePad &pictures = private_of(pad);
   switch (GST_EVENT_TYPE(event)) {
     case GST_EVENT_STREAM_START:
-      pictures.track->set_linked(true);  // of a link beyond a bin's ghost pad nobody else hears
+      pictures.track->set_linked(true);  // who sends is linked, in whatever way
       pictures.track->set_ended(false);
       break;
     case GST_EVENT_FLUSH_START:

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "prompt_pad.h"
 
-#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -54,19 +53,6 @@ const char *read_text(GstBuffer *buffer, bool is_markup, std::string *text) {
   return nullptr;
 }
 
-// The running time at which a time of the segment is over, up to the segment's end.
-GstClockTime running_time(const PromptPad &prompts, GstClockTime time) {
-  if (prompts.segment.format != GST_FORMAT_TIME) return GST_CLOCK_TIME_NONE;
-  if (GST_CLOCK_TIME_IS_VALID(prompts.segment.stop))
-    time = std::min<GstClockTime>(time, prompts.segment.stop);
-  return gst_segment_to_running_time(&prompts.segment, GST_FORMAT_TIME, time);
-}
-
-GstClockTime later(GstClockTime time, GstClockTime duration) {
-  return GST_CLOCK_TIME_IS_VALID(duration) ? time + std::min(duration, GST_CLOCK_TIME_NONE - 1 - time)
-                                           : GST_CLOCK_TIME_NONE;
-}
-
 // When the text is shown. False if that is outside of the segment. start: NONE where it has no time.
 bool cue_times(PromptPad &prompts, GstBuffer *buffer, GstClockTime *start, GstClockTime *end) {
   const bool timed = prompts.segment.format == GST_FORMAT_TIME;
@@ -78,7 +64,7 @@ bool cue_times(PromptPad &prompts, GstBuffer *buffer, GstClockTime *start, GstCl
       return false;
     *start = gst_segment_to_running_time(&prompts.segment, GST_FORMAT_TIME, first);
     const bool open = !GST_CLOCK_TIME_IS_VALID(duration) || !GST_CLOCK_TIME_IS_VALID(last);
-    *end = open ? GST_CLOCK_TIME_NONE : running_time(prompts, last);
+    *end = open ? GST_CLOCK_TIME_NONE : running_end(prompts.segment, last);
     return GST_CLOCK_TIME_IS_VALID(*start);
   }
   *start = timed ? prompts.end : GST_CLOCK_TIME_NONE;
@@ -113,11 +99,7 @@ GstFlowReturn chain(GstPad *pad, GstObject *parent, GstBuffer *buffer) {
 }
 
 void take_gap(PromptPad &prompts, GstEvent *event) {
-  GstClockTime time, duration;
-  gst_event_parse_gap(event, &time, &duration);
-  if (!GST_CLOCK_TIME_IS_VALID(time)) return;
-  if (GST_CLOCK_TIME_IS_VALID(duration)) time = later(time, duration);
-  time = running_time(prompts, time);
+  const GstClockTime time = gap_end(prompts.segment, event);
   if (GST_CLOCK_TIME_IS_VALID(time)) prompts.track->advance(time);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "side_pad.h"
 
+#include <algorithm>
 #include <initializer_list>
 
 namespace wan {
@@ -65,6 +66,24 @@ void watch_link(GstPad *pad, void (*changed)(GstPad *pad)) {
                                               [](GstPad *, GstObject *) -> GstIterator * { return nullptr; });
   g_object_set_data(G_OBJECT(pad), kChanged, reinterpret_cast<gpointer>(changed));
   gst_object_unref(outermost(pad));
+}
+
+GstClockTime later(GstClockTime time, GstClockTime duration) {
+  return GST_CLOCK_TIME_IS_VALID(duration) ? time + std::min(duration, GST_CLOCK_TIME_NONE - 1 - time)
+                                           : GST_CLOCK_TIME_NONE;
+}
+
+GstClockTime running_end(const GstSegment &segment, GstClockTime time) {
+  if (segment.format != GST_FORMAT_TIME) return GST_CLOCK_TIME_NONE;
+  if (GST_CLOCK_TIME_IS_VALID(segment.stop)) time = std::min<GstClockTime>(time, segment.stop);
+  return gst_segment_to_running_time(&segment, GST_FORMAT_TIME, time);
+}
+
+GstClockTime gap_end(const GstSegment &segment, GstEvent *event) {
+  GstClockTime time, duration;
+  gst_event_parse_gap(event, &time, &duration);
+  if (!GST_CLOCK_TIME_IS_VALID(time)) return GST_CLOCK_TIME_NONE;
+  return running_end(segment, GST_CLOCK_TIME_IS_VALID(duration) ? later(time, duration) : time);
 }
 
 }  // namespace wan

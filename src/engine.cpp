@@ -3,7 +3,6 @@
 // The C interface of wan/engine.h: exceptions become a status and a sentence here, and nowhere else.
 #include <ATen/Context.h>
 #include <c10/core/InferenceMode.h>
-#include <c10/util/Exception.h>
 
 #include <memory>
 #include <new>
@@ -47,32 +46,6 @@ WanStatus report(WanError *error, WanStatus status, std::string message, const c
   return status;
 }
 
-/// The exception that is being handled.
-template <typename Advice>
-WanStatus report_exception(WanError *error, Advice advice) {
-  try {
-    throw;
-  } catch (const Error &failure) {
-    return report(error, failure.kind(), failure.what(), failure.file(), failure.line());
-  } catch (const c10::Error &failure) {
-    if (is_gpu_out_of_memory(failure))
-      return report(error, WAN_OUT_OF_MEMORY,
-                    "The GPU has too little memory: " + advice() + " (" +
-                        first_line(failure.what_without_backtrace()) + ")");
-    const bool memory = is_host_out_of_memory(failure);
-    return report(error, memory ? WAN_OUT_OF_MEMORY : WAN_INTERNAL,
-                  first_line(failure.what_without_backtrace()));
-  } catch (const std::bad_alloc &) {
-    throw;
-  } catch (const std::system_error &failure) {  // LibTorch starts threads, too
-    const bool refused = failure.code() == std::errc::resource_unavailable_try_again;
-    return refused ? report(error, WAN_OUT_OF_MEMORY, refused_thread(failure).what())
-                   : report(error, WAN_INTERNAL, first_line(failure.what()));
-  } catch (const std::exception &failure) {
-    return report(error, WAN_INTERNAL, first_line(failure.what()));
-  }
-}
-
 /// `advice` says what to change where the GPU has too little memory.
 template <typename Advice, typename Function>
 WanStatus guarded(WanError *error, Advice advice, Function function) {
@@ -82,7 +55,8 @@ WanStatus guarded(WanError *error, Advice advice, Function function) {
       function();
       return WAN_OK;
     } catch (...) {
-      return report_exception(error, advice);
+      const Error failure = current_error(advice);
+      return report(error, failure.kind(), failure.what(), failure.file(), failure.line());
     }
   } catch (const std::bad_alloc &) {  // also where there is no memory to report another with
     write_text(error->message, "This machine has too little memory.");

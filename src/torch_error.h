@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What LibTorch's exceptions mean.
+// What exceptions of LibTorch and of the system mean.
 #pragma once
 
-#include <c10/util/Exception.h>
+#include <functional>
+#include <string>
+
+#include "error.h"
 
 namespace wan {
 
-/// Whether a GPU has too little memory.
-bool is_gpu_out_of_memory(const c10::Error &failure);
-/// Whether the host has.
-bool is_host_out_of_memory(const c10::Error &failure);
+/// Of the exception that is being handled. advice: what to change where a GPU has too little memory. Throws
+/// std::bad_alloc on, since there may be no memory to tell of it.
+Error current_error(const std::function<std::string()> &advice);
 
 }  // namespace wan

@@ -105,24 +105,14 @@ class Worker {
       if (message.type == "clip") return begin_clip(message, channel);
       if (message.type == "step") return step(message, channel);
       throw invalid("There is no message '" + printable(message.type) + "'");
-    } catch (const Error &error) {
-      return failure(error);
-    } catch (const c10::Error &error) {
-      const std::string sentence = first_line(error.what_without_backtrace());
-      if (is_gpu_out_of_memory(error))
-        return failure(
-            {WAN_OUT_OF_MEMORY,
-             "The GPU has too little memory: choose a smaller width, height or number of frames, or "
-             "start the worker with another --memory (" +
-                 sentence + ")"});
-      return failure({is_host_out_of_memory(error) ? WAN_OUT_OF_MEMORY : WAN_INTERNAL, sentence});
-    } catch (const std::exception &error) {  // of the system
-      return failure({WAN_INTERNAL, first_line(error.what())});
+    } catch (...) {
+      const Error error = current_error([] {
+        return "choose a smaller width, height or number of frames, or start the worker with another "
+               "--memory";
+      });
+      say(error.what());
+      return error_message(error);
     }
-  }
-  static Message failure(const Error &error) {
-    say(error.what());
-    return error_message(error);
   }
 
   Message load(const Message &message, Channel &channel) {
