@@ -7,6 +7,7 @@
 
 #include <condition_variable>
 #include <memory>
+#include <new>
 #include <optional>
 #include <stop_token>
 #include <utility>
@@ -105,14 +106,18 @@ class Worker {
       if (message.type == "clip") return begin_clip(message, channel);
       if (message.type == "step") return step(message, channel);
       throw invalid("There is no message '" + printable(message.type) + "'");
+    } catch (const std::bad_alloc &) {
+      return failure({WAN_OUT_OF_MEMORY, "This machine has too little memory"});
     } catch (...) {
-      const Error error = current_error([] {
+      return failure(current_error([] {
         return "choose a smaller width, height or number of frames, or start the worker with another "
                "--memory";
-      });
-      say(error.what());
-      return error_message(error);
+      }));
     }
+  }
+  static Message failure(const Error &error) {
+    say(error.what());
+    return error_message(error);
   }
 
   Message load(const Message &message, Channel &channel) {
